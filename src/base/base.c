@@ -1,0 +1,247 @@
+/* Errors, accounted memory, arenas, byte buffers (see base.h). */
+#include "base/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+sumi_status sm_fail(sm_err *e, sumi_status code, const char *fmt, ...)
+{
+    if (!e)
+        return code;
+    if (e->code != SUMI_OK)
+        return e->code;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    return e->code = code;
+}
+
+void sm_err_clear(sm_err *e)
+{
+    e->code = SUMI_OK;
+    e->msg[0] = 0;
+}
+
+/* Sits in front of every block; 64 bytes so that the block keeps its alignment. */
+typedef struct block {
+    sm_mem *mem;
+    size_t bytes;
+    sm_memcat cat;
+    char fill[64 - sizeof(sm_mem *) - sizeof(size_t) - sizeof(sm_memcat)];
+} block;
+_Static_assert(sizeof(block) == 64, "block header keeps 64-byte alignment");
+
+static bool refused(sm_mem *mem)
+{
+    if (!mem || !__atomic_load_n(&mem->fail_at, __ATOMIC_RELAXED))
+        return false;
+    return __atomic_sub_fetch(&mem->fail_at, 1, __ATOMIC_RELAXED) == 0;
+}
+
+static void account(sm_mem *mem, sm_memcat cat, size_t bytes, bool take)
+{
+    if (!mem)
+        return;
+    if (!take) {
+        __atomic_sub_fetch(&mem->now[cat], bytes, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(&mem->total, bytes, __ATOMIC_RELAXED);
+        return;
+    }
+    __atomic_add_fetch(&mem->now[cat], bytes, __ATOMIC_RELAXED);
+    size_t total = __atomic_add_fetch(&mem->total, bytes, __ATOMIC_RELAXED);
+    size_t peak = __atomic_load_n(&mem->peak, __ATOMIC_RELAXED);
+    while (total > peak && !__atomic_compare_exchange_n(&mem->peak, &peak, total, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+}
+
+void *sm_alloc(sm_mem *mem, sm_memcat cat, size_t bytes)
+{
+    size_t whole;
+    if (refused(mem) || !sm_add_ok(bytes, sizeof(block) + 63, &whole))
+        return NULL;
+    block *b = aligned_alloc(64, whole & ~(size_t)63);
+    if (!b)
+        return NULL;
+    b->mem = mem;
+    b->bytes = bytes;
+    b->cat = cat;
+    account(mem, cat, bytes, true);
+    return b + 1;
+}
+
+void *sm_alloc0(sm_mem *mem, sm_memcat cat, size_t bytes)
+{
+    void *p = sm_alloc(mem, cat, bytes);
+    if (p)
+        memset(p, 0, bytes);
+    return p;
+}
+
+void *sm_realloc(sm_mem *mem, sm_memcat cat, void *p, size_t bytes)
+{
+    void *q = sm_alloc(mem, cat, bytes);
+    if (q && p) {
+        memcpy(q, p, SM_MIN(bytes, ((block *)p - 1)->bytes));
+        sm_free(p);
+    }
+    return q;
+}
+
+void sm_free(void *p)
+{
+    if (!p)
+        return;
+    block *b = (block *)p - 1;
+    account(b->mem, b->cat, b->bytes, false);
+    free(b);
+}
+
+const char *sm_memcat_name(sm_memcat cat)
+{
+    static const char *const names[SM_MEM_CATS] = {"misc", "graph", "activations", "weights", "packed weights", "data"};
+    return cat < SM_MEM_CATS ? names[cat] : "?";
+}
+
+/* ---- arena ---- */
+
+struct sm_chunk {
+    struct sm_chunk *next;
+    size_t used, size;
+    char fill[64 - sizeof(void *) - 2 * sizeof(size_t)];
+    char data[];
+};
+
+void sm_arena_init(sm_arena *a, sm_mem *mem, sm_memcat cat) { *a = (sm_arena){.mem = mem, .cat = cat}; }
+
+void *sm_arena_get(sm_arena *a, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t n = (bytes + 63) & ~(size_t)63;
+    struct sm_chunk *c = a->head;
+    if (!c || c->size - c->used < n) {
+        size_t size = SM_MAX(n, (size_t)65536 - 2 * sizeof(block));
+        c = sm_alloc(a->mem, a->cat, sizeof *c + size);
+        if (!c)
+            return NULL;
+        *c = (struct sm_chunk){.next = a->head, .size = size};
+        a->head = c;
+    }
+    void *p = c->data + c->used;
+    c->used += n;
+    memset(p, 0, n);
+    return p;
+}
+
+char *sm_arena_str(sm_arena *a, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *p = sm_arena_get(a, n);
+    return p ? memcpy(p, s, n) : NULL;
+}
+
+char *sm_arena_fmt(sm_arena *a, const char *fmt, ...)
+{
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *p = n < 0 ? NULL : sm_arena_get(a, (size_t)n + 1);
+    if (p)
+        vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return p;
+}
+
+void sm_arena_free(sm_arena *a)
+{
+    for (struct sm_chunk *c = a->head, *next; c; c = next) {
+        next = c->next;
+        sm_free(c);
+    }
+    a->head = NULL;
+}
+
+/* ---- byte buffer ---- */
+
+static bool buf_room(sm_buf *b, size_t n)
+{
+    size_t need;
+    if (b->oom || !sm_add_ok(b->len, n + 1, &need)) {
+        b->oom = true;
+        return false;
+    }
+    if (need > b->cap) {
+        size_t cap = SM_MAX(need, b->cap ? b->cap * 2 : 256);
+        char *p = sm_realloc(b->mem, SM_MEM_MISC, b->data, cap);
+        if (!p) {
+            b->oom = true;
+            return false;
+        }
+        b->data = p;
+        b->cap = cap;
+    }
+    return true;
+}
+
+void sm_buf_add(sm_buf *b, const void *p, size_t n)
+{
+    if (!buf_room(b, n))
+        return;
+    if (n)
+        memcpy(b->data + b->len, p, n);
+    b->len += n;
+    b->data[b->len] = 0;
+}
+
+void sm_buf_fmt(sm_buf *b, const char *fmt, ...)
+{
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n >= 0 && buf_room(b, (size_t)n)) {
+        vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+}
+
+void sm_buf_free(sm_buf *b)
+{
+    sm_free(b->data);
+    *b = (sm_buf){.mem = b->mem};
+}
+
+double sm_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool sm_utf8_valid(const char *str, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)str;
+    for (size_t i = 0; i < n;) {
+        unsigned c = s[i], more = c < 0x80 ? 0 : (c >> 5) == 6 ? 1 : (c >> 4) == 14 ? 2 : (c >> 3) == 30 ? 3 : 9;
+        if (more == 9 || i + more >= n)
+            return false;
+        uint32_t v = more == 0 ? c : c & (0x3fu >> more);
+        for (unsigned k = 1; k <= more; k++) {
+            if ((s[i + k] & 0xc0) != 0x80)
+                return false;
+            v = v << 6 | (s[i + k] & 0x3f);
+        }
+        static const uint32_t least[4] = {0, 0x80, 0x800, 0x10000};
+        if (v < least[more] || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff))
+            return false;
+        i += more + 1;
+    }
+    return true;
+}

@@ -1,0 +1,65 @@
+/* The CPU backend: one kernel per op and instruction set.
+ *
+ * A kernel computes its share of one op's result. It never allocates, locks, logs or keeps state. How many tasks an op is
+ * cut into depends on its shapes alone, and each result element is computed in one order whatever the cut, so the bits
+ * do not depend on threads or on batch composition. Kernels written against cpu/simd.h give the same bits on every
+ * instruction set with FMA: reductions run in sixteen lanes whatever the vector width (see simd.h). */
+#ifndef SM_CPU_H
+#define SM_CPU_H
+
+#include "graph/graph.h"
+
+/* Everything a kernel sees. Sources that are absent have data NULL. */
+typedef struct sm_kcall {
+    const sm_node *node;        /* parameters and shapes; node->p, node->rank */
+    int nsrc;
+    sm_tensor src[SM_MAX_SRC];
+    sm_tensor dst;
+    void *work;                 /* shared by all tasks and passes of this op, sm_kernel.work bytes, 64-byte aligned */
+    const void *prep;           /* prepared weight, see sm_kernel.prep */
+    int pass;
+} sm_kcall;
+
+typedef struct sm_kernel {
+    void (*run)(const sm_kcall *c, int task, int tasks); /* NULL: this backend lacks the op */
+    int passes;                                          /* 0 means 1; all tasks of a pass end before the next begins */
+    int (*tasks)(const sm_node *n, int pass);            /* NULL: sm_tasks_default; depends on the node's shapes only */
+    size_t (*work)(const sm_node *n);                    /* NULL: none */
+    /* Optional transformed copy of the weight (source 1): made once by the planner if the weight is constant, before each
+     * run of the op if it changes (then the buffer lives only that long). prep writes to out. */
+    size_t (*prep_bytes)(const sm_node *n);              /* 0: not wanted for this node */
+    void (*prep)(const sm_kcall *c, void *out, int task, int tasks);
+    int (*prep_tasks)(const sm_node *n);                 /* NULL: 1 */
+    bool inplace;                                        /* dst may be the same memory as any source of dst's size */
+} sm_kernel;
+
+typedef struct sm_backend {
+    const char *name;                                    /* "scalar", "avx2", "avx512", "neon" */
+    sm_kernel k[SM_OP_COUNT];
+} sm_backend;
+
+/* The best backend for this CPU, or the one that mask names (NULL: the environment's SUMI_CPU; "" or "auto": best).
+ * NULL and e set when the name is unknown or the CPU lacks it. */
+const sm_backend *sm_cpu_backend(const char *mask, sm_err *e);
+/* All backends this CPU can run, scalar first; returns their number. */
+int sm_cpu_backends(const sm_backend *out[4]);
+
+/* About one task per 16k output elements, at most 64. */
+int sm_tasks_default(const sm_node *n, int pass);
+
+/* Each family file defines one of these per instruction set: it overwrites the rows it has better kernels for.
+ * SM_ISA is avx2, avx512 or neon (set by the compiler command line); scalar families are ref_*.c. */
+#define SM_FAMILIES(X) X(linear) X(conv) X(norm) X(attention) X(elementwise) X(move) X(reduce)
+#define SM_DECL_FAMILY(f) void sm_cpu_##f##_scalar(sm_kernel *k); void sm_cpu_##f##_avx2(sm_kernel *k); \
+    void sm_cpu_##f##_avx512(sm_kernel *k); void sm_cpu_##f##_neon(sm_kernel *k);
+SM_FAMILIES(SM_DECL_FAMILY)
+
+/* Storage types as f32, scalar. */
+float sm_f16_f32(uint16_t h);
+uint16_t sm_f32_f16(float f);  /* round to nearest even */
+float sm_bf16_f32(uint16_t h);
+uint16_t sm_f32_bf16(float f);
+/* Element i of a tensor of any float dtype as f32. */
+float sm_load_f32(const sm_tensor *t, int64_t i);
+
+#endif

@@ -1,0 +1,155 @@
+/* Graph: recording operations on tensors, with sticky errors, reverse-mode autodiff and a planner.
+ *
+ * A graph is recorded once per shape, planned once and run many times. Recording never computes. The first failure is
+ * kept in the graph with the op, the scope (tensor path) and the shapes; every later call returns the poison node, so a
+ * model records without a single check and its caller looks at g->err when the plan is made.
+ *
+ * Activations are channels last: [N,H,W,C] or [N,T,C], dense, f32, outermost dimension first. */
+#ifndef SM_GRAPH_H
+#define SM_GRAPH_H
+
+#include "base/base.h"
+#include "base/pool.h"
+
+enum { SM_MAX_DIMS = 6, SM_MAX_SRC = 8 };
+
+typedef enum sm_dtype { SM_F32, SM_F16, SM_BF16, SM_I32, SM_DTYPES } sm_dtype;
+size_t sm_dtype_size(sm_dtype t);
+const char *sm_dtype_name(sm_dtype t);
+
+/* A view of dense data with its shape; owns nothing. */
+typedef struct sm_tensor {
+    void *data;
+    sm_dtype dtype;
+    int rank;
+    int64_t dims[SM_MAX_DIMS];
+} sm_tensor;
+
+typedef enum sm_op_id {
+#define OP(ID, ...) SM_OP_##ID,
+#include "ops/ops.def"
+#undef OP
+    SM_OP_COUNT
+} sm_op_id;
+
+typedef enum sm_act { SM_ACT_NONE, SM_ACT_SILU, SM_ACT_GELU_TANH, SM_ACT_GELU_ERF, SM_ACT_QUICK_GELU, SM_ACT_RELU } sm_act;
+
+/* Parameters of an op; which member counts is said in the op's record function (ops/ops.h). */
+typedef union sm_param {
+    struct { float a, b; } affine;                  /* y = a x + b */
+    struct { int ta, tb; } matmul;                  /* 1: operand is stored transposed */
+    struct { int stride[2], dil[2], groups;         /* [0] is y (height), [1] is x (width) */
+             int pad[4];                            /* top, bottom, left, right */
+             int circular[2];                       /* padding wraps around in y, x */
+             int size[2];                           /* conv2d_dx: output height, width; conv2d_dw: kernel height, width */
+           } conv;
+    struct { int groups; float eps; } norm;
+    struct { float scale; int causal; } attn;
+    struct { int axis; int64_t start, len; } slice; /* slice: [start, start+len); pad: start zeros before, len after */
+    struct { int axis; } axis;
+    struct { int perm[SM_MAX_DIMS]; } perm;         /* y.dims[i] = x.dims[perm[i]] */
+    struct { int rank; int64_t dims[SM_MAX_DIMS]; } shape;
+    struct { int kernel[2], stride[2], pad[2]; } pool;
+    struct { int size[2]; } resize;                 /* output height, width */
+    struct { int interleaved, inverse; } rope;
+} sm_param;
+
+typedef struct sm_graph sm_graph;
+
+typedef struct sm_node {
+    sm_graph *g;
+    sm_op_id op;
+    sm_dtype dtype;
+    int id, rank, nsrc;
+    int64_t dims[SM_MAX_DIMS];      /* unused ones are 1 */
+    struct sm_node *src[SM_MAX_SRC]; /* an optional source that is absent is NULL */
+    sm_param p;
+    const char *name;               /* leaves: full tensor name; others: scope at recording */
+    const void *data;               /* param and const leaves: their values, owned elsewhere */
+    bool mutable_data;              /* param whose values change between runs (training): prepared anew each run */
+} sm_node;
+
+struct sm_graph {
+    sm_mem *mem;
+    sm_arena arena;
+    sm_node **nodes;                /* in recording order, which is a topological order */
+    int count, cap;
+    sm_node *poison;
+    sm_err err;
+    char scope[256];                /* tensor path, set by nn; only for messages */
+};
+
+/* ---- recording --------------------------------------------------------------------------------------------------- */
+
+sm_graph *sm_graph_new(sm_mem *mem, sm_err *e);
+void sm_graph_free(sm_graph *g);
+
+/* Leaves. An input's values are written before each run (sm_plan_data). A param's or constant's data must outlive the
+ * plan; sm_const copies it into the graph. */
+sm_node *sm_input(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims);
+sm_node *sm_leaf_param(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims, const void *data, bool mutable_data);
+sm_node *sm_const(sm_graph *g, sm_dtype t, int rank, const int64_t *dims, const void *data);
+sm_node *sm_const_f32(sm_graph *g, float value); /* rank 1, one element: broadcasts against everything */
+
+/* Records op; nsrc sources of which optional ones may be NULL. The op's shape rule checks sources and sets the shape. */
+sm_node *sm_record(sm_graph *g, sm_op_id op, int nsrc, sm_node *const *src, const sm_param *p);
+
+/* For shape rules and models: stores the graph's first failure, prefixed with op and scope; returns false. */
+bool sm_node_fail(sm_node *n, const char *fmt, ...) SM_PRINTF(2, 3);
+sm_node *sm_graph_fail(sm_graph *g, const char *fmt, ...) SM_PRINTF(2, 3); /* returns the poison node */
+
+int64_t sm_numel(const sm_node *n);
+bool sm_same_shape(const sm_node *a, const sm_node *b);
+const char *sm_dims_str(const sm_node *n, char buf[96]); /* "[1, 16, 16, 8]" */
+static inline bool sm_poisoned(const sm_node *n) { return n == n->g->poison; }
+
+/* ---- autodiff (grad.c) ------------------------------------------------------------------------------------------- */
+
+/* Appends d loss / d wrt[i] to the graph for i < n and writes the nodes to out[i] (a zero constant where loss does not
+ * depend on wrt[i]). loss has one element. Only what the wanted gradients need is recorded. */
+bool sm_grad(sm_node *loss, int n, sm_node *const *wrt, sm_node **out);
+
+/* ---- the op table ------------------------------------------------------------------------------------------------ */
+
+typedef struct sm_cost { double flops, bytes; } sm_cost;
+
+typedef struct sm_op_row {
+    const char *name;
+    int min_src, max_src;
+    bool (*shape)(sm_node *n);                            /* sets rank, dims, dtype; false after sm_node_fail */
+    sm_node *(*grad)(sm_node *n, int i, sm_node *dy);     /* gradient for source i (NULL: none flows); NULL: op has no gradient */
+    sm_cost (*cost)(const sm_node *n);
+    /* Largest allowed |kernel - reference| = atol + c * eps32 * sqrt(K) * scale, K the reduction length, scale the RMS. */
+    float atol, c;
+    float lo, hi;                                         /* domain of random f32 inputs in checks */
+} sm_op_row;
+
+extern const sm_op_row sm_ops[SM_OP_COUNT];
+
+/* ---- plan (plan.c) ----------------------------------------------------------------------------------------------- */
+
+struct sm_backend; /* cpu/cpu.h */
+typedef struct sm_plan sm_plan;
+
+/* Plans the computation of outputs (nodes of one graph): dead ops dropped, memory laid out by liveness, element-wise ops
+ * in place, weights prepared once if constant. The graph must outlive the plan. NULL and e set on failure, the graph's
+ * own recording error included. */
+sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, sm_err *e);
+void sm_plan_free(sm_plan *p);
+
+/* Storage of an input (write before a run), or of an output (read after a run, until the next). NULL: not in the plan. */
+void *sm_plan_data(const sm_plan *p, const sm_node *n);
+
+/* Runs all steps. cancel (may be NULL) is read between ops; a nonzero value stops with SUMI_E_CANCELLED. */
+sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e);
+
+size_t sm_plan_activation_bytes(const sm_plan *p); /* arena for activations and workspaces */
+size_t sm_plan_packed_bytes(const sm_plan *p);     /* prepared constant weights */
+sm_cost sm_plan_cost(const sm_plan *p);
+int sm_plan_steps(const sm_plan *p);
+
+/* Wall time by op since the plan was made, when profiling is on; writes a table to b. */
+void sm_plan_profile(sm_plan *p, bool on);
+void sm_plan_report(const sm_plan *p, sm_buf *b);
+
+#endif
