@@ -1,0 +1,475 @@
+/* Planning and running: dead ops are dropped, storage is laid out by liveness (greedy by size, as in TFLite's planner),
+ * element-wise ops work in place, reshapes and contiguous slices are views, constant weights are prepared once. */
+#include "cpu/cpu.h"
+#include "graph/graph.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* A piece of the arena that lives from step `from` to step `to`, both included. */
+typedef struct storage {
+    size_t bytes, offset;
+    int from, to;
+    bool used;
+} storage;
+
+typedef struct step {
+    const sm_kernel *k;
+    sm_kcall call;
+    int passes, prep_tasks;
+    int work, prep;         /* storages, -1: none */
+    void *prep_each_run;    /* weight changes: prepared before each run of this step */
+} step;
+
+/* Where a node's data is: in storage `at` at byte `offset`, or (at < 0) at `data`. */
+typedef struct place {
+    int at;
+    size_t offset;
+    const void *data;
+    bool live; /* some output depends on it */
+} place;
+
+struct sm_plan {
+    sm_graph *g;
+    sm_mem *mem;
+    step *steps;
+    int nsteps;
+    place *places; /* by node id; only the nodes that existed when the plan was made */
+    int nodes;
+    storage *stores;
+    int nstores, cap;
+    char *arena_block, *arena;
+    size_t arena_bytes, packed_bytes;
+    void **packed;
+    int npacked;
+    sm_cost cost;
+    bool profile;
+    double seconds[SM_OP_COUNT];
+    int64_t calls[SM_OP_COUNT];
+};
+
+static size_t node_bytes(const sm_node *n) { return (size_t)sm_numel(n) * sm_dtype_size(n->dtype); }
+static bool is_leaf(const sm_node *n) { return n->op == SM_OP_INPUT || n->op == SM_OP_PARAM || n->op == SM_OP_CONST; }
+
+/* A slice is a view when everything outside its axis has size 1. */
+static bool is_view(const sm_node *n)
+{
+    if (n->op == SM_OP_RESHAPE)
+        return true;
+    if (n->op != SM_OP_SLICE)
+        return false;
+    for (int i = 0; i < n->p.slice.axis; i++)
+        if (n->dims[i] != 1)
+            return false;
+    return true;
+}
+
+static size_t view_offset(const sm_node *n)
+{
+    if (n->op != SM_OP_SLICE)
+        return 0;
+    int64_t inner = 1;
+    for (int i = n->p.slice.axis + 1; i < n->rank; i++)
+        inner *= n->dims[i];
+    return (size_t)(n->p.slice.start * inner) * sm_dtype_size(n->dtype);
+}
+
+static sumi_status no_memory(sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out of memory while planning"); }
+
+static int new_store(sm_plan *p, size_t bytes, int from, int to)
+{
+    if (p->nstores == p->cap) {
+        int cap = p->cap ? p->cap * 2 : 256;
+        storage *s = sm_realloc(p->mem, SM_MEM_GRAPH, p->stores, sizeof *s * (size_t)cap);
+        if (!s)
+            return -1;
+        p->stores = s;
+        p->cap = cap;
+    }
+    p->stores[p->nstores] = (storage){.bytes = (bytes + 63) & ~(size_t)63, .from = from, .to = to, .used = true};
+    return p->nstores++;
+}
+
+/* Marks what the outputs need; sources have smaller ids, so one backward sweep is enough. */
+static void mark_live(sm_plan *p, int n, sm_node *const *outputs)
+{
+    for (int i = 0; i < n; i++)
+        p->places[outputs[i]->id].live = true;
+    for (int i = p->nodes - 1; i >= 0; i--)
+        for (int k = 0; p->places[i].live && k < p->g->nodes[i]->nsrc; k++)
+            if (p->g->nodes[i]->src[k])
+                p->places[p->g->nodes[i]->src[k]->id].live = true;
+}
+
+static sumi_status place_leaf(sm_plan *p, sm_node *n, sm_err *e)
+{
+    place *at = &p->places[n->id];
+    at->at = -1;
+    at->data = n->data;
+    if (n->op == SM_OP_INPUT) {
+        at->at = new_store(p, node_bytes(n), 0, INT32_MAX);
+        return at->at < 0 ? no_memory(e) : SUMI_OK;
+    }
+    return n->data ? SUMI_OK : sm_fail(e, SUMI_E_MODEL, "%s has no data", n->name);
+}
+
+/* The step's last use of a storage is pushed to t. */
+static void touch(sm_plan *p, int at, int t)
+{
+    if (at >= 0 && p->stores[at].to < t)
+        p->stores[at].to = t;
+}
+
+/* last[i]: the last step that reads storage-root of node i, computed before placing; INT32_MAX for outputs. */
+static sumi_status last_uses(sm_plan *p, int n, sm_node *const *outputs, int *last, int *root)
+{
+    int t = 0;
+    for (int i = 0; i < p->nodes; i++) {
+        const sm_node *x = p->g->nodes[i];
+        root[i] = i;
+        last[i] = -1;
+        if (!p->places[i].live || is_leaf(x))
+            continue;
+        if (is_view(x)) {
+            root[i] = root[x->src[0]->id];
+            continue;
+        }
+        for (int k = 0; k < x->nsrc; k++)
+            if (x->src[k])
+                last[root[x->src[k]->id]] = t;
+        t++;
+    }
+    for (int i = 0; i < n; i++)
+        last[root[outputs[i]->id]] = INT32_MAX;
+    return SUMI_OK;
+}
+
+/* The storage of a source that ends here and has the result's size, when the kernel may overwrite it; else -1. */
+static int inplace_store(sm_plan *p, const sm_node *n, const sm_kernel *k, int t, const int *last, const int *root)
+{
+    if (!k->inplace)
+        return -1;
+    for (int i = 0; i < n->nsrc; i++) {
+        const sm_node *s = n->src[i];
+        if (!s || s->dtype != n->dtype || sm_numel(s) != sm_numel(n))
+            continue;
+        int r = root[s->id];
+        const sm_node *rn = p->g->nodes[r];
+        place *at = &p->places[s->id];
+        if (is_leaf(rn) || last[r] != t || at->at < 0 || at->offset || sm_numel(rn) != sm_numel(n))
+            continue;
+        return at->at;
+    }
+    return -1;
+}
+
+static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const int *last, const int *root, sm_err *e)
+{
+    const sm_kernel *k = &be->k[n->op];
+    int t = p->nsteps;
+    place *at = &p->places[n->id];
+    if (!k->run)
+        return sm_fail(e, SUMI_E_SUPPORT, "%s: the %s backend has no kernel for %s", n->name, be->name, sm_ops[n->op].name);
+    int end = SM_MAX(last[n->id], t);
+    at->at = inplace_store(p, n, k, t, last, root);
+    if (at->at >= 0)
+        touch(p, at->at, end);
+    else if ((at->at = new_store(p, node_bytes(n), t, end)) < 0)
+        return no_memory(e);
+    step *s = &p->steps[p->nsteps++];
+    *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1};
+    s->call.node = n;
+    s->call.nsrc = n->nsrc;
+    size_t work = k->work ? k->work(n) : 0;
+    if (work && (s->work = new_store(p, work, t, t)) < 0)
+        return no_memory(e);
+    size_t prep = k->prep_bytes ? k->prep_bytes(n) : 0;
+    if (prep) {
+        const sm_node *w = n->src[1];
+        bool fixed = (w->op == SM_OP_PARAM || w->op == SM_OP_CONST) && !w->mutable_data;
+        s->prep_tasks = k->prep_tasks ? k->prep_tasks(n) : 1;
+        if (fixed)
+            p->npacked++;
+        else if ((s->prep = new_store(p, prep, t, t)) < 0)
+            return no_memory(e);
+    }
+    sm_cost c = sm_ops[n->op].cost(n);
+    p->cost.flops += c.flops;
+    p->cost.bytes += c.bytes;
+    return SUMI_OK;
+}
+
+static sumi_status add_steps(sm_plan *p, int n, sm_node *const *outputs, const sm_backend *be, sm_err *e)
+{
+    int *last = sm_alloc(p->mem, SM_MEM_GRAPH, sizeof *last * 2 * (size_t)p->nodes), *root = last + p->nodes;
+    if (!last)
+        return no_memory(e);
+    sumi_status st = last_uses(p, n, outputs, last, root);
+    for (int i = 0; i < p->nodes && !st; i++) {
+        sm_node *x = p->g->nodes[i];
+        if (!p->places[i].live)
+            continue;
+        if (is_leaf(x)) {
+            st = place_leaf(p, x, e);
+        } else if (is_view(x)) {
+            p->places[i] = p->places[x->src[0]->id];
+            p->places[i].offset += view_offset(x);
+            if (p->places[i].data)
+                p->places[i].data = (const char *)p->places[i].data + view_offset(x);
+        } else {
+            st = add_step(p, x, be, last, root, e);
+        }
+    }
+    sm_free(last);
+    return st;
+}
+
+static void sort_stores(const storage *s, int *idx, int n)
+{
+    /* Shell sort by falling size, then by start: no global comparator state. */
+    for (int gap = n / 2; gap; gap /= 2)
+        for (int i = gap; i < n; i++) {
+            int v = idx[i], j = i;
+            for (; j >= gap; j -= gap) {
+                const storage *a = &s[idx[j - gap]], *b = &s[v];
+                if (a->bytes > b->bytes || (a->bytes == b->bytes && a->from <= b->from))
+                    break;
+                idx[j] = idx[j - gap];
+            }
+            idx[j] = v;
+        }
+}
+
+/* Lowest offset at which store v fits between the placed stores (done, sorted by offset) that are alive with it. */
+static size_t lowest_fit(const storage *s, const int *done, int n, const storage *v)
+{
+    size_t at = 0;
+    for (int i = 0; i < n; i++) {
+        const storage *o = &s[done[i]];
+        if (o->to < v->from || v->to < o->from)
+            continue;
+        if (at + v->bytes <= o->offset)
+            break;
+        at = SM_MAX(at, o->offset + o->bytes);
+    }
+    return at;
+}
+
+static sumi_status lay_out(sm_plan *p, sm_err *e)
+{
+    int n = p->nstores;
+    int *idx = sm_alloc(p->mem, SM_MEM_GRAPH, sizeof *idx * 2 * (size_t)(n + 1)), *done = idx + n;
+    if (!idx)
+        return no_memory(e);
+    for (int i = 0; i < n; i++)
+        idx[i] = i;
+    sort_stores(p->stores, idx, n);
+    for (int i = 0; i < n; i++) {
+        storage *v = &p->stores[idx[i]];
+        v->offset = lowest_fit(p->stores, done, i, v);
+        p->arena_bytes = SM_MAX(p->arena_bytes, v->offset + v->bytes);
+        int j = i;
+        for (; j > 0 && p->stores[done[j - 1]].offset > v->offset; j--)
+            done[j] = done[j - 1];
+        done[j] = idx[i];
+    }
+    sm_free(idx);
+    return SUMI_OK;
+}
+
+/* The arena sits on huge-page boundaries: one fault per 2 MiB instead of per 4 KiB. */
+static sumi_status make_arena(sm_plan *p, sm_err *e)
+{
+    const size_t huge = (size_t)2 << 20;
+    size_t slack = p->arena_bytes >= huge ? huge : 0;
+    p->arena_block = sm_alloc(p->mem, SM_MEM_ACTIVATION, p->arena_bytes + slack + 64);
+    if (!p->arena_block)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory: the plan needs %.1f MB for activations", (double)p->arena_bytes / 1e6);
+    p->arena = p->arena_block;
+    if (slack) {
+        p->arena += huge - (uintptr_t)p->arena % huge;
+        madvise(p->arena, p->arena_bytes & ~(huge - 1), MADV_HUGEPAGE);
+    }
+    return SUMI_OK;
+}
+
+static void *place_data(const sm_plan *p, const sm_node *n)
+{
+    const place *at = &p->places[n->id];
+    return at->at < 0 ? (void *)at->data : p->arena + p->stores[at->at].offset + at->offset;
+}
+
+static sm_tensor tensor_of(const sm_plan *p, const sm_node *n)
+{
+    sm_tensor t = {.data = place_data(p, n), .dtype = n->dtype, .rank = n->rank};
+    memcpy(t.dims, n->dims, sizeof t.dims);
+    return t;
+}
+
+static void resolve(sm_plan *p)
+{
+    for (int i = 0; i < p->nsteps; i++) {
+        step *s = &p->steps[i];
+        const sm_node *n = s->call.node;
+        for (int k = 0; k < n->nsrc; k++)
+            if (n->src[k])
+                s->call.src[k] = tensor_of(p, n->src[k]);
+        s->call.dst = tensor_of(p, n);
+        s->call.work = s->work < 0 ? NULL : p->arena + p->stores[s->work].offset;
+        s->call.prep = s->prep_each_run = s->prep < 0 ? NULL : p->arena + p->stores[s->prep].offset;
+    }
+}
+
+typedef struct prep_job { const step *s; void *out; } prep_job;
+
+static void prep_task(void *arg, int task, int tasks)
+{
+    prep_job *j = arg;
+    j->s->k->prep(&j->s->call, j->out, task, tasks);
+}
+
+static sumi_status prepare_fixed(sm_plan *p, sm_err *e)
+{
+    p->packed = sm_alloc0(p->mem, SM_MEM_GRAPH, sizeof *p->packed * (size_t)(p->npacked + 1));
+    if (!p->packed)
+        return no_memory(e);
+    int at = 0;
+    for (int i = 0; i < p->nsteps; i++) {
+        step *s = &p->steps[i];
+        if (!s->prep_tasks || s->prep >= 0)
+            continue;
+        size_t bytes = s->k->prep_bytes(s->call.node);
+        void *out = p->packed[at++] = sm_alloc(p->mem, SM_MEM_PACKED, bytes);
+        if (!out)
+            return sm_fail(e, SUMI_E_MEMORY, "out of memory for packed weights of %s", s->call.node->src[1]->name);
+        prep_job job = {s, out};
+        sm_pool_run(NULL, prep_task, &job, s->prep_tasks);
+        s->call.prep = out;
+        p->packed_bytes += bytes;
+    }
+    return SUMI_OK;
+}
+
+static sumi_status build(sm_plan *p, int n, sm_node *const *outputs, const sm_backend *be, sm_err *e)
+{
+    p->places = sm_alloc0(p->mem, SM_MEM_GRAPH, sizeof *p->places * (size_t)(p->nodes + 1));
+    p->steps = sm_alloc0(p->mem, SM_MEM_GRAPH, sizeof *p->steps * (size_t)(p->nodes + 1));
+    if (!p->places || !p->steps)
+        return no_memory(e);
+    mark_live(p, n, outputs);
+    sumi_status st = add_steps(p, n, outputs, be, e);
+    if (!st)
+        st = lay_out(p, e);
+    if (!st)
+        st = make_arena(p, e);
+    if (st)
+        return st;
+    resolve(p);
+    return prepare_fixed(p, e);
+}
+
+sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, sm_err *e)
+{
+    if (g->err.code) {
+        sm_fail(e, g->err.code, "%s", g->err.msg);
+        return NULL;
+    }
+    sm_plan *p = sm_alloc0(g->mem, SM_MEM_GRAPH, sizeof *p);
+    if (!p) {
+        no_memory(e);
+        return NULL;
+    }
+    p->g = g;
+    p->mem = g->mem;
+    p->nodes = g->count;
+    if (build(p, n, outputs, be, e)) {
+        sm_plan_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void sm_plan_free(sm_plan *p)
+{
+    if (!p)
+        return;
+    for (int i = 0; p->packed && i < p->npacked; i++)
+        sm_free(p->packed[i]);
+    sm_free(p->packed);
+    sm_free(p->arena_block);
+    sm_free(p->stores);
+    sm_free(p->places);
+    sm_free(p->steps);
+    sm_free(p);
+}
+
+void *sm_plan_data(const sm_plan *p, const sm_node *n)
+{
+    return n->id < 0 || n->id >= p->nodes || !p->places[n->id].live ? NULL : place_data(p, n);
+}
+
+static void kernel_task(void *arg, int task, int tasks)
+{
+    const step *s = arg;
+    s->k->run(&s->call, task, tasks);
+}
+
+static void run_step(step *s, sm_pool *pool)
+{
+    if (s->prep_each_run) {
+        prep_job job = {s, s->prep_each_run};
+        sm_pool_run(pool, prep_task, &job, s->prep_tasks);
+    }
+    for (int pass = 0; pass < s->passes; pass++) {
+        s->call.pass = pass;
+        int tasks = s->k->tasks ? s->k->tasks(s->call.node, pass) : sm_tasks_default(s->call.node, pass);
+        sm_pool_run(pool, kernel_task, s, tasks);
+    }
+}
+
+sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
+{
+    for (int i = 0; i < p->nsteps; i++) {
+        if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
+            return sm_fail(e, SUMI_E_CANCELLED, "cancelled");
+        double t = p->profile ? sm_now() : 0;
+        run_step(&p->steps[i], pool);
+        if (p->profile) {
+            sm_op_id op = p->steps[i].call.node->op;
+            p->seconds[op] += sm_now() - t;
+            p->calls[op]++;
+        }
+    }
+    return SUMI_OK;
+}
+
+size_t sm_plan_activation_bytes(const sm_plan *p) { return p->arena_bytes; }
+size_t sm_plan_packed_bytes(const sm_plan *p) { return p->packed_bytes; }
+sm_cost sm_plan_cost(const sm_plan *p) { return p->cost; }
+int sm_plan_steps(const sm_plan *p) { return p->nsteps; }
+void sm_plan_profile(sm_plan *p, bool on) { p->profile = on; }
+
+void sm_plan_report(const sm_plan *p, sm_buf *b)
+{
+    double total = 0, flops[SM_OP_COUNT] = {0}, bytes[SM_OP_COUNT] = {0};
+    int nodes[SM_OP_COUNT] = {0};
+    for (int i = 0; i < p->nsteps; i++) {
+        const sm_node *n = p->steps[i].call.node;
+        sm_cost c = sm_ops[n->op].cost(n);
+        flops[n->op] += c.flops;
+        bytes[n->op] += c.bytes;
+        nodes[n->op]++;
+    }
+    for (int o = 0; o < SM_OP_COUNT; o++)
+        total += p->seconds[o];
+    sm_buf_fmt(b, "%-20s %6s %9s %6s %9s %9s\n", "op", "nodes", "ms", "%", "GFLOP/s", "GB/s");
+    for (int o = 0; o < SM_OP_COUNT; o++) {
+        if (!p->calls[o])
+            continue;
+        double runs = (double)p->calls[o] / nodes[o], s = p->seconds[o] / runs;
+        sm_buf_fmt(b, "%-20s %6d %9.3f %6.1f %9.1f %9.1f\n", sm_ops[o].name, nodes[o], s * 1e3, 100 * p->seconds[o] / total,
+                   flops[o] / s / 1e9, bytes[o] / s / 1e9);
+    }
+}

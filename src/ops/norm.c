@@ -1,0 +1,94 @@
+/* Group, layer and RMS norm with their backward ops: rules and record functions. */
+#include "ops/rules.h"
+
+sm_node *sm_group_norm(sm_node *x, sm_node *w, sm_node *b, int groups, float eps)
+{
+    return SM_REC(SM_OP_GROUP_NORM, &((sm_param){.norm = {groups, eps}}), x, w, b);
+}
+
+sm_node *sm_layer_norm(sm_node *x, sm_node *w, sm_node *b, float eps)
+{
+    return SM_REC(SM_OP_LAYER_NORM, &((sm_param){.norm = {1, eps}}), x, w, b);
+}
+
+sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps) { return SM_REC(SM_OP_RMS_NORM, &((sm_param){.norm = {1, eps}}), x, w); }
+
+static int64_t channels(const sm_node *x) { return x->dims[x->rank - 1]; }
+
+static bool groups_ok(sm_node *n)
+{
+    const sm_node *x = n->src[0];
+    char s[96];
+    if (x->rank < 2 || n->p.norm.groups < 1 || channels(x) % n->p.norm.groups)
+        return sm_node_fail(n, "channels of %s do not divide into %d groups", sm_dims_str(x, s), n->p.norm.groups);
+    return true;
+}
+
+/* Forward: x, then `vectors` optional per-channel vectors. */
+static bool forward(sm_node *n, int vectors)
+{
+    const sm_node *x = n->src[0];
+    if (x->rank < 1)
+        return sm_node_fail(n, "a scalar cannot be normalised");
+    sm_take_shape(n, x);
+    for (int i = 1; i <= vectors; i++)
+        if (!sm_want_vector(n, i, channels(x)))
+            return false;
+    return sm_want_f32(n, 6);
+}
+
+bool shape_group_norm(sm_node *n) { return groups_ok(n) && forward(n, 2); }
+bool shape_layer_norm(sm_node *n) { return forward(n, 2); }
+bool shape_rms_norm(sm_node *n) { return forward(n, 1); }
+
+/* (x, dy, w or none) -> like x */
+static bool backward_x(sm_node *n)
+{
+    return shape_same2(n) && sm_want_vector(n, 2, channels(n->src[0]));
+}
+
+bool shape_group_norm_dx(sm_node *n) { return groups_ok(n) && backward_x(n); }
+bool shape_layer_norm_dx(sm_node *n) { return backward_x(n); }
+bool shape_rms_norm_dx(sm_node *n) { return backward_x(n); }
+
+/* (x, dy) -> [rows, C] */
+static bool backward_params(sm_node *n, int rows)
+{
+    int64_t c = channels(n->src[0]);
+    if (!shape_same2(n))
+        return false;
+    n->rank = 2;
+    n->dims[0] = rows;
+    n->dims[1] = c;
+    for (int i = 2; i < SM_MAX_DIMS; i++)
+        n->dims[i] = 1;
+    return true;
+}
+
+bool shape_group_norm_dp(sm_node *n) { return groups_ok(n) && backward_params(n, 2); }
+bool shape_layer_norm_dp(sm_node *n) { return backward_params(n, 2); }
+bool shape_rms_norm_dp(sm_node *n) { return backward_params(n, 1); }
+
+/* The _DP node of n for dy, shared by the weight's and the bias's gradient: the last one recorded is looked for. */
+static sm_node *params_grad(sm_node *n, sm_op_id op, sm_node *dy)
+{
+    sm_graph *g = n->g;
+    for (int i = g->count - 1; i >= 0 && i >= g->count - 8; i--) {
+        sm_node *c = g->nodes[i];
+        if (c->op == op && c->src[0] == n->src[0] && c->src[1] == dy)
+            return c;
+    }
+    return SM_REC(op, &n->p, n->src[0], dy);
+}
+
+static sm_node *norm_grad(sm_node *n, int i, sm_node *dy, sm_op_id dx, sm_op_id dp)
+{
+    if (i == 0)
+        return SM_REC(dx, &n->p, n->src[0], dy, n->src[1]);
+    sm_node *both = params_grad(n, dp, dy);
+    return sm_reshape(sm_slice(both, 0, i - 1, 1), 1, n->src[i]->dims);
+}
+
+sm_node *grad_group_norm(sm_node *n, int i, sm_node *dy) { return norm_grad(n, i, dy, SM_OP_GROUP_NORM_DX, SM_OP_GROUP_NORM_DP); }
+sm_node *grad_layer_norm(sm_node *n, int i, sm_node *dy) { return norm_grad(n, i, dy, SM_OP_LAYER_NORM_DX, SM_OP_LAYER_NORM_DP); }
+sm_node *grad_rms_norm(sm_node *n, int i, sm_node *dy) { return norm_grad(n, i, dy, SM_OP_RMS_NORM_DX, SM_OP_RMS_NORM_DP); }
