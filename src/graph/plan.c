@@ -146,6 +146,15 @@ static sumi_status last_uses(sm_plan *p, int n, sm_node *const *outputs, int *la
     return SUMI_OK;
 }
 
+/* Another source that is a piece of the same storage would be overwritten while it is still read. */
+static bool piece_of(const sm_plan *p, const sm_node *n, int at)
+{
+    for (int i = 0; i < n->nsrc; i++)
+        if (n->src[i] && p->places[n->src[i]->id].at == at && sm_numel(n->src[i]) != sm_numel(n))
+            return true;
+    return false;
+}
+
 /* The storage of a source that ends here and has the result's size, when the kernel may overwrite it; else -1. */
 static int inplace_store(sm_plan *p, const sm_node *n, const sm_kernel *k, int t, const int *last, const int *root)
 {
@@ -158,7 +167,8 @@ static int inplace_store(sm_plan *p, const sm_node *n, const sm_kernel *k, int t
         int r = root[s->id];
         const sm_node *rn = p->g->nodes[r];
         place *at = &p->places[s->id];
-        if (is_leaf(rn) || last[r] != t || at->at < 0 || at->offset || sm_numel(rn) != sm_numel(n))
+        if (is_leaf(rn) || last[r] != t || at->at < 0 || at->offset || sm_numel(rn) != sm_numel(n) ||
+            piece_of(p, n, at->at))
             continue;
         return at->at;
     }
