@@ -1,7 +1,19 @@
 /* sumi: a diffusion engine. This is the library's only public header.
  *
- * Conventions: every fallible call returns a sumi_status (0 is success) and leaves one line of text in its context
- * (sumi_error). Handles are opaque; x_new / x_free pairs own what they made. Nothing here prints, exits or aborts. */
+ * Conventions. Every fallible call takes a context and returns a sumi_status (0 is success); sumi_error(ctx) then holds
+ * one line that names the file, tensor or parameter and what to do. Handles are opaque; what sumi_x_new or sumi_x_load
+ * makes, sumi_x_free releases (NULL is allowed). The library never prints, exits or aborts, and keeps no global state.
+ * A context is used by one thread at a time; several contexts may work at once. Texts are UTF-8, NUL-terminated.
+ *
+ * The shortest program:
+ *     sumi_context *ctx;  sumi_model *model;  sumi_images *out;
+ *     sumi_context_new(NULL, &ctx);
+ *     sumi_model_load(ctx, NULL, &model);                      // NULL: the built-in model
+ *     sumi_request r = sumi_request_default();
+ *     r.prompt = "a red apple";
+ *     if (sumi_generate(ctx, model, &r, NULL, &out) == SUMI_OK)
+ *         sumi_image_save(ctx, sumi_images_at(out, 0), "apple.png");
+ */
 #ifndef SUMI_H
 #define SUMI_H
 
@@ -10,6 +22,13 @@
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+#define SUMI_VERSION "0.1.0"
+#if defined(__GNUC__)
+#define SUMI_API __attribute__((visibility("default")))
+#else
+#define SUMI_API
 #endif
 
 typedef enum sumi_status {
@@ -24,6 +43,166 @@ typedef enum sumi_status {
     SUMI_E_CANCELLED, /* the caller asked to stop */
     SUMI_E_INTERNAL   /* a bug in sumi */
 } sumi_status;
+
+/* ---- context ----------------------------------------------------------------------------------------------------- */
+
+typedef struct sumi_context sumi_context;
+
+typedef struct sumi_context_options {
+    int threads;     /* 0: every processor this process may use. The results do not depend on it. */
+    const char *cpu; /* NULL or "auto": the best instruction set; else "scalar", "avx2", "avx512", "neon" */
+} sumi_context_options;
+
+/* o may be NULL. On failure *out is a context that holds the error only, or NULL when memory is out. */
+SUMI_API sumi_status sumi_context_new(const sumi_context_options *o, sumi_context **out);
+SUMI_API void sumi_context_free(sumi_context *ctx);
+/* The last failure's message, "" if there was none; good until the next call with ctx. */
+SUMI_API const char *sumi_error(const sumi_context *ctx);
+SUMI_API const char *sumi_version(void);
+/* Instruction set in use, and threads. */
+SUMI_API const char *sumi_context_cpu(const sumi_context *ctx);
+SUMI_API int sumi_context_threads(const sumi_context *ctx);
+/* Largest number of bytes held at once since the context was made (allocations of sumi itself). */
+SUMI_API size_t sumi_memory_peak(const sumi_context *ctx);
+SUMI_API void sumi_text_free(char *text); /* releases texts that calls below hand out */
+
+/* ---- models ------------------------------------------------------------------------------------------------------ */
+
+typedef struct sumi_model sumi_model;
+
+/* path: a model file (.safetensors), a folder in diffusers' layout (model_index.json), or NULL for the built-in model,
+ * which is looked for at $SUMI_MODEL, beside the program (../models) and in the installed share folder. */
+SUMI_API sumi_status sumi_model_load(sumi_context *ctx, const char *path, sumi_model **out);
+SUMI_API void sumi_model_free(sumi_model *model);
+/* A line about the family, for logs: "rectified-flow UNet, 11.2 M parameters, 128x128". */
+SUMI_API const char *sumi_model_summary(const sumi_model *model);
+/* Family, components, parameters, types, missing and unexpected tensors of a file or folder, as text for people
+ * (json = 0) or JSON. Works for any safetensors file, also one that is no model. */
+SUMI_API sumi_status sumi_inspect(sumi_context *ctx, const char *path, int json, char **out);
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+/* The table of generation parameters: X(type, field, default, low, high, flag, A1111's name, help).
+ * It makes the struct below, the command's flags, validation, infotext and the reference page. */
+#define SUMI_PARAMS(X)                                                                                                     \
+    X(TEXT, prompt, "", 0, 0, "prompt", "Prompt", "what to draw")                                                          \
+    X(TEXT, negative_prompt, "", 0, 0, "negative", "Negative prompt", "what to steer away from")                           \
+    X(INT64, seed, -1, -1, 9007199254740991, "seed", "Seed", "noise of the first picture, the next ones count up; -1: random") \
+    X(INT, steps, 0, 0, 1000, "steps", "Steps", "sampling steps; 0: the model's default")                                  \
+    X(FLOAT, cfg_scale, -1, -1, 100, "cfg", "CFG scale", "classifier-free guidance scale, 1 is none; -1: the model's default") \
+    X(INT, width, 0, 0, 8192, "width", "Width", "pixels; 0: the model's default")                                          \
+    X(INT, height, 0, 0, 8192, "height", "Height", "pixels; 0: the model's default")                                       \
+    X(INT, count, 1, 1, 1024, "count", "Batch size", "pictures, each with a seed of its own")                              \
+    X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "euler, euler_a, heun, ddim, dpmpp_2m; empty: the model's default")   \
+    X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default")
+
+#define SUMI_FIELD_TEXT const char *
+#define SUMI_FIELD_INT int
+#define SUMI_FIELD_INT64 int64_t
+#define SUMI_FIELD_FLOAT float
+#define SUMI_FIELD(TYPE, NAME, ...) SUMI_FIELD_##TYPE NAME;
+
+/* Texts are borrowed for the length of the call. */
+typedef struct sumi_request { SUMI_PARAMS(SUMI_FIELD) } sumi_request;
+
+typedef enum sumi_param_type { SUMI_PARAM_TEXT, SUMI_PARAM_INT, SUMI_PARAM_INT64, SUMI_PARAM_FLOAT } sumi_param_type;
+typedef struct sumi_param_info {
+    sumi_param_type type;
+    const char *name, *flag, *a1111, *help;
+    double low, high;
+    size_t offset; /* in sumi_request */
+} sumi_param_info;
+
+SUMI_API sumi_request sumi_request_default(void);
+/* The table, *n rows. */
+SUMI_API const sumi_param_info *sumi_params(size_t *n);
+/* Sets a parameter from text ("steps", "20"), checking type and range. name may be the field's name or the flag. */
+SUMI_API sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const char *name, const char *value);
+
+/* Names of samplers or schedules, NULL past the end; *advice (may be NULL) gets a line about it. */
+SUMI_API const char *sumi_sampler_name(size_t i, const char **advice);
+SUMI_API const char *sumi_schedule_name(size_t i, const char **advice);
+
+/* ---- generating -------------------------------------------------------------------------------------------------- */
+
+typedef struct sumi_progress {
+    const char *stage;     /* "encode", "sample", "decode", "train" ... */
+    int64_t step, steps;   /* done and in all, of this stage */
+    double seconds;        /* since the call began */
+    double eta;            /* seconds left of the whole call; < 0: not known yet */
+    double loss, lr, rate; /* training: loss, learning rate, pictures per second */
+    const char *message;   /* a line worth telling, or NULL */
+} sumi_progress;
+
+typedef struct sumi_callbacks {
+    void (*progress)(void *user, const sumi_progress *p); /* may be NULL */
+    /* The step's current estimate of the picture, RGB, 8 bit, at the latent's size; may be NULL. */
+    void (*preview)(void *user, int index, int step, int width, int height, const uint8_t *rgb);
+    const int *cancel; /* polled; nonzero stops with SUMI_E_CANCELLED. May be NULL. */
+    void *user;
+} sumi_callbacks;
+
+typedef struct sumi_image {
+    int width, height, channels; /* 3: RGB, 4: RGBA with straight alpha */
+    uint8_t *pixels;             /* rows from the top, dense */
+    int64_t seed;
+    char *infotext;              /* A1111's text of parameters, "" for loaded pictures without */
+} sumi_image;
+
+typedef struct sumi_images sumi_images;
+
+/* Draws r->count pictures. *out is NULL on failure. The same request gives the same bits for any number of threads and
+ * any count (picture k of a batch equals a single picture with seed + k). cb may be NULL. */
+SUMI_API sumi_status sumi_generate(sumi_context *ctx, sumi_model *model, const sumi_request *r, const sumi_callbacks *cb, sumi_images **out);
+SUMI_API size_t sumi_images_count(const sumi_images *im);
+SUMI_API const sumi_image *sumi_images_at(const sumi_images *im, size_t i);
+SUMI_API void sumi_images_free(sumi_images *im);
+
+/* PNG, JPEG or WebP by the extension; infotext goes into the file's metadata. Written whole or not at all. */
+SUMI_API sumi_status sumi_image_save(sumi_context *ctx, const sumi_image *im, const char *path);
+SUMI_API sumi_status sumi_image_load(sumi_context *ctx, const char *path, sumi_images **out);
+
+typedef struct sumi_plan_info {
+    size_t weight_bytes;     /* model file, mapped */
+    size_t packed_bytes;     /* prepared weights, all components together */
+    size_t activation_bytes; /* largest component */
+    size_t peak_bytes;       /* largest sum during the request */
+    double encode_flops, step_flops, decode_flops, total_flops; /* step: one sampling step of the whole batch, guidance included */
+    int steps;
+} sumi_plan_info;
+
+/* What the request would take, without running it. */
+SUMI_API sumi_status sumi_plan_request(sumi_context *ctx, sumi_model *model, const sumi_request *r, sumi_plan_info *out);
+
+/* ---- training ---------------------------------------------------------------------------------------------------- */
+
+typedef struct sumi_train_options {
+    int resume;          /* go on from the output folder's checkpoints; 0: they must not exist */
+    const char *output;  /* NULL: the configuration's */
+    const char *stage;   /* NULL: every stage that is not finished; "autoencoder", "latents", "flow", "export": just that one */
+    int64_t max_steps;   /* stop after so many steps of this call, with a checkpoint; 0: no limit */
+} sumi_train_options;
+
+/* Runs the configuration (docs/TRAINING.md). Progress comes through cb; the log is OUTPUT/log.jsonl. */
+SUMI_API sumi_status sumi_train(sumi_context *ctx, const char *config, const sumi_train_options *o, const sumi_callbacks *cb);
+
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
+
+typedef struct sumi_score_options {
+    const char *pictures, *index, *held_out; /* data set as tools/pictograms/prepare.py writes it */
+    const char *styles;                      /* comma-separated; NULL: all in the index */
+    int steps;                               /* 0: the model's default */
+    float cfg_scale;                         /* -1: the model's default */
+    int64_t seed;
+    int limit;                               /* score only about so many pairs, evenly spread; 0: all */
+    const char *save_dir;                    /* contact sheets of what was drawn go here; NULL: none */
+} sumi_score_options;
+
+typedef struct sumi_score_part { int pairs, top1, top5; } sumi_score_part;
+typedef struct sumi_score { sumi_score_part trained, held_pairs, held_concepts; double seconds_per_picture; } sumi_score;
+
+/* The concept score (docs/MODEL.md): draws `CAPTION, STYLE style` once per pair and looks for the nearest picture. */
+SUMI_API sumi_status sumi_score_concepts(sumi_context *ctx, sumi_model *model, const sumi_score_options *o, const sumi_callbacks *cb, sumi_score *out);
 
 #ifdef __cplusplus
 }
