@@ -17,36 +17,63 @@ typedef struct nn_scope {
     sm_graph *g;
     sm_weights *w;
     const nn_init *init;
-    char path[192]; /* "" at the root; no trailing dot */
+    bool circular[2]; /* convolutions below pad by wrapping around in y, x (seamless tiles) */
+    char path[192];   /* "" at the root; no trailing dot */
 } nn_scope;
 
 nn_scope nn_root(sm_graph *g, sm_weights *w, const nn_init *init);
 nn_scope nn_sub(const nn_scope *s, const char *fmt, ...) SM_PRINTF(2, 3); /* appends ".fmt" */
 
+/* Nodes are named by the scope they are recorded in (sm_node.name), which is how a module's output is found again. Layers
+ * enter path.name and come back to the path; a block that records an op of its own after a sub-scope calls nn_here first. */
+void nn_here(const nn_scope *s);
+void nn_enter(const nn_scope *s, const char *name);
+/* The module's output: the last op recorded at or below path. NULL when there is none. */
+sm_node *nn_tap(const sm_graph *g, const char *path);
+
 bool nn_has(const nn_scope *s, const char *name); /* tensor "path.name" exists */
 /* dims of "path.name" as stored, false when absent: for sizes read off the checkpoint */
 bool nn_dims(const nn_scope *s, const char *name, int *rank, int64_t dims[SM_MAX_DIMS]);
+int64_t nn_dim(const nn_scope *s, const char *name, int axis, int64_t otherwise); /* one of them, or otherwise */
+/* Whether an optional tensor is part of this model: the table has it, or `fresh` in a model that is being made (told by
+ * the absence of owner, a tensor which is always there; so ask before recording that one). */
+bool nn_wants(const nn_scope *s, const char *name, const char *owner, bool fresh);
 
 typedef enum nn_fill { NN_ZEROS, NN_ONES, NN_UNIFORM_FAN_IN, NN_NORMAL_1, NN_NORMAL_002 } nn_fill;
 /* The leaf for "path.name" with exactly these dims; created with fill (fan: the fan-in of NN_UNIFORM_FAN_IN, bound 1/sqrt(fan)). */
 sm_node *nn_param(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims);
+/* The same; the leaf shows only the first leaf_rank dims, the others being 1 (a 1x1 convolution seen as a linear layer). */
+sm_node *nn_param_as(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims, int leaf_rank);
+/* A constant that checkpoints carry (a position table): made with fill(x, arg), never trained, seen with leaf_dims. */
+sm_node *nn_buffer(const nn_scope *s, const char *name, void (*fill)(float *x, const void *arg), const void *arg, int rank,
+                   const int64_t *dims, int leaf_rank, const int64_t *leaf_dims);
 #define NN_PARAM(s, name, fill, fan, ...) nn_param(s, name, fill, fan, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__})
 
 /* Layers. `bias`: whether a new one gets a bias; a loaded one has whatever the file has. */
 sm_node *nn_linear(const nn_scope *s, const char *name, sm_node *x, int64_t n, bool bias);
 sm_node *nn_conv(const nn_scope *s, const char *name, sm_node *x, int64_t out, int kernel, int stride, int pad, bool bias);
+/* Starting at zero when new: the last layer of a residual branch or of a model. With bias. */
+sm_node *nn_linear_zero(const nn_scope *s, const char *name, sm_node *x, int64_t n);
+sm_node *nn_conv_zero(const nn_scope *s, const char *name, sm_node *x, int64_t out, int kernel, int pad);
+/* Halves height and width: kernel 3, stride 2, padded by one all round, or (trailing) only at the bottom and right. */
+sm_node *nn_downsample(const nn_scope *s, const char *name, sm_node *x, int64_t out, bool trailing);
 sm_node *nn_group_norm(const nn_scope *s, const char *name, sm_node *x, int groups, float eps);
 sm_node *nn_layer_norm(const nn_scope *s, const char *name, sm_node *x, float eps, bool affine);
 sm_node *nn_rms_norm(const nn_scope *s, const char *name, sm_node *x, float eps);
-sm_node *nn_embedding(const nn_scope *s, const char *name, sm_node *ids, int64_t rows, int64_t width);
+/* PyTorch's nn.Embedding: ids [...] i32 -> [..., width]; new ones from fill. */
+sm_node *nn_embedding(const nn_scope *s, const char *name, sm_node *ids, int64_t rows, int64_t width, nn_fill fill);
 
 /* Multi-head attention over already projected q [N,Tq,heads*d], k and v [N,Tk,heads*d] -> [N,Tq,heads*d]. */
 sm_node *nn_heads_attention(sm_node *q, sm_node *k, sm_node *v, int heads, sm_node *bias, bool causal);
+/* The layer `name` on x [N,T,C], split into heads [N,T,heads,d] of a total width n. Where norm is not NULL and the model
+ * has "norm.weight", each head is RMS-normalised (eps 1e-6); a new model has it if fresh_norm. */
+sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_node *x, int64_t n, int heads, bool bias, bool fresh_norm);
 /* diffusers' `Attention`: to_q, to_k, to_v, to_out.0; ctx NULL is self-attention. */
 sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias);
 /* diffusers' FeedForward with GEGLU (net.0.proj, net.2) or GELU. */
 sm_node *nn_feed_forward(const nn_scope *s, sm_node *x, int mult, sm_act act, bool geglu);
-/* diffusers' ResnetBlock2D: norm1, conv1, time_emb_proj (temb may be NULL), norm2, conv2, conv_shortcut. */
+/* diffusers' ResnetBlock2D: norm1, conv1, time_emb_proj (temb may be NULL), norm2, conv2, conv_shortcut. A time_emb_proj of
+ * twice the width scales and shifts (its config's resnet_time_scale_shift). A new conv2 starts at zero if there is temb. */
 sm_node *nn_resnet_block(const nn_scope *s, sm_node *x, sm_node *temb, int64_t out, int groups, float eps);
 /* diffusers' get_timestep_embedding: t [N] -> [N, dim]. */
 sm_node *nn_timestep_embedding(sm_node *t, int64_t dim, bool flip_sin_to_cos, float freq_shift, float scale, float max_period);

@@ -1,0 +1,104 @@
+/* Models: each is a record function over a scope and a config in the field names of its config.json (diffusers,
+ * transformers). Pictures and latents are [N,H,W,C]. The same function loads (scope without init) and invents (with init).
+ *
+ * A config that does not come from a file starts with sm_X_defaults. Fields whose value 0 (or NULL) means "as the tensors say"
+ * are marked; sm_X_config_read fills them from the table, and everything else is checked against the tensors while recording. */
+#ifndef SM_MODEL_H
+#define SM_MODEL_H
+
+#include "nn/nn.h"
+
+enum { SM_BLOCKS = 8, SM_LAYERS = 64 };
+
+/* ---- CLIP text encoder (clip.c) ---------------------------------------------------------------------------------- */
+
+typedef struct sm_clip_config {
+    int vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, max_position_embeddings;
+    int projection_dim;  /* 0: no text_projection */
+    int eos_token_id;    /* 2: the highest id marks the end (an old mistake of the published configs) */
+    sm_act hidden_act;
+    float layer_norm_eps;
+} sm_clip_config;
+
+typedef struct sm_clip_out {
+    sm_node *hidden[SM_LAYERS + 1]; /* [N,T,C]: 0 the embeddings, i the output of layer i */
+    int layers;
+    sm_node *last;                  /* final_layer_norm of the last */
+    sm_node *pooled;                /* [N,C]: last at the end of text; NULL without eos */
+    sm_node *projected;             /* [N,projection_dim]: text_projection of pooled; NULL where the model has none */
+} sm_clip_out;
+
+/* ids [N,T] i32. eos [N] i32: for each text the row n*T + position of its end mark, from sm_clip_eos_rows; or NULL. */
+sm_clip_out sm_clip_text(const nn_scope *s, const sm_clip_config *c, sm_node *ids, sm_node *eos);
+void sm_clip_eos_rows(const sm_clip_config *c, const int32_t *ids, int n, int t, int32_t *rows);
+/* final_layer_norm of any hidden state (clip skip). */
+sm_node *sm_clip_final_norm(const nn_scope *s, const sm_clip_config *c, sm_node *hidden);
+
+/* ---- UNet2DConditionModel (unet.c) ------------------------------------------------------------------------------- */
+
+typedef struct sm_unet_config {
+    int in_channels, out_channels;
+    int blocks;                               /* entries used of the arrays, down blocks first to last */
+    int block_out_channels[SM_BLOCKS];
+    int layers_per_block[SM_BLOCKS];
+    int transformer_layers_per_block[SM_BLOCKS];
+    int attention_head_dim[SM_BLOCKS];        /* as named by mistake: the number of heads */
+    bool down_attention[SM_BLOCKS];           /* down_block_types: CrossAttnDownBlock2D */
+    bool up_attention[SM_BLOCKS];             /* up_block_types, first up block (the deepest) first */
+    bool mid_block, mid_attention;            /* mid_block_type: none, UNetMidBlock2D, UNetMidBlock2DCrossAttn */
+    int cross_attention_dim;
+    int norm_num_groups;
+    float norm_eps;
+    bool use_linear_projection, flip_sin_to_cos, center_input_sample;
+    float freq_shift;
+    bool text_time;                           /* addition_embed_type: text_time (SDXL) */
+    int addition_time_embed_dim;
+    int projection_class_embeddings_input_dim;
+    int num_class_embeds;                     /* 0: no class_embedding */
+} sm_unet_config;
+
+/* Conditions beyond the text; members that the config does not ask for are NULL. */
+typedef struct sm_unet_cond {
+    sm_node *text_embeds; /* [N,P], text_time */
+    sm_node *time_ids;    /* [N,6] f32: original height, width, crop top, left, target height, width */
+    sm_node *labels;      /* [N] i32, num_class_embeds */
+} sm_unet_cond;
+
+/* sample [N,H,W,in], timestep [N] f32, ctx [N,T,cross_attention_dim] -> [N,H,W,out]. cond may be NULL. */
+sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, const sm_unet_cond *cond);
+
+/* ---- AutoencoderKL (vae.c) --------------------------------------------------------------------------------------- */
+
+typedef struct sm_vae_config {
+    int in_channels, out_channels, latent_channels;
+    int blocks;
+    int block_out_channels[SM_BLOCKS];
+    int layers_per_block;
+    int norm_num_groups;
+    float scaling_factor, shift_factor; /* the denoiser's latent is (z - shift) * scaling */
+    bool use_quant_conv, use_post_quant_conv, mid_block_add_attention;
+} sm_vae_config;
+
+static inline int sm_vae_factor(const sm_vae_config *c) { return 1 << (c->blocks - 1); } /* pixels per latent, one axis */
+
+/* image [N,H,W,in] in -1..1 -> moments [N,h,w,2*latent]: mean, then log variance. */
+sm_node *sm_vae_encode(const nn_scope *s, const sm_vae_config *c, sm_node *image);
+/* z [N,h,w,latent] -> image [N,H,W,out], about -1..1. */
+sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z);
+
+/* ---- SD3Transformer2DModel (mmdit.c) ----------------------------------------------------------------------------- */
+
+typedef struct sm_mmdit_config {
+    int sample_size;            /* only sets the scale of a new position table */
+    int patch_size, in_channels, out_channels;
+    int num_layers, attention_head_dim, num_attention_heads;
+    int joint_attention_dim, caption_projection_dim, pooled_projection_dim;
+    int pos_embed_max_size;
+    bool dual_attention[SM_LAYERS]; /* dual_attention_layers (SD 3.5 medium) */
+    bool qk_norm;               /* rms_norm of q and k */
+} sm_mmdit_config;
+
+/* sample [N,H,W,in], timestep [N] (0..1000), ctx [N,T,joint_attention_dim], pooled [N,pooled_projection_dim] -> [N,H,W,out]. */
+sm_node *sm_mmdit(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, sm_node *pooled);
+
+#endif

@@ -1,0 +1,29 @@
+/* The table of families: what core code asks instead of asking a model's name. One row per denoiser architecture. */
+#ifndef SM_REGISTRY_H
+#define SM_REGISTRY_H
+
+#include "model/model.h"
+
+typedef union sm_denoiser_config { sm_unet_config unet; sm_mmdit_config mmdit; } sm_denoiser_config;
+
+typedef struct sm_denoiser {
+    const char *component;  /* name in model_index.json and prefix of its tensors: "unet", "transformer" */
+    const char *class_name; /* diffusers' class */
+    const char *marker;     /* a tensor that every member has and no other family */
+    bool pooled;            /* conditioned on the pooled text as well */
+    sumi_status (*read)(sm_denoiser_config *c, const char *json, const char *what, const nn_scope *s, sm_err *e);
+    int (*latent_channels)(const sm_denoiser_config *c);
+    int (*context_width)(const sm_denoiser_config *c);
+    int (*multiple)(const sm_denoiser_config *c); /* latent sides must divide by this */
+    /* sample [N,h,w,L], t [N] in 0..1000, ctx [N,T,C], pooled [N,P] (NULL unless asked) -> [N,h,w,L] */
+    sm_node *(*record)(const nn_scope *s, const sm_denoiser_config *c, sm_node *sample, sm_node *t, sm_node *ctx, sm_node *pooled);
+} sm_denoiser;
+
+extern const sm_denoiser sm_denoisers[];
+extern const int sm_denoiser_count;
+
+const sm_denoiser *sm_denoiser_by_class(const char *class_name);
+/* By the tensors alone: the row whose marker is in the table under its component's name. */
+const sm_denoiser *sm_denoiser_detect(const sm_weights *w);
+
+#endif

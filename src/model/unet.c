@@ -1,0 +1,205 @@
+/* The latent UNet with cross-attention of Stable Diffusion 1.x, 2.x and XL (Rombach et al. 2022; Podell et al. 2023), in the
+ * layout of diffusers' UNet2DConditionModel (models/unets/unet_2d_condition.py, transformers/transformer_2d.py). */
+#include "model/model.h"
+
+/* Most skip connections: the input, then per down block its layers and a downsampler. */
+enum { MAX_LAYERS = 16, MAX_SKIPS = 1 + SM_BLOCKS * (MAX_LAYERS + 1) };
+
+/* What every block needs; skips is the stack of outputs on the way down. */
+typedef struct unet {
+    const sm_unet_config *c;
+    sm_node *temb, *ctx;
+    sm_node *skips[MAX_SKIPS];
+    int count;
+} unet;
+
+static bool block_ok(const nn_scope *s, const sm_unet_config *c, int i)
+{
+    int ch = c->block_out_channels[i], heads = c->attention_head_dim[i];
+    if (ch < 1 || c->norm_num_groups < 1 || ch % c->norm_num_groups)
+        return sm_graph_fail(s->g, "UNet: block_out_channels %d does not divide into %d groups", ch, c->norm_num_groups), false;
+    if (c->layers_per_block[i] < 1 || c->layers_per_block[i] > MAX_LAYERS)
+        return sm_graph_fail(s->g, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], MAX_LAYERS), false;
+    int up = c->blocks - 1 - i;
+    bool attends = c->down_attention[i] || c->up_attention[up] || (c->mid_attention && i == c->blocks - 1);
+    if (attends && (heads < 1 || ch % heads))
+        return sm_graph_fail(s->g, "UNet: %d channels do not divide into %d heads (attention_head_dim)", ch, heads), false;
+    if (attends && (c->transformer_layers_per_block[i] < 1 || c->transformer_layers_per_block[i] > SM_LAYERS))
+        return sm_graph_fail(s->g, "UNet: transformer_layers_per_block is %d, must be 1 to %d", c->transformer_layers_per_block[i], SM_LAYERS), false;
+    return true;
+}
+
+static bool config_ok(const nn_scope *s, const sm_unet_config *c, const sm_node *sample, const sm_node *timestep)
+{
+    char d[96];
+    if (c->blocks < 1 || c->blocks > SM_BLOCKS)
+        return sm_graph_fail(s->g, "UNet: %d blocks, must be 1 to %d", c->blocks, SM_BLOCKS), false;
+    for (int i = 0; i < c->blocks; i++)
+        if (!block_ok(s, c, i))
+            return false;
+    if (sample->rank != 4 || sample->dims[3] != c->in_channels)
+        return sm_graph_fail(s->g, "UNet: sample %s, must be [N, H, W, %d]", sm_dims_str(sample, d), c->in_channels), false;
+    if (timestep->rank != 1 || timestep->dims[0] != sample->dims[0])
+        return sm_graph_fail(s->g, "UNet: timestep %s, must be [%lld]", sm_dims_str(timestep, d), (long long)sample->dims[0]), false;
+    return true;
+}
+
+/* ---- conditioning vector ----------------------------------------------------------------------------------------- */
+
+/* SDXL: text_embeds and the six sinusoidal time_ids side by side, through add_embedding. */
+static sm_node *text_time(const nn_scope *s, const sm_unet_config *c, const sm_unet_cond *cond, int64_t width)
+{
+    if (!cond || !cond->text_embeds || !cond->time_ids)
+        return sm_graph_fail(s->g, "UNet: this model needs text_embeds and time_ids");
+    nn_scope add = nn_sub(s, "add_embedding");
+    int64_t n = cond->text_embeds->dims[0], ids = cond->time_ids->dims[1];
+    sm_node *t = nn_timestep_embedding(SM_RESHAPE(cond->time_ids, n * ids), c->addition_time_embed_dim, c->flip_sin_to_cos,
+                                       c->freq_shift, 1, 10000);
+    t = SM_RESHAPE(t, n, ids * c->addition_time_embed_dim);
+    return nn_mlp2(&add, sm_concat2(cond->text_embeds, t, -1), width, width, SM_ACT_SILU);
+}
+
+static sm_node *embed(const nn_scope *s, const sm_unet_config *c, sm_node *timestep, const sm_unet_cond *cond)
+{
+    nn_scope time = nn_sub(s, "time_embedding");
+    int64_t base = c->block_out_channels[0], width = nn_dim(&time, "linear_1.weight", 0, base * 4);
+    sm_node *t = nn_timestep_embedding(timestep, base, c->flip_sin_to_cos, c->freq_shift, 1, 10000);
+    sm_node *emb = nn_mlp2(&time, t, width, width, SM_ACT_SILU);
+    if (c->num_class_embeds > 0) {
+        nn_here(s);
+        if (!cond || !cond->labels)
+            return sm_graph_fail(s->g, "UNet: this model needs class labels");
+        emb = sm_add(emb, nn_embedding(s, "class_embedding", cond->labels, c->num_class_embeds, width, NN_NORMAL_1));
+    }
+    if (c->text_time) {
+        sm_node *add = text_time(s, c, cond, width);
+        nn_here(s);
+        emb = sm_add(emb, add);
+    }
+    return emb;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+/* BasicTransformerBlock on tokens [N,T,C]. */
+static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, int heads)
+{
+    sm_node *h = nn_layer_norm(s, "norm1", x, 1e-5f, true);
+    nn_scope attn1 = nn_sub(s, "attn1"), attn2 = nn_sub(s, "attn2"), ff = nn_sub(s, "ff");
+    nn_here(&attn1);
+    h = nn_attention(&attn1, h, NULL, heads, false);
+    nn_here(s);
+    x = sm_add(x, h);
+    h = nn_layer_norm(s, "norm2", x, 1e-5f, true);
+    nn_here(&attn2);
+    h = nn_attention(&attn2, h, u->ctx, heads, false);
+    nn_here(s);
+    x = sm_add(x, h);
+    h = nn_layer_norm(s, "norm3", x, 1e-5f, true);
+    nn_here(&ff);
+    h = nn_feed_forward(&ff, h, 4, SM_ACT_GELU_ERF, true);
+    nn_here(s);
+    return sm_add(x, h);
+}
+
+/* Transformer2DModel on pixels [N,H,W,C]. proj_in and proj_out are linear layers over pixels, stored as such or as 1x1
+ * convolutions; proj_out starts at zero. */
+static sm_node *transformer(const nn_scope *s, const unet *u, sm_node *x, int level)
+{
+    const sm_unet_config *c = u->c;
+    int64_t ch = x->dims[3], tokens[3] = {x->dims[0], x->dims[1] * x->dims[2], ch};
+    sm_node *h = nn_group_norm(s, "norm", x, c->norm_num_groups, 1e-6f);
+    h = c->use_linear_projection ? nn_linear(s, "proj_in", h, ch, true) : nn_conv(s, "proj_in", h, ch, 1, 1, 0, true);
+    h = sm_reshape(h, 3, tokens);
+    for (int i = 0; i < c->transformer_layers_per_block[level]; i++) {
+        nn_scope b = nn_sub(s, "transformer_blocks.%d", i);
+        h = transformer_block(&b, u, h, c->attention_head_dim[level]);
+    }
+    nn_here(s);
+    h = sm_reshape(h, 4, x->dims);
+    h = c->use_linear_projection ? nn_linear_zero(s, "proj_out", h, ch) : nn_conv_zero(s, "proj_out", h, ch, 1, 0);
+    return sm_add(h, x);
+}
+
+static sm_node *resnet(const nn_scope *s, const unet *u, sm_node *x, int64_t out, int i)
+{
+    nn_scope r = nn_sub(s, "resnets.%d", i);
+    return nn_resnet_block(&r, x, u->temb, out, u->c->norm_num_groups, u->c->norm_eps);
+}
+
+static sm_node *attend(const nn_scope *s, const unet *u, sm_node *x, int level, int i)
+{
+    nn_scope a = nn_sub(s, "attentions.%d", i);
+    return transformer(&a, u, x, level);
+}
+
+static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
+{
+    const sm_unet_config *c = u->c;
+    int64_t out = c->block_out_channels[level];
+    for (int i = 0; i < c->layers_per_block[level]; i++) {
+        x = resnet(s, u, x, out, i);
+        if (c->down_attention[level])
+            x = attend(s, u, x, level, i);
+        u->skips[u->count++] = x;
+    }
+    nn_here(s);
+    if (level + 1 < c->blocks)
+        u->skips[u->count++] = x = nn_downsample(s, "downsamplers.0.conv", x, out, false);
+    return x;
+}
+
+static sm_node *mid_block(const nn_scope *s, const unet *u, sm_node *x)
+{
+    x = resnet(s, u, x, x->dims[3], 0);
+    if (!u->c->mid_attention)
+        return x;
+    x = attend(s, u, x, u->c->blocks - 1, 0);
+    return resnet(s, u, x, x->dims[3], 1);
+}
+
+/* Up block i mirrors down block `level`. Its upsampler goes to the size of the next skip, which is twice as large or, where
+ * a size was odd on the way down, one less. */
+static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
+{
+    const sm_unet_config *c = u->c;
+    int level = c->blocks - 1 - i;
+    int64_t out = c->block_out_channels[level];
+    for (int k = 0; k <= c->layers_per_block[level]; k++) {
+        nn_here(s);
+        x = resnet(s, u, sm_concat2(x, u->skips[--u->count], -1), out, k);
+        if (c->up_attention[i])
+            x = attend(s, u, x, level, k);
+    }
+    nn_here(s);
+    if (level == 0)
+        return x;
+    const sm_node *next = u->skips[u->count - 1];
+    x = sm_resize_nearest(x, (int)next->dims[1], (int)next->dims[2]);
+    return nn_conv(s, "upsamplers.0.conv", x, out, 3, 1, 1, true);
+}
+
+sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, const sm_unet_cond *cond)
+{
+    if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
+        return s->g->poison;
+    unet u = {.c = c, .ctx = ctx, .temb = embed(s, c, timestep, cond)};
+    nn_here(s);
+    sm_node *x = c->center_input_sample ? sm_affine(sample, 2, -1) : sample;
+    u.skips[u.count++] = x = nn_conv(s, "conv_in", x, c->block_out_channels[0], 3, 1, 1, true);
+    for (int i = 0; i < c->blocks; i++) {
+        nn_scope b = nn_sub(s, "down_blocks.%d", i);
+        x = down_block(&b, &u, x, i);
+    }
+    if (c->mid_block) {
+        nn_scope b = nn_sub(s, "mid_block");
+        x = mid_block(&b, &u, x);
+    }
+    for (int i = 0; i < c->blocks; i++) {
+        nn_scope b = nn_sub(s, "up_blocks.%d", i);
+        x = up_block(&b, &u, x, i);
+    }
+    nn_here(s);
+    x = nn_group_norm(s, "conv_norm_out", x, c->norm_num_groups, c->norm_eps);
+    return nn_conv_zero(s, "conv_out", sm_silu(x), c->out_channels, 3, 1);
+}

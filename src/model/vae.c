@@ -1,0 +1,108 @@
+/* The KL autoencoder of latent diffusion (Rombach et al. 2022), in the layout of diffusers' AutoencoderKL
+ * (models/autoencoders/autoencoder_kl.py, vae.py). Every norm has eps 1e-6. Downsampling pads only at the bottom and right. */
+#include "model/model.h"
+
+static const float EPS = 1e-6f;
+
+static bool config_ok(const nn_scope *s, const sm_vae_config *c, const sm_node *x, bool encode)
+{
+    char d[96];
+    if (c->blocks < 1 || c->blocks > SM_BLOCKS || c->layers_per_block < 1 || c->layers_per_block > SM_LAYERS)
+        return sm_graph_fail(s->g, "VAE: %d blocks of %d layers, must be 1 to %d of 1 to %d", c->blocks, c->layers_per_block, SM_BLOCKS, SM_LAYERS), false;
+    for (int i = 0; i < c->blocks; i++)
+        if (c->norm_num_groups < 1 || c->block_out_channels[i] < 1 || c->block_out_channels[i] % c->norm_num_groups)
+            return sm_graph_fail(s->g, "VAE: block_out_channels %d does not divide into %d groups", c->block_out_channels[i], c->norm_num_groups), false;
+    int f = encode ? sm_vae_factor(c) : 1;
+    if (x->rank != 4 || x->dims[1] % f || x->dims[2] % f)
+        return sm_graph_fail(s->g, "VAE: input %s, height and width must be multiples of %d", sm_dims_str(x, d), f), false;
+    return true;
+}
+
+/* One head over all channels; pixels are tokens. */
+static sm_node *attention(const nn_scope *s, sm_node *x, int groups)
+{
+    sm_node *h = nn_group_norm(s, "group_norm", x, groups, EPS);
+    h = nn_attention(s, SM_RESHAPE(h, h->dims[0], h->dims[1] * h->dims[2], h->dims[3]), NULL, 1, true);
+    return sm_add(sm_reshape(h, 4, x->dims), x);
+}
+
+static sm_node *resnet(const nn_scope *s, const sm_vae_config *c, sm_node *x, int64_t out, int i)
+{
+    nn_scope r = nn_sub(s, "resnets.%d", i);
+    return nn_resnet_block(&r, x, NULL, out, c->norm_num_groups, EPS);
+}
+
+static sm_node *mid_block(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+{
+    nn_scope mid = nn_sub(s, "mid_block"), attn = nn_sub(&mid, "attentions.0");
+    bool attends = nn_wants(&mid, "attentions.0.to_q.weight", "resnets.0.conv1.weight", c->mid_block_add_attention);
+    x = resnet(&mid, c, x, x->dims[3], 0);
+    if (attends) {
+        nn_here(&attn);
+        x = attention(&attn, x, c->norm_num_groups);
+    }
+    return resnet(&mid, c, x, x->dims[3], 1);
+}
+
+static sm_node *head(const nn_scope *s, const sm_vae_config *c, sm_node *x, int64_t out)
+{
+    x = nn_group_norm(s, "conv_norm_out", x, c->norm_num_groups, EPS);
+    return nn_conv(s, "conv_out", sm_silu(x), out, 3, 1, 1, true);
+}
+
+static sm_node *encoder(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+{
+    x = nn_conv(s, "conv_in", x, c->block_out_channels[0], 3, 1, 1, true);
+    for (int b = 0; b < c->blocks; b++) {
+        nn_scope block = nn_sub(s, "down_blocks.%d", b);
+        for (int i = 0; i < c->layers_per_block; i++)
+            x = resnet(&block, c, x, c->block_out_channels[b], i);
+        nn_here(&block);
+        if (b + 1 < c->blocks)
+            x = nn_downsample(&block, "downsamplers.0.conv", x, c->block_out_channels[b], true);
+    }
+    x = mid_block(s, c, x);
+    nn_here(s);
+    return head(s, c, x, 2 * c->latent_channels);
+}
+
+static sm_node *decoder(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+{
+    x = nn_conv(s, "conv_in", x, c->block_out_channels[c->blocks - 1], 3, 1, 1, true);
+    x = mid_block(s, c, x);
+    for (int b = 0; b < c->blocks; b++) {
+        int64_t out = c->block_out_channels[c->blocks - 1 - b];
+        nn_scope block = nn_sub(s, "up_blocks.%d", b);
+        for (int i = 0; i <= c->layers_per_block; i++)
+            x = resnet(&block, c, x, out, i);
+        nn_here(&block);
+        if (b + 1 < c->blocks) {
+            x = sm_resize_nearest(x, (int)x->dims[1] * 2, (int)x->dims[2] * 2);
+            x = nn_conv(&block, "upsamplers.0.conv", x, out, 3, 1, 1, true);
+        }
+    }
+    nn_here(s);
+    return head(s, c, x, c->out_channels);
+}
+
+sm_node *sm_vae_encode(const nn_scope *s, const sm_vae_config *c, sm_node *image)
+{
+    if (sm_poisoned(image) || !config_ok(s, c, image, true))
+        return s->g->poison;
+    bool quant = nn_wants(s, "quant_conv.weight", "encoder.conv_in.weight", c->use_quant_conv);
+    nn_scope enc = nn_sub(s, "encoder");
+    sm_node *x = encoder(&enc, c, image);
+    return quant ? nn_conv(s, "quant_conv", x, 2 * c->latent_channels, 1, 1, 0, true) : x;
+}
+
+sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z)
+{
+    if (sm_poisoned(z) || !config_ok(s, c, z, false))
+        return s->g->poison;
+    bool quant = nn_wants(s, "post_quant_conv.weight", "decoder.conv_in.weight", c->use_post_quant_conv);
+    nn_scope dec = nn_sub(s, "decoder");
+    if (quant)
+        z = nn_conv(s, "post_quant_conv", z, c->latent_channels, 1, 1, 0, true);
+    nn_here(&dec);
+    return decoder(&dec, c, z);
+}
