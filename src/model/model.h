@@ -1,8 +1,6 @@
 /* Models: each is a record function over a scope and a config in the field names of its config.json (diffusers,
  * transformers). Pictures and latents are [N,H,W,C]. The same function loads (scope without init) and invents (with init).
- *
- * A config that does not come from a file starts with sm_X_defaults. Fields whose value 0 (or NULL) means "as the tensors say"
- * are marked; sm_X_config_read fills them from the table, and everything else is checked against the tensors while recording. */
+ * Every size in a config is checked against the tensors while recording; whether optional layers exist, the tensors say. */
 #ifndef SM_MODEL_H
 #define SM_MODEL_H
 
@@ -36,6 +34,8 @@ sm_node *sm_clip_final_norm(const nn_scope *s, const sm_clip_config *c, sm_node 
 
 /* ---- UNet2DConditionModel (unet.c) ------------------------------------------------------------------------------- */
 
+typedef enum sm_unet_mid { SM_MID_NONE, SM_MID_PLAIN, SM_MID_CROSS } sm_unet_mid;
+
 typedef struct sm_unet_config {
     int in_channels, out_channels;
     int blocks;                               /* entries used of the arrays, down blocks first to last */
@@ -45,13 +45,13 @@ typedef struct sm_unet_config {
     int attention_head_dim[SM_BLOCKS];        /* as named by mistake: the number of heads */
     bool down_attention[SM_BLOCKS];           /* down_block_types: CrossAttnDownBlock2D */
     bool up_attention[SM_BLOCKS];             /* up_block_types, first up block (the deepest) first */
-    bool mid_block, mid_attention;            /* mid_block_type: none, UNetMidBlock2D, UNetMidBlock2DCrossAttn */
+    sm_unet_mid mid_block;                    /* mid_block_type: null, UNetMidBlock2D, UNetMidBlock2DCrossAttn */
     int cross_attention_dim;
     int norm_num_groups;
     float norm_eps;
     bool use_linear_projection, flip_sin_to_cos, center_input_sample;
     float freq_shift;
-    bool text_time;                           /* addition_embed_type: text_time (SDXL) */
+    int text_time;                            /* 1: addition_embed_type is text_time (SDXL) */
     int addition_time_embed_dim;
     int projection_class_embeddings_input_dim;
     int num_class_embeds;                     /* 0: no class_embedding */
@@ -95,10 +95,20 @@ typedef struct sm_mmdit_config {
     int joint_attention_dim, caption_projection_dim, pooled_projection_dim;
     int pos_embed_max_size;
     bool dual_attention[SM_LAYERS]; /* dual_attention_layers (SD 3.5 medium) */
-    bool qk_norm;               /* rms_norm of q and k */
+    int qk_norm;                /* 1: rms_norm of q and k */
 } sm_mmdit_config;
 
 /* sample [N,H,W,in], timestep [N] (0..1000), ctx [N,T,joint_attention_dim], pooled [N,pooled_projection_dim] -> [N,H,W,out]. */
 sm_node *sm_mmdit(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, sm_node *pooled);
+
+/* ---- config.json (config.c) -------------------------------------------------------------------------------------- */
+
+typedef enum sm_model_kind { SM_MODEL_CLIP, SM_MODEL_UNET, SM_MODEL_VAE, SM_MODEL_MMDIT, SM_MODEL_KINDS } sm_model_kind;
+
+/* Reads a config.json of n bytes into the config struct of that kind; keys that are absent get the defaults of diffusers or
+ * transformers. SUMI_E_FORMAT: not JSON, or a value of the wrong type; SUMI_E_SUPPORT: a variant that sumi lacks. */
+sumi_status sm_config_read(sm_model_kind kind, const char *json, size_t n, void *config, sm_err *e);
+/* Appends the config.json that diffusers or transformers would read as the same model. */
+void sm_config_write(sm_model_kind kind, const void *config, sm_buf *out);
 
 #endif

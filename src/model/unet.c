@@ -21,7 +21,7 @@ static bool block_ok(const nn_scope *s, const sm_unet_config *c, int i)
     if (c->layers_per_block[i] < 1 || c->layers_per_block[i] > MAX_LAYERS)
         return sm_graph_fail(s->g, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], MAX_LAYERS), false;
     int up = c->blocks - 1 - i;
-    bool attends = c->down_attention[i] || c->up_attention[up] || (c->mid_attention && i == c->blocks - 1);
+    bool attends = c->down_attention[i] || c->up_attention[up] || (c->mid_block == SM_MID_CROSS && i == c->blocks - 1);
     if (attends && (heads < 1 || ch % heads))
         return sm_graph_fail(s->g, "UNet: %d channels do not divide into %d heads (attention_head_dim)", ch, heads), false;
     if (attends && (c->transformer_layers_per_block[i] < 1 || c->transformer_layers_per_block[i] > SM_LAYERS))
@@ -63,7 +63,9 @@ static sm_node *embed(const nn_scope *s, const sm_unet_config *c, sm_node *times
 {
     nn_scope time = nn_sub(s, "time_embedding");
     int64_t base = c->block_out_channels[0], width = nn_dim(&time, "linear_1.weight", 0, base * 4);
+    nn_enter(s, "time_proj");
     sm_node *t = nn_timestep_embedding(timestep, base, c->flip_sin_to_cos, c->freq_shift, 1, 10000);
+    nn_here(&time);
     sm_node *emb = nn_mlp2(&time, t, width, width, SM_ACT_SILU);
     if (c->num_class_embeds > 0) {
         nn_here(s);
@@ -152,7 +154,7 @@ static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
 static sm_node *mid_block(const nn_scope *s, const unet *u, sm_node *x)
 {
     x = resnet(s, u, x, x->dims[3], 0);
-    if (!u->c->mid_attention)
+    if (u->c->mid_block != SM_MID_CROSS)
         return x;
     x = attend(s, u, x, u->c->blocks - 1, 0);
     return resnet(s, u, x, x->dims[3], 1);
@@ -191,7 +193,7 @@ sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm
         nn_scope b = nn_sub(s, "down_blocks.%d", i);
         x = down_block(&b, &u, x, i);
     }
-    if (c->mid_block) {
+    if (c->mid_block != SM_MID_NONE) {
         nn_scope b = nn_sub(s, "mid_block");
         x = mid_block(&b, &u, x);
     }
