@@ -2,10 +2,9 @@
 #include "train/picture_index.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "train/captions.h"
 
 enum { FIELD_MAX = 160, TAGS_MAX = 64, LINES_MAX = 1000000 };
@@ -150,24 +149,9 @@ sumi_status sm_picture_index_parse(const char *text, size_t n, const char *path,
 
 sumi_status sm_picture_index_read(const char *path, sm_arena *a, sm_picture **out, int64_t *count, sm_err *e)
 {
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return sm_fail(e, SUMI_E_FILE, "%s: %s", path, strerror(errno));
     sm_buf b = {.mem = a->mem};
-    char block[65536];
-    size_t k;
-    while ((k = fread(block, 1, sizeof block, f)) > 0 && b.len <= INDEX_MAX && !b.oom)
-        sm_buf_add(&b, block, k);
-    bool failed = ferror(f) != 0;
-    fclose(f);
-    sumi_status st;
-    if (failed)
-        st = sm_fail(e, SUMI_E_FILE, "%s: cannot be read", path);
-    else if (b.oom)
-        st = sm_fail(e, SUMI_E_MEMORY, "%s: out of memory", path);
-    else if (b.len > INDEX_MAX)
-        st = sm_fail(e, SUMI_E_FORMAT, "%s: is larger than 64 MiB, which no picture index is", path);
-    else
+    sumi_status st = sm_file_read(path, INDEX_MAX, &b, e);
+    if (st == SUMI_OK)
         st = sm_picture_index_parse(b.data ? b.data : "", b.len, path, a, out, count, e);
     sm_buf_free(&b);
     return st;
