@@ -1,0 +1,71 @@
+/* Samplers: from noise to a picture by calls of a denoiser. A sampler sees denoise(x, sigma) -> x0 and a falling list of
+ * sigmas (notation in sample/schedule.h), never the model, its parameterisation or the guidance. Where the two kinds of
+ * noise differ the sampler says so; the derivative dx/dsigma = (x - x0) / sigma is the same for both. */
+#ifndef SM_SAMPLE_SAMPLER_H
+#define SM_SAMPLE_SAMPLER_H
+
+#include "base/base.h"
+
+/* What is to be sampled. x, x0 and noise are n floats, in any layout. */
+typedef struct sm_sampling {
+    sm_mem *mem;
+    int64_t n;
+    bool flow;            /* x = (1 - sigma) x0 + sigma noise; else x = x0 + sigma noise */
+    const double *sigmas; /* [steps + 1], strictly falling; the last may be 0, a flow's first is at most 1 */
+    int steps;
+    double eta;           /* how much of a step's noise is drawn anew, 0..1; < 0: the sampler's default */
+    double s_noise;       /* factor of the noise that is drawn anew; 0 stands for 1 */
+    /* Writes the denoised x0 for x at sigma > 0. A failure ends the sampling. */
+    sumi_status (*denoise)(void *ctx, const float *x, double sigma, float *x0, sm_err *e);
+    /* Writes unit normals, the draw-th time (from 0) this is asked. Only stochastic samplers call it. */
+    sumi_status (*noise)(void *ctx, int draw, float *out, sm_err *e);
+    /* Before each step's move: its number, noise level, x and the current estimate x0. false: stop. May be NULL. */
+    bool (*on_step)(void *ctx, int step, double sigma, const float *x, const float *x0);
+    void *ctx;            /* of the three */
+} sm_sampling;
+
+typedef struct sm_sampler {
+    const char *name, *a1111;
+    int order;            /* of convergence in the number of steps, for eta 0 */
+    int evals;            /* denoiser calls per step; the step to sigma 0 takes one */
+    bool stochastic;      /* eta means something; it draws noise where eta > 0 */
+    double eta;           /* default */
+    bool flow;            /* works for flow models */
+    const char *schedule; /* that goes well with it */
+    const char *advice;
+    sumi_status (*run)(const sm_sampling *p, float *x, sm_err *e);
+} sm_sampler;
+
+extern const sm_sampler sm_samplers[];
+extern const int sm_sampler_count;
+
+/* By name or by A1111's name, letter case aside; NULL where there is none. */
+const sm_sampler *sm_sampler_find(const char *name);
+
+/* Denoiser calls that sampling takes, for progress bars. */
+int64_t sm_sampler_evals(const sm_sampler *s, const double *sigmas, int steps);
+
+/* Checks the problem and samples: x is the noisy start at sigmas[0] and, on success, the result at sigmas[steps]. A denoiser
+ * that gives no number is SUMI_E_NUMERIC, a stop by on_step SUMI_E_CANCELLED; x is undefined after a failure. */
+sumi_status sm_sample(const sm_sampler *s, const sm_sampling *p, float *x, sm_err *e);
+
+/* ---- for the samplers -------------------------------------------------------------------------------------------- */
+
+sumi_status sm_sample_euler(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_euler_ancestral(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_heun(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_ddim(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_2m(const sm_sampling *p, float *x, sm_err *e);
+
+/* `rows` buffers of n floats in one block, released with sm_free; NULL and e set on failure. */
+float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);
+/* Calls the denoiser and checks that it gave numbers. */
+sumi_status sm_sample_denoise(const sm_sampling *p, const float *x, double sigma, float *x0, sm_err *e);
+/* The same at sigmas[step], then tells on_step. */
+sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float *x0, sm_err *e);
+/* x += k noise. */
+sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double k, float *x, float *room, sm_err *e);
+/* x = a x + b y, for n numbers. */
+void sm_sample_blend(const sm_sampling *p, double a, float *x, double b, const float *y);
+
+#endif
