@@ -16,7 +16,7 @@
 
 enum { TEXT = 512, WORDS = 24 };
 
-/* Text under construction; what does not fit is dropped. */
+/* Text under construction; what does not fit is dropped, at a character boundary. */
 typedef struct text {
     char b[TEXT];
     size_t n;
@@ -24,7 +24,9 @@ typedef struct text {
 
 static void put(text *t, const char *s)
 {
-    size_t k = SM_MIN(strlen(s), TEXT - 1 - t->n);
+    size_t all = strlen(s), k = SM_MIN(all, TEXT - 1 - t->n);
+    while (k && k < all && ((unsigned char)s[k] & 0xc0) == 0x80)
+        k--;
     memcpy(t->b + t->n, s, k);
     t->b[t->n += k] = 0;
 }
