@@ -11,7 +11,7 @@ typedef struct sm_denoiser {
     const char *class_name; /* diffusers' class */
     const char *marker;     /* a tensor that every member has and no other family */
     bool pooled;            /* conditioned on the pooled text as well */
-    sumi_status (*read)(sm_denoiser_config *c, const char *json, const char *what, const nn_scope *s, sm_err *e);
+    sm_model_kind kind;     /* reads and writes its config.json (sm_config_read) */
     int (*latent_channels)(const sm_denoiser_config *c);
     int (*context_width)(const sm_denoiser_config *c);
     int (*multiple)(const sm_denoiser_config *c); /* latent sides must divide by this */

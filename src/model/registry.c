@@ -1,0 +1,50 @@
+/* The families: a row each (see registry.h). */
+#include "model/registry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int unet_channels(const sm_denoiser_config *c) { return c->unet.in_channels; }
+static int unet_context(const sm_denoiser_config *c) { return c->unet.cross_attention_dim; }
+static int unet_multiple(const sm_denoiser_config *c) { return 1 << (c->unet.blocks - 1); }
+
+static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
+{
+    return sm_unet(s, &c->unet, x, t, ctx, NULL);
+}
+
+static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.in_channels; }
+static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
+static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }
+
+static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
+{
+    return sm_mmdit(s, &c->mmdit, x, t, ctx, pooled);
+}
+
+const sm_denoiser sm_denoisers[] = {
+    {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
+     .latent_channels = unet_channels, .context_width = unet_context, .multiple = unet_multiple, .record = unet_record},
+    {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT, .pooled = true,
+     .latent_channels = mmdit_channels, .context_width = mmdit_context, .multiple = mmdit_multiple, .record = mmdit_record},
+};
+const int sm_denoiser_count = (int)SM_COUNT(sm_denoisers);
+
+const sm_denoiser *sm_denoiser_by_class(const char *class_name)
+{
+    for (int i = 0; i < sm_denoiser_count; i++)
+        if (!strcmp(sm_denoisers[i].class_name, class_name))
+            return &sm_denoisers[i];
+    return NULL;
+}
+
+const sm_denoiser *sm_denoiser_detect(const sm_weights *w)
+{
+    for (int i = 0; i < sm_denoiser_count; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "%s.%s", sm_denoisers[i].component, sm_denoisers[i].marker);
+        if (sm_weights_find(w, name))
+            return &sm_denoisers[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,109 @@
+/* The public calls around models, requests and pictures. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/image.h"
+#include "pipeline/generate.h"
+#include "pipeline/model.h"
+#include "sample/sampler.h"
+#include "sample/schedule.h"
+
+struct sumi_images {
+    size_t count;
+    sumi_image at[];
+};
+
+sumi_status sumi_model_load(sumi_context *ctx, const char *path, sumi_model **out)
+{
+    return sm_model_open(out, &ctx->mem, path, sm_begin(ctx));
+}
+
+const char *sumi_model_summary(const sumi_model *m) { return m->summary; }
+
+static sumi_images *new_images(sm_mem *mem, size_t n)
+{
+    sumi_images *im = sm_alloc0(mem, SM_MEM_DATA, sizeof *im + n * sizeof im->at[0]);
+    if (im)
+        im->count = n;
+    return im;
+}
+
+void sumi_images_free(sumi_images *im)
+{
+    for (size_t i = 0; im && i < im->count; i++) {
+        sm_free(im->at[i].pixels);
+        sm_free(im->at[i].infotext);
+    }
+    sm_free(im);
+}
+
+size_t sumi_images_count(const sumi_images *im) { return im ? im->count : 0; }
+const sumi_image *sumi_images_at(const sumi_images *im, size_t i) { return im && i < im->count ? &im->at[i] : NULL; }
+
+/* Cuts the request's pixels into pictures of their own, each with its infotext. */
+static sumi_images *to_images(const sm_job *j, const uint8_t *rgb, sm_mem *mem)
+{
+    size_t bytes = (size_t)j->r.width * (size_t)j->r.height * 3;
+    sumi_images *im = new_images(mem, (size_t)j->r.count);
+    for (int k = 0; im && k < j->r.count; k++) {
+        sm_buf text = {.mem = mem};
+        sm_job_infotext(j, k, &text);
+        im->at[k] = (sumi_image){j->r.width, j->r.height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), j->r.seed + k, text.data};
+        if (!im->at[k].pixels || text.oom) {
+            sumi_images_free(im);
+            return NULL;
+        }
+        memcpy(im->at[k].pixels, rgb + (size_t)k * bytes, bytes);
+    }
+    return im;
+}
+
+sumi_status sumi_generate(sumi_context *ctx, sumi_model *m, const sumi_request *r, const sumi_callbacks *cb, sumi_images **out)
+{
+    sm_err *e = sm_begin(ctx);
+    sm_job j;
+    *out = NULL;
+    if (sm_job_init(&j, m, ctx, r, e))
+        return e->code;
+    j.cb = cb;
+    uint8_t *rgb = sm_alloc(&ctx->mem, SM_MEM_DATA, (size_t)j.r.count * (size_t)j.r.width * (size_t)j.r.height * 3);
+    if (!rgb)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j.r.count, j.r.width, j.r.height);
+    if (!sm_job_run(&j, rgb, e) && !(*out = to_images(&j, rgb, &ctx->mem)))
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j.r.count, j.r.width, j.r.height);
+    sm_free(rgb);
+    return e->code;
+}
+
+sumi_status sumi_plan_request(sumi_context *ctx, sumi_model *m, const sumi_request *r, sumi_plan_info *out)
+{
+    sm_err *e = sm_begin(ctx);
+    sm_job j;
+    return sm_job_init(&j, m, ctx, r, e) ? e->code : sm_job_plan(&j, out, e);
+}
+
+const char *sumi_sampler_name(size_t i, const char **advice)
+{
+    if (i >= (size_t)sm_sampler_count)
+        return NULL;
+    if (advice)
+        *advice = sm_samplers[i].advice;
+    return sm_samplers[i].name;
+}
+
+const char *sumi_schedule_name(size_t i, const char **advice)
+{
+    if (i >= (size_t)sm_schedule_count)
+        return NULL;
+    if (advice)
+        *advice = sm_schedules[i].advice;
+    return sm_schedules[i].name;
+}
+
+sumi_status sumi_image_save(sumi_context *ctx, const sumi_image *im, const char *path)
+{
+    sm_image_text text = {"parameters", im->infotext};
+    sm_image x = {.width = im->width, .height = im->height, .channels = im->channels, .pixels = im->pixels};
+    return sm_image_save(&x, path, im->infotext && im->infotext[0] ? &text : NULL, &ctx->mem, sm_begin(ctx));
+}

@@ -1,0 +1,29 @@
+/* What a text-to-image request does: encode the prompts, sample latents, decode them. Used by the public call and by the
+ * trainer's validation. */
+#ifndef SM_GENERATE_H
+#define SM_GENERATE_H
+
+#include "pipeline/model.h"
+
+/* A request with every default of the model filled in. */
+typedef struct sm_job {
+    const sumi_model *m;
+    const sm_backend *be;
+    sm_pool *pool;
+    sm_mem *mem;
+    const sumi_callbacks *cb;
+    sumi_request r;          /* complete: no 0 or -1 left that means "default" */
+    const char *const *prompts; /* r.count prompts; NULL: r.prompt for all */
+    double started;
+} sm_job;
+
+/* Fills defaults, checks sizes and names against the model. */
+sumi_status sm_job_init(sm_job *j, const sumi_model *m, const sumi_context *ctx, const sumi_request *r, sm_err *e);
+/* Draws r.count pictures into rgb, uint8 [count, height, width, 3]. Picture k has seed r.seed + k. */
+sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e);
+/* Bytes and flops of the request, without running it. */
+sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e);
+/* A1111's parameters text for picture k; appended to b. */
+void sm_job_infotext(const sm_job *j, int k, sm_buf *b);
+
+#endif

@@ -1,0 +1,71 @@
+/* From a caller's request to a job: the model's defaults filled in, names and sizes checked; and its infotext. */
+#include <string.h>
+#include <time.h>
+
+#include "pipeline/generate.h"
+#include "pipeline/params.h"
+#include "sample/sampler.h"
+#include "sample/schedule.h"
+
+/* Unguessable is not needed, different is. */
+static int64_t random_seed(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)(((uint64_t)t.tv_nsec * 2654435761u ^ (uint64_t)t.tv_sec * 40503u) & 0xffffffffu);
+}
+
+static void fill_defaults(sumi_request *r, const sumi_model *m)
+{
+    r->seed = r->seed < 0 ? random_seed() : r->seed;
+    r->steps = r->steps ? r->steps : m->defaults.steps;
+    r->cfg_scale = r->cfg_scale < 0 ? m->defaults.cfg_scale : r->cfg_scale;
+    r->width = r->width ? r->width : m->defaults.width;
+    r->height = r->height ? r->height : m->defaults.height;
+    r->sampler = r->sampler[0] ? r->sampler : m->defaults.sampler;
+    r->schedule = r->schedule[0] ? r->schedule : m->defaults.schedule;
+}
+
+static sumi_status check_names(const sumi_request *r, sm_err *e)
+{
+    if (!sm_sampler_find(r->sampler))
+        return sm_fail(e, SUMI_E_ARG, "--sampler: '%.40s' is unknown; see `sumi generate --help`", r->sampler);
+    if (!sm_sampler_find(r->sampler)->flow)
+        return sm_fail(e, SUMI_E_ARG, "--sampler: %s does not work with flow models; see `sumi generate --help`", r->sampler);
+    if (!sm_schedule_find(r->schedule))
+        return sm_fail(e, SUMI_E_ARG, "--schedule: '%.40s' is unknown; see `sumi generate --help`", r->schedule);
+    return SUMI_OK;
+}
+
+static sumi_status check_size(const sm_job *j, sm_err *e)
+{
+    const sumi_request *r = &j->r;
+    int step = sm_vae_factor(&j->m->vae) * j->m->family->multiple(&j->m->denoiser);
+    if (r->width % step || r->height % step)
+        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d, both sides must be multiples of %d for this model", r->width, r->height, step);
+    if ((int64_t)r->width * r->height > (int64_t)4096 * 4096)
+        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d is more than 16 million pixels", r->width, r->height);
+    return SUMI_OK;
+}
+
+sumi_status sm_job_init(sm_job *j, const sumi_model *m, const sumi_context *ctx, const sumi_request *r, sm_err *e)
+{
+    *j = (sm_job){.m = m, .be = ctx->be, .pool = ctx->pool, .mem = m->mem, .r = *r};
+    if (sm_request_check(r, e))
+        return e->code;
+    if (!r->prompt[strspn(r->prompt, " \t\r\n")])
+        return sm_fail(e, SUMI_E_ARG, "the prompt is empty: say what to draw");
+    fill_defaults(&j->r, m);
+    return check_names(&j->r, e) ? e->code : check_size(j, e);
+}
+
+void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
+{
+    const sumi_request *r = &j->r;
+    sm_buf_fmt(b, "%s\n", j->prompts ? j->prompts[k] : r->prompt);
+    if (r->negative_prompt[0])
+        sm_buf_fmt(b, "Negative prompt: %s\n", r->negative_prompt);
+    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: %s, Version: sumi " SUMI_VERSION,
+               r->steps, sm_sampler_find(r->sampler)->a1111, sm_schedule_find(r->schedule)->a1111, (double)r->cfg_scale,
+               (long long)(r->seed + k), r->width, r->height, j->m->name);
+}

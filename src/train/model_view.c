@@ -1,0 +1,104 @@
+/* The model that a training run has so far, as the pipeline sees it: for validation sheets and for the exported file. */
+#include <stdio.h>
+#include <string.h>
+
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "pipeline/generate.h"
+#include "pipeline/sheet.h"
+#include "train/stages.h"
+
+static void copy_config(const sm_trainer *t, sumi_model *m)
+{
+    *m = (sumi_model){.mem = t->mem, .bpe = t->bpe, .clip = t->clip, .vae = t->vae, .family = t->family, .denoiser = t->denoiser};
+    m->vae.scaling_factor = t->scale;
+    m->vae.shift_factor = t->shift;
+    m->defaults.steps = t->cfg.validate.steps;
+    m->defaults.width = m->defaults.height = t->cfg.data.size;
+    m->defaults.cfg_scale = t->cfg.validate.cfg;
+    m->defaults.shift = 1;
+    snprintf(m->defaults.sampler, sizeof m->defaults.sampler, "euler");
+    snprintf(m->defaults.schedule, sizeof m->defaults.schedule, "simple");
+    snprintf(m->name, sizeof m->name, "%s", t->cfg.name);
+}
+
+static sumi_status add_all(sm_weights *to, const sm_weights *from, sm_err *e)
+{
+    for (size_t i = 0; i < sm_weights_count(from); i++) {
+        const sm_weight *w = sm_weights_at(from, i);
+        if (sm_weights_add(to, w->name, &w->t, e))
+            return e->code;
+    }
+    return SUMI_OK;
+}
+
+static sumi_status add_averages(sm_weights *to, const sm_train_state *s, sm_err *e)
+{
+    for (int i = 0; i < s->count; i++) {
+        sm_tensor x = s->t[i].w->t;
+        if (s->t[i].ema)
+            x.data = s->t[i].ema;
+        if (sm_weights_add(to, s->t[i].w->name, &x, e))
+            return e->code;
+    }
+    return SUMI_OK;
+}
+
+static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, sm_err *e)
+{
+    int n = t->cfg.validate.nprompts, size = t->cfg.data.size, w, h;
+    sumi_context ctx = {.pool = t->pool, .be = t->be};
+    sumi_request r = sumi_request_default();
+    sm_job j;
+    char path[512], name[64];
+    r.prompt = t->cfg.validate.prompts[0];
+    r.seed = 1;
+    r.count = n;
+    uint8_t *rgb = sm_alloc(t->mem, SM_MEM_DATA, (size_t)n * (size_t)size * (size_t)size * 3), *sheet = NULL;
+    if (!rgb)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for a validation sheet");
+    if (!sm_job_init(&j, m, &ctx, &r, e)) {
+        j.prompts = t->cfg.validate.prompts;
+        if (!sm_job_run(&j, rgb, e) && !sm_sheet_make(rgb, n, size, size, 8, t->mem, &sheet, &w, &h, e)) {
+            snprintf(name, sizeof name, "validate-%07lld.png", (long long)step);
+            sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL, t->mem, e);
+        }
+    }
+    sm_free(sheet);
+    sm_free(rgb);
+    return e->code;
+}
+
+sumi_status sm_flow_validate(sm_stage *s, sm_trainer *t, const sm_train_state *st, int64_t step, sm_err *e)
+{
+    sumi_model m;
+    if (!t->cfg.validate.nprompts)
+        return SUMI_OK;
+    copy_config(t, &m);
+    m.w = sm_weights_new(t->mem, e);
+    if (m.w && !add_all(m.w, t->vae_weights, e) && !add_averages(m.w, st, e))
+        draw_sheet(t, &m, step, e);
+    sm_weights_unref(&m.w);
+    return e->code;
+}
+
+sumi_status sm_stage_export(sm_trainer *t, bool *done, sm_err *e)
+{
+    sumi_model m;
+    char path[512], name[128];
+    copy_config(t, &m);
+    sm_buf config = {.mem = t->mem};
+    sm_model_describe(&m, &config);
+    m.w = sm_weights_new(t->mem, e);
+    if (config.oom || !m.w)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for the model file");
+    else if (!add_all(m.w, t->vae_weights, e) && !add_all(m.w, t->flow_weights, e)) {
+        sm_st_meta meta[] = {{"sumi.model", config.data}, {"merges", t->merges}, {"format", "pt"}};
+        snprintf(name, sizeof name, "%.100s.safetensors", t->cfg.name);
+        sm_st_write_weights(sm_out_path(t, name, path), m.w, SM_F16, SM_COUNT(meta), meta, t->mem, e);
+    }
+    sm_weights_unref(&m.w);
+    sm_buf_free(&config);
+    *done = !e->code;
+    return e->code;
+}

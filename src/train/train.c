@@ -1,0 +1,169 @@
+/* sumi_train: opens configuration, data, tokenizer and models, then runs the stages that are not finished. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "pipeline/context.h"
+#include "train/stages.h"
+
+static const struct {
+    const char *name;
+    sumi_status (*run)(sm_trainer *t, bool *done, sm_err *e);
+} stages[] = {
+    {"autoencoder", sm_stage_autoencoder},
+    {"latents", sm_stage_latents},
+    {"flow", sm_stage_flow},
+    {"export", sm_stage_export},
+};
+
+/* mkdir -p */
+static sumi_status make_folder(const char *path, sm_err *e)
+{
+    char part[400];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *p = part + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char keep = *p;
+        *p = 0;
+        if (mkdir(part, 0777) && errno != EEXIST)
+            return sm_fail(e, SUMI_E_FILE, "%s: cannot make the folder: %s", part, strerror(errno));
+        if (!keep)
+            return SUMI_OK;
+        *p = keep;
+    }
+}
+
+static sumi_status open_data(sm_trainer *t, sm_err *e)
+{
+    sm_buf styles = {.mem = t->mem};
+    for (int i = 0; i < t->cfg.data.nstyles; i++)
+        sm_buf_fmt(&styles, "%s%s", i ? "," : "", t->cfg.data.styles[i]);
+    if (styles.oom)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory opening the data set");
+    else
+        t->data = sm_dataset_open(t->cfg.data.pictures, t->cfg.data.index, &(sm_data_filter){.styles = styles.data}, t->mem, e);
+    sm_buf_free(&styles);
+    return e->code;
+}
+
+/* Merges are learned from the captions of every variant of every picture, eight wordings each. */
+static sumi_status learn_merges(sm_trainer *t, sm_buf *out, sm_err *e)
+{
+    enum { WORDINGS = 8, CAP = 320 };
+    int64_t n = sm_dataset_count(t->data) * WORDINGS;
+    sm_bpe_line *lines = sm_alloc(t->mem, SM_MEM_DATA, sizeof *lines * (size_t)n);
+    char *texts = sm_alloc(t->mem, SM_MEM_DATA, (size_t)n * CAP);
+    for (int64_t i = 0; lines && texts && i < n; i++) {
+        sm_scene s = sm_dataset_scene(t->data, &t->compose, t->init.seed, i / WORDINGS, (uint64_t)(i % WORDINGS));
+        sm_dataset_caption(t->data, &s, t->init.seed, (uint64_t)i, texts + i * CAP, CAP);
+        lines[i] = (sm_bpe_line){texts + i * CAP, strlen(texts + i * CAP), 1};
+    }
+    sumi_status st = lines && texts ? sm_bpe_train(t->mem, lines, (size_t)n, t->cfg.vocab_size, out, e) : sm_fail(e, SUMI_E_MEMORY, "out of memory for the tokenizer's texts");
+    sm_free(lines);
+    sm_free(texts);
+    return st;
+}
+
+/* The tokenizer of the output folder, learned on the first run. */
+static sumi_status open_tokenizer(sm_trainer *t, sm_err *e)
+{
+    char path[512];
+    sm_buf text = {.mem = t->mem};
+    sm_out_path(t, "merges.txt", path);
+    bool there = sm_file_exists(path);
+    if (there ? sm_file_read(path, (size_t)16 << 20, &text, e) : learn_merges(t, &text, e))
+        return e->code;
+    if (!there && sm_file_write(path, text.data, text.len, e)) {
+        sm_buf_free(&text);
+        return e->code;
+    }
+    t->merges = text.data;
+    t->bpe = sm_bpe_from_merges(t->mem, text.data, text.len, e);
+    return e->code;
+}
+
+static sumi_status configure(sm_trainer *t, sm_err *e)
+{
+    if (sm_config_read(SM_MODEL_CLIP, t->cfg.text_encoder, strlen(t->cfg.text_encoder), &t->clip, e) ||
+        sm_config_read(SM_MODEL_VAE, t->cfg.vae, strlen(t->cfg.vae), &t->vae, e))
+        return e->code;
+    t->family = strstr(t->cfg.denoiser, "\"SD3Transformer2DModel\"") ? sm_denoiser_by_class("SD3Transformer2DModel") : sm_denoiser_by_class("UNet2DConditionModel");
+    if (sm_config_read(t->family->kind, t->cfg.denoiser, strlen(t->cfg.denoiser), &t->denoiser, e))
+        return e->code;
+    t->clip.vocab_size = sm_bpe_size(t->bpe);
+    t->clip.eos_token_id = sm_bpe_end(t->bpe);
+    if (t->family->latent_channels(&t->denoiser) != t->vae.latent_channels)
+        return sm_fail(e, SUMI_E_ARG, "denoiser: in_channels %d, but the vae has %d latent_channels", t->family->latent_channels(&t->denoiser), t->vae.latent_channels);
+    if (t->family->context_width(&t->denoiser) != t->clip.hidden_size)
+        return sm_fail(e, SUMI_E_ARG, "denoiser: context width %d, but the text_encoder's hidden_size is %d", t->family->context_width(&t->denoiser), t->clip.hidden_size);
+    int side = t->cfg.data.size / sm_vae_factor(&t->vae);
+    if (t->cfg.data.size % sm_vae_factor(&t->vae) || side % t->family->multiple(&t->denoiser))
+        return sm_fail(e, SUMI_E_ARG, "data.size: %d does not divide by the vae's %d and the denoiser's %d", t->cfg.data.size, sm_vae_factor(&t->vae), t->family->multiple(&t->denoiser));
+    return SUMI_OK;
+}
+
+static sumi_status open_all(sm_trainer *t, const char *config, const sumi_train_options *o, sm_err *e)
+{
+    if (sm_train_config_load(&t->cfg, t->mem, config, e))
+        return e->code;
+    snprintf(t->out, sizeof t->out, "%s", o->output ? o->output : t->cfg.output);
+    t->init.seed = (uint64_t)t->cfg.seed;
+    t->compose = SM_COMPOSE_DEFAULT;
+    t->resume = o->resume;
+    t->steps_left = o->max_steps > 0 ? o->max_steps : -1;
+    t->vae_weights = sm_weights_new(t->mem, e);
+    t->flow_weights = sm_weights_new(t->mem, e);
+    if (e->code || make_folder(t->out, e) || open_data(t, e) || open_tokenizer(t, e))
+        return e->code;
+    return configure(t, e);
+}
+
+/* Up to and with stage `only`. Export takes the checkpoints as they are: the stages before it then only load theirs. */
+static sumi_status run_stages(sm_trainer *t, const char *only, sm_err *e)
+{
+    size_t last = SM_COUNT(stages) - 1;
+    bool as_is = only && !strcmp(only, stages[last].name);
+    while (only && last && strcmp(only, stages[last].name))
+        last--;
+    if (only && strcmp(only, stages[last].name))
+        return sm_fail(e, SUMI_E_ARG, "stage: '%s' is none of autoencoder, latents, flow, export", only);
+    if (as_is) {
+        t->steps_left = 0;
+        t->resume = true;
+    }
+    for (size_t i = 0; i <= last; i++) {
+        bool done = false;
+        if (stages[i].run(t, &done, e))
+            return e->code;
+        if (!done && !as_is)
+            return SUMI_OK;
+    }
+    return SUMI_OK;
+}
+
+static void close_all(sm_trainer *t)
+{
+    sm_weights_unref(&t->vae_weights);
+    sm_weights_unref(&t->flow_weights);
+    sm_free(t->latents);
+    sm_free(t->merges);
+    sm_bpe_free(t->bpe);
+    sm_dataset_free(t->data);
+    sm_train_config_free(&t->cfg);
+}
+
+sumi_status sumi_train(sumi_context *ctx, const char *config, const sumi_train_options *o, const sumi_callbacks *cb)
+{
+    sm_err *e = sm_begin(ctx);
+    sumi_train_options none = {0};
+    sm_trainer t = {.mem = &ctx->mem, .be = ctx->be, .pool = ctx->pool, .cb = cb, .started = sm_now()};
+    o = o ? o : &none;
+    if (!open_all(&t, config, o, e))
+        run_stages(&t, o->stage, e);
+    close_all(&t);
+    return e->code;
+}
