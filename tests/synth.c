@@ -82,6 +82,7 @@ bool synth_write(const char *pixels, const char *index, int n)
                      k, synth_caption(k), k, k % 2 ? "objects" : "animals-nature", shape_name[k / SYNTH_COLOURS],
                      k % 7 == 6 ? "concept" : k % 5 == 4 ? "pair" : "train") > 0;
     }
-    bool closed = (!f || !fclose(f)) & (!j || !fclose(j));
+    bool closed = !f || !fclose(f);
+    closed = (!j || !fclose(j)) && closed;
     return ok && closed;
 }

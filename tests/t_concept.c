@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "eval/concept_score.h"
+#include "eval/concept_check.h"
 #include "synth.h"
 
 enum { S = 48 };
@@ -161,6 +161,27 @@ TEST(concept_feature_moves_along)
     double d = test_maxdiff(a, b, SM_CONCEPT_DIM);
     CHECKF(d < 1e-3, "features differ by %g", d);
     CHECK(sm_concept_feature(p, W, 9000, a, NULL, NULL) == SUMI_E_ARG);
+}
+
+/* The check that `sumi score` reports beside a model's figures. Its last row is an empty frame, which must not be found. */
+TEST(concept_check_table)
+{
+    sm_err e = {0};
+    sm_dataset *d = shapes(7, NULL, &e);
+    sm_gallery *g = d ? sm_gallery_new(d, 0, NULL, &e) : NULL;
+    sm_concept_tally t[SM_SPOILS], again[SM_SPOILS];
+    CHECKF(g && sm_concept_check(g, d, 0, 1, 7, t, NULL, &e) == SUMI_OK, "%s", e.msg);
+    CHECKF(g && sm_concept_check(g, d, 0, 1, 7, again, NULL, &e) == SUMI_OK && !memcmp(t, again, sizeof t), "the check repeats itself");
+    for (int k = 0; g && k < SM_SPOILS; k++) {
+        bool last = k == SM_SPOILS - 1;
+        CHECKF(t[k].n == SYNTH_THINGS && (last ? t[k].top1 <= 3 : t[k].top5 >= t[k].n - 2), "%s: top 1 %lld, top 5 %lld of %lld", sm_spoil_names[k],
+               (long long)t[k].top1, (long long)t[k].top5, (long long)t[k].n);
+    }
+    CHECK(t[0].top1 == SYNTH_THINGS && t[1].top1 >= SYNTH_THINGS - 1);
+    uint8_t tiny[8 * 8 * 3];
+    CHECK(sm_spoil(1, 0, 0, 8, tiny, NULL, NULL) == SUMI_E_ARG);
+    sm_gallery_free(g);
+    sm_dataset_free(d);
 }
 
 TEST(concept_allocations_fail)
