@@ -41,7 +41,10 @@ static sm_bpe *clip_vocab(void)
     return b;
 }
 
-static bool same_ids(const sm_ids *a, const int32_t *b, size_t n) { return a->n == n && (!n || !memcmp(a->id, b, n * sizeof *b)); }
+static bool same_ids(const sm_ids *a, const int32_t *b, size_t n)
+{
+    return a->n == n && (!n || !memcmp(a->id, b, n * sizeof *b));
+}
 
 TEST(bpe_clip_fixture)
 {
@@ -232,6 +235,76 @@ TEST(bpe_plain_loop)
     }
 }
 
+/* ---- Unicode ----------------------------------------------------------------------------------------------------- */
+
+/* Cases of Unicode's NormalizationTest.txt and of UAX #15: ordering, blocking, exclusions, singletons, Hangul. */
+TEST(unicode_nfc)
+{
+    static const struct {
+        uint32_t in[6], want[6];
+    } cases[] = {
+        {{'a', 0x315, 0x300, 0x5ae, 'b'}, {0xe0, 0x5ae, 0x315, 'b'}},
+        {{'a', 0x305, 0x300}, {'a', 0x305, 0x300}},                 /* blocked by a mark of the same class */
+        {{'a', 0x332, 0x300}, {0xe0, 0x332}},                       /* a lower class does not block */
+        {{0xb47, 0x300, 0xb3e}, {0xb47, 0x300, 0xb3e}},             /* a starter does not compose past a mark */
+        {{0xb47, 0xb3e}, {0xb4b}},
+        {{0x958}, {0x915, 0x93c}},                                  /* composition exclusion */
+        {{0x344}, {0x308, 0x301}},
+        {{0x212b}, {0xc5}},
+        {{0x1e9b, 0x323}, {0x1e9b, 0x323}},
+        {{0x1e0a, 0x323}, {0x1e0c, 0x307}},
+        {{0x1f82}, {0x1f82}},
+        {{0x3b1, 0x313, 0x300, 0x345}, {0x1f82}},
+        {{0x1112, 0x1161, 0x11ab}, {0xd55c}},
+        {{0xac00, 0x11a7}, {0xac00, 0x11a7}},                       /* U+11A7 is no trailing consonant */
+        {{0x1100, 0x300, 0x1161}, {0x1100, 0x300, 0x1161}},
+        {{0x1d157, 0x1d165}, {0x1d157, 0x1d165}},
+        {{0x11099, 0x110ba}, {0x1109a}},
+    };
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        sm_cps c = {0};
+        sm_err e = {0};
+        for (int k = 0; k < 6 && cases[i].in[k]; k++)
+            CHECK(sm_cps_add(&c, cases[i].in[k]));
+        CHECK(sm_uni_nfc(&c, &e) == SUMI_OK);
+        bool same = c.n <= 6;
+        for (size_t k = 0; same && k < 6; k++)
+            same = cases[i].want[k] == (k < c.n ? c.cp[k] : 0);
+        CHECKF(same, "case %zu, U+%04X ...", i, cases[i].in[0]);
+        sm_cps_free(&c);
+    }
+}
+
+TEST(unicode_utf8_and_classes)
+{
+    for (uint32_t cp = 0; cp <= 0x10ffff; cp += cp < 0x11000 ? 1 : 97) {
+        char u[4];
+        uint32_t back = 0;
+        if (cp >= 0xd800 && cp < 0xe000)
+            continue;
+        int n = sm_utf8_put(cp, u);
+        CHECKF(sm_utf8_valid(u, (size_t)n) && sm_utf8_get(u, 4, &back) == n && back == cp, "U+%04X", cp);
+        CHECKF(sm_utf8_get(u, (size_t)n - 1, &back) == 0, "U+%04X cut short", cp);
+    }
+    static const struct {
+        uint32_t cp, lower;
+        sm_uni cls;
+    } cases[] = {{'A', 'a', SM_UNI_LETTER},         {0xc9, 0xe9, SM_UNI_LETTER},       {0x100, 0x101, SM_UNI_LETTER},
+                 {0x101, 0x101, SM_UNI_LETTER},     {0x130, 'i', SM_UNI_LETTER},       {0x3a3, 0x3c3, SM_UNI_LETTER},
+                 {0x1e9e, 0xdf, SM_UNI_LETTER},     {0x10400, 0x10428, SM_UNI_LETTER}, {'5', '5', SM_UNI_NUMBER},
+                 {0xbd, 0xbd, SM_UNI_NUMBER},       {0x2160, 0x2170, SM_UNI_NUMBER},   {0x24b6, 0x24d0, SM_UNI_OTHER},
+                 {0x300, 0x300, SM_UNI_OTHER},      {0x1f34e, 0x1f34e, SM_UNI_OTHER},  {0xa0, 0xa0, SM_UNI_SPACE},
+                 {0x3000, 0x3000, SM_UNI_SPACE},    {0x85, 0x85, SM_UNI_SPACE},        {0x1c, 0x1c, SM_UNI_OTHER},
+                 {0x200b, 0x200b, SM_UNI_OTHER},    {0x732b, 0x732b, SM_UNI_LETTER},   {0x212a, 'k', SM_UNI_LETTER},
+                 {0x10ffff, 0x10ffff, SM_UNI_OTHER}};
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        uint32_t low[2];
+        int n = sm_uni_lower(cases[i].cp, low);
+        CHECKF(low[0] == cases[i].lower && n == (cases[i].cp == 0x130 ? 2 : 1), "lower case of U+%04X", cases[i].cp);
+        CHECKF(sm_uni_class(cases[i].cp) == cases[i].cls, "class of U+%04X", cases[i].cp);
+    }
+}
+
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 /* vocab.json with ids in another order than the merges: they count, not the order. */
@@ -295,7 +368,8 @@ TEST(bpe_bad_text)
     static const struct {
         const char *s;
         size_t n, at;
-    } bad[] = {{"abc\xff", 4, 3}, {"\xc3", 1, 0}, {"a\xed\xa0\x80", 4, 1}, {"\xc0\x80", 2, 0}, {"ab\xf4\x90\x80\x80", 6, 2}, {"\x80", 1, 0}};
+    } bad[] = {{"abc\xff", 4, 3}, {"\xc3", 1, 0}, {"a\xed\xa0\x80", 4, 1}, {"\xc0\x80", 2, 0}, {"ab\xf4\x90\x80\x80", 6, 2},
+               {"\x80", 1, 0}};
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         sm_ids ids = {0};
         char want[32];
@@ -357,9 +431,13 @@ TEST(bpe_train_paper)
 /* The order and the grouping of the lines do not matter; the learned list loads, and encodes its own text shorter. */
 TEST(bpe_train_order)
 {
-    static const sm_bpe_line one[] = {{"a smiling cat", 13, 2}, {"two red apples, noto style", 26, 1}, {"the cat's apples", 16, 3}};
-    static const sm_bpe_line two[] = {{"THE CAT'S APPLES", 16, 1}, {"two red apples, noto style", 26, 1}, {"a smiling cat", 13, 2},
-                                      {"the  cat's apples", 17, 2}, {"never counted", 13, 0}};
+    static const sm_bpe_line one[] = {
+        {"a smiling cat", 13, 2}, {"two red apples, noto style", 26, 1}, {"the cat's apples", 16, 3}};
+    static const sm_bpe_line two[] = {{"THE CAT'S APPLES", 16, 1},
+                                      {"two red apples, noto style", 26, 1},
+                                      {"a smiling cat", 13, 2},
+                                      {"the  cat's apples", 17, 2},
+                                      {"never counted", 13, 0}};
     sm_buf a = {0}, b = {0};
     sm_err e = {0};
     CHECK(sm_bpe_train(NULL, one, 3, 600, &a, &e) == SUMI_OK && sm_bpe_train(NULL, two, 5, 600, &b, &e) == SUMI_OK);

@@ -42,7 +42,6 @@ static split ancestral(const sm_sampling *p, double from, double to)
     return (split){down, keep, sqrt(fmax(to * to - down * down * keep * keep, 0))};
 }
 
-/* Numbers the draws by the steps: draw i belongs to step i, whatever eta is. */
 sumi_status sm_sample_euler_ancestral(const sm_sampling *p, float *x, sm_err *e)
 {
     float *x0 = sm_sample_room(p, 2, e), *noise = x0 ? x0 + p->n : NULL;

@@ -35,7 +35,8 @@ static void guide(const sm_guidance *g, const float *cond, const float *uncond, 
     }
 }
 
-void sm_guidance_apply(const sm_guidance *g, double sigma, const float *cond, const float *uncond, float *out, int count, int64_t n)
+void sm_guidance_apply(const sm_guidance *g, double sigma, const float *cond, const float *uncond, float *out, int count,
+                       int64_t n)
 {
     if (!sm_guidance_active(g, sigma)) {
         if (out != cond)

@@ -17,6 +17,7 @@ bool sm_guidance_active(const sm_guidance *g, double sigma);
 /* Combines the predictions of count pictures of n numbers each, one after the other, into out, which may be cond or
  * uncond. uncond is not read where guidance is not active. Predictions may be the model's outputs or x0: the scale gives
  * the same picture in either form, rescale is defined on the model's outputs (as in diffusers). */
-void sm_guidance_apply(const sm_guidance *g, double sigma, const float *cond, const float *uncond, float *out, int count, int64_t n);
+void sm_guidance_apply(const sm_guidance *g, double sigma, const float *cond, const float *uncond, float *out, int count,
+                       int64_t n);
 
 #endif

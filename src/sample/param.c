@@ -18,7 +18,7 @@ bool sm_pred_by_name(const char *name, sm_pred *out)
 sumi_status sm_precond_at(const sm_noise *m, sm_pred pred, double sigma, sm_precond *out, sm_err *e)
 {
     if (m->flow != (pred == SM_PRED_FLOW))
-        return sm_fail(e, SUMI_E_MODEL, "the prediction type does not go with the noise schedule: velocity belongs to flow models");
+        return sm_fail(e, SUMI_E_MODEL, "prediction type and noise schedule do not go together: velocity belongs to flow models");
     if (!(sigma > 0) || !isfinite(sigma))
         return sm_fail(e, SUMI_E_INTERNAL, "a denoiser was asked for the noise level %g", sigma);
     double v = sigma * sigma + 1;

@@ -9,8 +9,10 @@ const sm_sampler sm_samplers[] = {
     {"euler_a", "Euler a", 1, 1, true, 1, true, "normal", "adds noise at every step, so more steps go on changing the picture",
      sm_sample_euler_ancestral},
     {"heun", "Heun", 2, 2, false, 0, true, "karras", "twice the time a step, accurate in few of them", sm_sample_heun},
-    {"ddim", "DDIM", 1, 1, true, 0, true, "ddim_uniform", "the classic of Stable Diffusion 1.x; with eta 0 the same path as Euler", sm_sample_ddim},
-    {"dpmpp_2m", "DPM++ 2M", 2, 1, false, 0, true, "karras", "second order at one call a step; good from about 15 steps", sm_sample_dpmpp_2m},
+    {"ddim", "DDIM", 1, 1, true, 0, true, "ddim_uniform",
+     "the classic of Stable Diffusion 1.x; with eta 0 the same path as Euler", sm_sample_ddim},
+    {"dpmpp_2m", "DPM++ 2M", 2, 1, false, 0, true, "karras", "second order at one call a step; good from about 15 steps",
+     sm_sample_dpmpp_2m},
 };
 const int sm_sampler_count = SM_COUNT(sm_samplers);
 
@@ -35,7 +37,8 @@ static sumi_status check(const sm_sampler *s, const sm_sampling *p, sm_err *e)
         return sm_fail(e, SUMI_E_INTERNAL, "sampler %s was given nothing to do", s->name);
     for (int i = 0; i < p->steps; i++)
         if (!(p->sigmas[i] > p->sigmas[i + 1]) || !isfinite(p->sigmas[i]))
-            return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i], p->sigmas[i + 1]);
+            return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i],
+                           p->sigmas[i + 1]);
     if (p->sigmas[p->steps] < 0 || (p->flow && p->sigmas[0] > 1))
         return sm_fail(e, SUMI_E_ARG, "noise levels from %g to %g are out of range", p->sigmas[0], p->sigmas[p->steps]);
     double eta = p->eta < 0 ? s->eta : p->eta;
@@ -60,7 +63,8 @@ sumi_status sm_sample(const sm_sampler *s, const sm_sampling *p, float *x, sm_er
 float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e)
 {
     size_t bytes;
-    float *room = sm_mul_ok((size_t)p->n, (size_t)rows * sizeof(float), &bytes) ? sm_alloc(p->mem, SM_MEM_ACTIVATION, bytes) : NULL;
+    bool fits = sm_mul_ok((size_t)p->n, (size_t)rows * sizeof(float), &bytes);
+    float *room = fits ? sm_alloc(p->mem, SM_MEM_ACTIVATION, bytes) : NULL;
     if (!room)
         sm_fail(e, SUMI_E_MEMORY, "out of memory for %lld latent numbers", (long long)p->n);
     return room;
@@ -85,9 +89,9 @@ sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float
     return st;
 }
 
-sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double k, float *x, float *room, sm_err *e)
+sumi_status sm_sample_renoise(const sm_sampling *p, int step, double k, float *x, float *room, sm_err *e)
 {
-    sumi_status st = p->noise(p->ctx, draw, room, e);
+    sumi_status st = p->noise(p->ctx, step, room, e);
     if (st == SUMI_OK)
         sm_sample_blend(p, 1, x, k * p->s_noise, room);
     return st;

@@ -17,8 +17,8 @@ typedef struct sm_sampling {
     double s_noise;       /* factor of the noise that is drawn anew; 0 stands for 1 */
     /* Writes the denoised x0 for x at sigma > 0. A failure ends the sampling. */
     sumi_status (*denoise)(void *ctx, const float *x, double sigma, float *x0, sm_err *e);
-    /* Writes unit normals, the draw-th time (from 0) this is asked. Only stochastic samplers call it. */
-    sumi_status (*noise)(void *ctx, int draw, float *out, sm_err *e);
+    /* Writes the unit normals that belong to a step. Only stochastic samplers call it, once a step at most. */
+    sumi_status (*noise)(void *ctx, int step, float *out, sm_err *e);
     /* Before each step's move: its number, noise level, x and the current estimate x0. false: stop. May be NULL. */
     bool (*on_step)(void *ctx, int step, double sigma, const float *x, const float *x0);
     void *ctx;            /* of the three */
@@ -63,8 +63,8 @@ float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);
 sumi_status sm_sample_denoise(const sm_sampling *p, const float *x, double sigma, float *x0, sm_err *e);
 /* The same at sigmas[step], then tells on_step. */
 sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float *x0, sm_err *e);
-/* x += k noise. */
-sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double k, float *x, float *room, sm_err *e);
+/* x += k noise, of the step. */
+sumi_status sm_sample_renoise(const sm_sampling *p, int step, double k, float *x, float *room, sm_err *e);
 /* x = a x + b y, for n numbers. */
 void sm_sample_blend(const sm_sampling *p, double a, float *x, double b, const float *y);
 

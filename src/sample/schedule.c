@@ -184,7 +184,8 @@ const sm_schedule sm_schedules[] = {
     {"simple", "Simple", "every k-th trained noise level; the usual choice for flow models elsewhere", fill_simple},
     {"karras", "Karras", "more steps at low noise; good with DPM++ on Stable Diffusion 1.x and XL", fill_karras},
     {"exponential", "Exponential", "noise levels in a geometric series; smooth, few high-noise steps", fill_exponential},
-    {"sgm_uniform", "SGM Uniform", "evenly spaced timesteps that leave out the lowest; for Lightning and Turbo models", fill_sgm_uniform},
+    {"sgm_uniform", "SGM Uniform", "evenly spaced timesteps without the lowest; for Lightning and Turbo models",
+     fill_sgm_uniform},
     {"ddim_uniform", "DDIM", "the timesteps DDIM was published with", fill_ddim_uniform},
 };
 const int sm_schedule_count = SM_COUNT(sm_schedules);
@@ -207,7 +208,7 @@ sumi_status sm_schedule_fill(const sm_schedule *s, const sm_noise *m, int steps,
     sigmas[steps] = 0;
     for (int i = 0; i < steps; i++)
         if (!(sigmas[i] > sigmas[i + 1]) || !isfinite(sigmas[i]))
-            return sm_fail(e, SUMI_E_ARG, "schedule %s with %d steps: the noise levels do not fall (%g, then %g)", s->name, steps, sigmas[i],
-                           sigmas[i + 1]);
+            return sm_fail(e, SUMI_E_ARG, "schedule %s with %d steps: the noise levels do not fall (%g, then %g)", s->name,
+                           steps, sigmas[i], sigmas[i + 1]);
     return SUMI_OK;
 }

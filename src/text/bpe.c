@@ -280,7 +280,8 @@ sumi_status sm_bpe_encode(const sm_bpe *b, const char *text, size_t n, sm_ids *o
     size_t at = 0, to;
     sm_bpe_kind kind;
     for (; st == SUMI_OK && ok && sm_bpe_next(&c, &at, &to, &kind); at = to)
-        ok = kind == SM_BPE_WORD ? encode_word(b, &m, c.cp + at, to - at, out) : sm_ids_add(out, kind == SM_BPE_START ? b->start : b->end);
+        ok = kind == SM_BPE_WORD ? encode_word(b, &m, c.cp + at, to - at, out)
+                                 : sm_ids_add(out, kind == SM_BPE_START ? b->start : b->end);
     if (!ok)
         st = sm_fail(e, SUMI_E_MEMORY, "out of memory while tokenizing a text of %zu bytes", n);
     merger_free(&m);

@@ -95,8 +95,8 @@ typedef struct merge_line {
 } merge_line;
 
 /* Splits the text into at most limit merges; an empty line is passed over. *out is allocated. */
-static sumi_status read_merges(sm_mem *mem, const char *s, size_t n, bool skip_first, size_t limit, merge_line **out, size_t *count,
-                               sm_err *e)
+static sumi_status read_merges(sm_mem *mem, const char *s, size_t n, bool skip_first, size_t limit, merge_line **out,
+                               size_t *count, sm_err *e)
 {
     size_t lines = 1, line = 0, m = 0;
     for (size_t i = 0; i < n; i++)
@@ -149,7 +149,8 @@ static sumi_status link_vocab(sm_bpe *b, const merge_line *l, size_t n, sm_err *
     b->start = sm_bpe_find(b, "<|startoftext|>", 15);
     b->end = sm_bpe_find(b, "<|endoftext|>", 13);
     if (b->start < 0 || b->end < 0)
-        return sm_fail(e, SUMI_E_FORMAT, "the vocabulary lacks %s: it is not a CLIP tokenizer's", b->start < 0 ? "<|startoftext|>" : "<|endoftext|>");
+        return sm_fail(e, SUMI_E_FORMAT, "the vocabulary lacks %s: it is not a CLIP tokenizer's",
+                       b->start < 0 ? "<|startoftext|>" : "<|endoftext|>");
     for (size_t i = 0; i < n; i++) {
         int32_t left = sm_bpe_find(b, l[i].a, l[i].an), right = sm_bpe_find(b, l[i].b, l[i].bn);
         sm_buf made = {.mem = b->mem};
@@ -321,7 +322,8 @@ static sumi_status walk_vocab(const char *s, size_t n, sm_bpe *b, int32_t *last,
         int32_t id;
         if (!take_string(&p, &t) || !take(&p, ':') || !take_id(&p, &id) || !sm_utf8_valid(t.data, t.len) || t.oom) {
             st = t.oom ? sm_fail(e, SUMI_E_MEMORY, "out of memory for vocab.json")
-                       : sm_fail(e, SUMI_E_FORMAT, "vocab.json, byte %zu: expected \"token\": id, with an id below %d", p.i, MAX_TOKENS);
+                       : sm_fail(e, SUMI_E_FORMAT, "vocab.json, byte %zu: expected \"token\": id, with an id below %d", p.i,
+                                 MAX_TOKENS);
         } else if (!b) {
             *last = SM_MAX(*last, id);
         } else if (b->tok[id].s) {

@@ -1,0 +1,496 @@
+/* Schedules, parameterisations, samplers and guidance against diffusers and k-diffusion (tests/fixtures/samplers.json, made by
+ * tools/fixtures/make_samplers.py) on an analytic denoiser, every step; orders of convergence against the exact flow; and
+ * properties that follow from the definitions. */
+#include "sample/guidance.h"
+#include "sample/param.h"
+#include "sample/sampler.h"
+#include "test.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_N = 4096 };
+
+static cJSON *fixture(void)
+{
+    FILE *f = fopen(test_fixture("samplers.json"), "rb");
+    CHECK(f != NULL);
+    if (!f)
+        return NULL;
+    static char text[1 << 18];
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    cJSON *j = cJSON_Parse(text);
+    CHECK(j != NULL);
+    return j;
+}
+
+static double num(const cJSON *o, const char *key) { return cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)); }
+static const char *str(const cJSON *o, const char *key) { return cJSON_GetStringValue(cJSON_GetObjectItem(o, key)); }
+
+static int list(const cJSON *a, double *out)
+{
+    int n = 0;
+    const cJSON *v;
+    cJSON_ArrayForEach(v, a) if (n < MAX_N) out[n++] = v->valuedouble;
+    return n;
+}
+
+static bool near(double a, double b, double rel) { return fabs(a - b) <= rel * (1e-3 + fabs(b)); }
+
+/* ---- the analytic denoiser --------------------------------------------------------------------------------------- */
+
+static const double weight[3] = {0.5, 0.3, 0.2}, mean[3] = {-1.2, 0.4, 1.7}, dev[3] = {0.3, 0.5, 0.2};
+
+/* E[x0 | alpha x0 + sigma n = x] under the mixture of Gaussians. */
+static double posterior(double x, double sigma, double alpha)
+{
+    double p[3], top = -INFINITY, sum = 0, out = 0;
+    for (int k = 0; k < 3; k++) {
+        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, d = x - alpha * mean[k];
+        p[k] = log(weight[k]) - 0.5 * log(var) - d * d / (2 * var);
+        top = fmax(top, p[k]);
+    }
+    for (int k = 0; k < 3; k++) {
+        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, w = exp(p[k] - top);
+        sum += w;
+        out += w * (mean[k] + alpha * dev[k] * dev[k] / var * (x - alpha * mean[k]));
+    }
+    return out / sum;
+}
+
+typedef struct world {
+    sm_sampling p;
+    double noise[64][64], x[64][64], x0[64][64]; /* by step */
+    int seen, calls, stop_at, fail_at;
+} world;
+
+static sumi_status world_denoise(void *ctx, const float *x, double sigma, float *x0, sm_err *e)
+{
+    world *w = ctx;
+    w->calls++;
+    for (int64_t i = 0; i < w->p.n; i++)
+        x0[i] = w->calls == w->fail_at ? NAN : (float)posterior(x[i], sigma, w->p.flow ? 1 - sigma : 1);
+    return SUMI_OK;
+}
+
+static sumi_status world_noise(void *ctx, int step, float *out, sm_err *e)
+{
+    world *w = ctx;
+    for (int64_t i = 0; i < w->p.n; i++)
+        out[i] = (float)w->noise[step][i];
+    return SUMI_OK;
+}
+
+static bool world_step(void *ctx, int step, double sigma, const float *x, const float *x0)
+{
+    world *w = ctx;
+    for (int64_t i = 0; step < 64 && i < w->p.n && i < 64; i++) {
+        w->x[step][i] = x[i];
+        w->x0[step][i] = x0[i];
+    }
+    w->seen++;
+    return step != w->stop_at;
+}
+
+static world *world_new(bool flow, const double *sigmas, int steps, int64_t n)
+{
+    world *w = calloc(1, sizeof *w);
+    w->p = (sm_sampling){.n = n,
+                         .flow = flow,
+                         .sigmas = sigmas,
+                         .steps = steps,
+                         .eta = -1,
+                         .denoise = world_denoise,
+                         .noise = world_noise,
+                         .on_step = world_step,
+                         .ctx = w};
+    w->stop_at = -1;
+    return w;
+}
+
+/* ---- noise levels and schedules ---------------------------------------------------------------------------------- */
+
+TEST(sample_noise_levels)
+{
+    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "levels"), *r;
+    int seen = 0;
+    cJSON_ArrayForEach(r, rows)
+    {
+        sm_beta beta;
+        sm_noise m;
+        sm_err e = {0};
+        double t[16], s[16];
+        CHECK(sm_beta_by_name(str(r, "beta"), &beta));
+        CHECKF(sm_noise_vp(&m, NULL, beta, (int)num(r, "steps"), num(r, "start"), num(r, "end"), &e) == SUMI_OK, "%s", e.msg);
+        int n = list(cJSON_GetObjectItem(r, "t"), t);
+        list(cJSON_GetObjectItem(r, "sigma"), s);
+        for (int i = 0; i < n; i++) { /* diffusers keeps betas as floats: 0.999 is off by 6e-5 of 1 - beta */
+            CHECKF(near(sm_noise_sigma(&m, t[i]), s[i], 1e-4), "%s: sigma(%g) is %.9g, not %.9g", str(r, "beta"), t[i],
+                   sm_noise_sigma(&m, t[i]), s[i]);
+            CHECKF(near(sm_noise_t(&m, sm_noise_sigma(&m, t[i])), t[i], 1e-9), "%s: t(sigma(%g))", str(r, "beta"), t[i]);
+        }
+        n = list(cJSON_GetObjectItem(r, "sigma_between"), s);
+        list(cJSON_GetObjectItem(r, "t_between"), t);
+        for (int i = 0; i < n; i++)
+            CHECKF(near(sm_noise_t(&m, s[i]), t[i], 1e-4), "%s: t(%g) is %.9g, not %.9g", str(r, "beta"), s[i],
+                   sm_noise_t(&m, s[i]), t[i]);
+        CHECK(sm_noise_t(&m, 1e9) == m.steps - 1 && sm_noise_t(&m, 1e-9) == 0);
+        sm_noise_free(&m);
+        seen++;
+    }
+    CHECK(seen == 4);
+    cJSON_Delete(j);
+}
+
+TEST(sample_schedules)
+{
+    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "schedules"), *r;
+    sm_noise sd;
+    sm_err e = {0};
+    CHECK(sm_noise_vp(&sd, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) == SUMI_OK);
+    int seen = 0;
+    cJSON_ArrayForEach(r, rows)
+    {
+        sm_noise flow, *m = &sd;
+        if (num(r, "shift") > 0) {
+            CHECK(sm_noise_flow(&flow, 1000, num(r, "shift"), &e) == SUMI_OK);
+            m = &flow;
+        }
+        double want[128], got[128], t[128];
+        int n = list(cJSON_GetObjectItem(r, "sigmas"), want) - 1;
+        const sm_schedule *s = sm_schedule_find(str(r, "name"));
+        CHECK(s != NULL);
+        CHECKF(s && sm_schedule_fill(s, m, n, got, &e) == SUMI_OK, "%s", e.msg);
+        for (int i = 0; i <= n; i++)
+            CHECKF(near(got[i], want[i], 1e-5), "%s of %d steps, shift %g: sigma %d is %.9g, not %.9g (%s)", str(r, "name"), n,
+                   num(r, "shift"), i, got[i], want[i], str(r, "source"));
+        if (list(cJSON_GetObjectItem(r, "timesteps"), t)) /* what the model sees */
+            for (int i = 0; i < n; i++)
+                CHECKF(near(sm_noise_t(m, got[i]), t[i], 1e-5), "timestep %d is %g, not %g", i, sm_noise_t(m, got[i]), t[i]);
+        seen++;
+    }
+    CHECK(seen >= 40);
+    sm_noise_free(&sd);
+    cJSON_Delete(j);
+}
+
+TEST(sample_schedule_limits)
+{
+    sm_noise sd, flow;
+    sm_err e = {0};
+    CHECK(sm_noise_vp(&sd, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) == SUMI_OK);
+    CHECK(sm_noise_flow(&flow, 1000, 3, &e) == SUMI_OK);
+    static double s[MAX_N];
+    for (int i = 0; i < sm_schedule_count; i++) {
+        for (int n = 1; n < 1000; n += n < 60 ? 1 : 97) {
+            CHECKF(sm_schedule_fill(&sm_schedules[i], &sd, n, s, &e) == SUMI_OK && s[0] <= sm_noise_max(&sd) && s[n] == 0, "%s",
+                   e.msg);
+            CHECKF(sm_schedule_fill(&sm_schedules[i], &flow, n, s, &e) == SUMI_OK && s[0] <= 1 && s[n] == 0, "%s", e.msg);
+            sm_err_clear(&e);
+        }
+        CHECK(sm_schedule_fill(&sm_schedules[i], &sd, 0, s, &e) == SUMI_E_ARG);
+        CHECK(sm_schedule_fill(&sm_schedules[i], &sd, -3, s, NULL) == SUMI_E_ARG);
+        CHECK(sm_schedule_find(sm_schedules[i].a1111) == &sm_schedules[i]);
+        sm_err_clear(&e);
+    }
+    CHECK(sm_schedule_fill(sm_schedule_find("simple"), &sd, 1001, s, NULL) == SUMI_E_ARG);
+    CHECK(sm_schedule_find("nothing") == NULL);
+    sm_noise bad;
+    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1, 0.1, 0.2, NULL) == SUMI_E_FORMAT);
+    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1000, 0.2, 0.1, NULL) == SUMI_E_FORMAT);
+    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1000, NAN, 0.1, NULL) == SUMI_E_FORMAT);
+    CHECK(sm_noise_flow(&bad, 1000, 0, NULL) == SUMI_E_FORMAT && sm_noise_flow(&bad, 1000, NAN, NULL) == SUMI_E_FORMAT);
+    sm_mem mem = {.fail_at = 1};
+    CHECK(sm_noise_vp(&bad, &mem, SM_BETA_LINEAR, 1000, 0.1, 0.2, NULL) == SUMI_E_MEMORY);
+    sm_noise_free(&sd);
+}
+
+/* ---- parameterisations ------------------------------------------------------------------------------------------- */
+
+/* A model that knows x0 and the noise exactly must be turned into x0, from the definitions of what each one predicts. */
+TEST(sample_parameterisations)
+{
+    sm_noise sd, flow;
+    sm_err e = {0};
+    CHECK(sm_noise_vp(&sd, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) == SUMI_OK);
+    CHECK(sm_noise_flow(&flow, 1000, 3, &e) == SUMI_OK);
+    float x0[32], noise[32], x[32], in[32], out[32], got[32];
+    test_fill(x0, 32, 1, -2, 2);
+    test_fill(noise, 32, 2, -2, 2);
+    for (int t = 1; t < 1000; t += 111) {
+        for (int k = SM_PRED_EPS; k <= SM_PRED_FLOW; k++) {
+            const sm_noise *m = k == SM_PRED_FLOW ? &flow : &sd;
+            double s = sm_noise_sigma(m, t), a = 1 / sqrt(1 + s * s), b = s * a; /* VP: a x0 + b noise */
+            sm_noise_mix(m->flow, s, x0, noise, x, 32);
+            sm_precond p;
+            CHECKF(sm_precond_at(m, (sm_pred)k, s, &p, &e) == SUMI_OK, "%s", e.msg);
+            CHECK(near(p.t, m->flow ? s * 1000 : t, 1e-9));
+            sm_precond_in(&p, x, in, 32);
+            for (int i = 0; i < 32; i++) {
+                if (!m->flow)
+                    CHECK(fabs(in[i] - (a * x0[i] + b * noise[i])) < 1e-5);
+                double model[] = {noise[i], a * noise[i] - b * x0[i], x0[i], (double)noise[i] - x0[i]};
+                out[i] = (float)model[k];
+            }
+            sm_precond_out(&p, x, out, got, 32);
+            CHECKF(test_maxdiff(got, x0, 32) < 1e-5 * (1 + s), "prediction %d at sigma %g: %g", k, s, test_maxdiff(got, x0, 32));
+        }
+    }
+    sm_precond p;
+    CHECK(sm_precond_at(&flow, SM_PRED_EPS, 0.5, &p, NULL) == SUMI_E_MODEL);
+    CHECK(sm_precond_at(&sd, SM_PRED_FLOW, 0.5, &p, NULL) == SUMI_E_MODEL);
+    CHECK(sm_precond_at(&sd, SM_PRED_EPS, 0, &p, NULL) == SUMI_E_INTERNAL);
+    sm_pred pred;
+    CHECK(sm_pred_by_name("v_prediction", &pred) && pred == SM_PRED_V && !sm_pred_by_name("velocity", &pred));
+    sm_noise_free(&sd);
+}
+
+/* ---- samplers ---------------------------------------------------------------------------------------------------- */
+
+static double worst(const double *got, const cJSON *want)
+{
+    double w[64], d = 0;
+    int n = list(want, w);
+    for (int i = 0; i < n; i++) {
+        double off = fabs(got[i] - w[i]) / (1 + fabs(w[i]));
+        d = off <= d ? d : isnan(off) ? INFINITY : off;
+    }
+    return n ? d : INFINITY;
+}
+
+static void check_trajectory(const cJSON *r)
+{
+    double sigmas[64], end[64], v[64];
+    int steps = list(cJSON_GetObjectItem(r, "sigmas"), sigmas) - 1;
+    const cJSON *want = cJSON_GetObjectItem(r, "steps"), *first = cJSON_GetObjectItem(cJSON_GetArrayItem(want, 0), "x");
+    float x[64];
+    int n = list(first, v);
+    for (int i = 0; i < n; i++)
+        x[i] = (float)v[i];
+    world *w = world_new(cJSON_IsTrue(cJSON_GetObjectItem(r, "flow")), sigmas, steps, n);
+    w->p.eta = num(r, "eta");
+    const cJSON *noise = cJSON_GetObjectItem(r, "noise");
+    for (int i = 0; i < cJSON_GetArraySize(noise); i++)
+        list(cJSON_GetArrayItem(noise, i), w->noise[i]);
+    const sm_sampler *s = sm_sampler_find(str(r, "sampler"));
+    sm_err e = {0};
+    CHECKF(s && sm_sample(s, &w->p, x, &e) == SUMI_OK, "%s", e.msg);
+    CHECK(s && w->seen == steps && w->calls == sm_sampler_evals(s, sigmas, steps));
+    double d = 0;
+    for (int i = 0; i < steps; i++) {
+        const cJSON *at = cJSON_GetArrayItem(want, i);
+        d = fmax(d, fmax(worst(w->x[i], cJSON_GetObjectItem(at, "x")), worst(w->x0[i], cJSON_GetObjectItem(at, "x0"))));
+        CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(at, "x")) == n);
+        CHECKF(d < 1e-5, "%s, eta %g, against %s: step %d is off by %g", str(r, "sampler"), num(r, "eta"), str(r, "source"), i,
+               d);
+    }
+    for (int i = 0; i < n; i++)
+        end[i] = x[i];
+    CHECKF(worst(end, cJSON_GetObjectItem(r, "end")) < 1e-5, "%s against %s: the end is off by %g", str(r, "sampler"),
+           str(r, "source"), worst(end, cJSON_GetObjectItem(r, "end")));
+    free(w);
+}
+
+TEST(sample_trajectories)
+{
+    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
+    int seen = 0;
+    cJSON_ArrayForEach(r, rows)
+    {
+        check_trajectory(r);
+        seen++;
+    }
+    CHECK(seen == 13);
+    cJSON_Delete(j);
+}
+
+/* Cumulative distribution of x at a noise level. */
+static double mass_below(double x, double sigma, double alpha)
+{
+    double p = 0;
+    for (int k = 0; k < 3; k++)
+        p += weight[k] * 0.5 * erfc((alpha * mean[k] - x) / sqrt(2 * (alpha * alpha * dev[k] * dev[k] + sigma * sigma)));
+    return p;
+}
+
+/* The probability-flow ODE moves numbers without passing each other, so it keeps the mass below: the exact flow. */
+static double exact(double x, double from, double to, bool flow)
+{
+    double p = mass_below(x, from, flow ? 1 - from : 1), lo = -200, hi = 200;
+    for (int i = 0; i < 200; i++) {
+        double mid = 0.5 * (lo + hi);
+        if (mass_below(mid, to, flow ? 1 - to : 1) < p)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return 0.5 * (lo + hi);
+}
+
+/* RMS error of a sampler with n steps, evenly spaced in log(sigma / alpha). */
+static double flow_error(const sm_sampler *s, bool flow, int n)
+{
+    double from = flow ? 0.97 : 10, to = flow ? 0.2 : 0.3, sigmas[257], l0, l1, sum = 0;
+    l0 = log(from / (flow ? 1 - from : 1));
+    l1 = log(to / (flow ? 1 - to : 1));
+    for (int i = 0; i <= n; i++) {
+        double q = exp(l0 + (l1 - l0) * i / n);
+        sigmas[i] = flow ? q / (1 + q) : q;
+    }
+    enum { N = 33 };
+    float x[N], x0[N];
+    for (int i = 0; i < N; i++)
+        x0[i] = x[i] = (float)((i - 16) / 8.0 * from);
+    world *w = world_new(flow, sigmas, n, N);
+    w->p.eta = 0;
+    sm_err e = {0};
+    CHECKF(sm_sample(s, &w->p, x, &e) == SUMI_OK, "%s", e.msg);
+    for (int i = 0; i < N; i++) {
+        double d = x[i] - exact(x0[i], sigmas[0], sigmas[n], flow);
+        sum += d * d / N;
+    }
+    free(w);
+    return sqrt(sum);
+}
+
+TEST(sample_order_of_convergence)
+{
+    for (int k = 0; k < sm_sampler_count; k++) {
+        const sm_sampler *s = &sm_samplers[k];
+        for (int flow = 0; flow <= s->flow; flow++) {
+            double a = flow_error(s, flow, 64), b = flow_error(s, flow, 128), order = log2(a / b);
+            CHECKF(fabs(order - s->order) < 0.25, "%s, %s: order %.2f, not %d (errors %g, %g)", s->name, flow ? "flow" : "VE",
+                   order, s->order, a, b);
+        }
+    }
+}
+
+static sumi_status point_denoise(void *ctx, const float *x, double sigma, float *x0, sm_err *e)
+{
+    *x0 = 3;
+    return SUMI_OK;
+}
+
+/* One step from x with the fresh noise v, when all data is the one number 3. */
+static double one_step(const sm_sampler *s, bool flow, double eta, const double *sigmas, double x, double v)
+{
+    world *w = world_new(flow, sigmas, 1, 1);
+    w->p.denoise = point_denoise;
+    w->p.eta = eta;
+    w->noise[0][0] = v;
+    float at = (float)x;
+    sm_err e = {0};
+    CHECKF(sm_sample(s, &w->p, &at, &e) == SUMI_OK, "%s", e.msg);
+    free(w);
+    return at;
+}
+
+/* If all data is the point 3, x is normal with mean 3 alpha and deviation sigma. A step is affine in x and in the noise, so
+ * its effect on mean and variance is exact, and must give the next level's, whatever share of the noise is drawn anew. */
+TEST(sample_keeps_the_marginals)
+{
+    for (int k = 0; k < sm_sampler_count; k++) {
+        const sm_sampler *s = &sm_samplers[k];
+        for (int c = 0; c < 24; c++) {
+            bool flow = c & 1;
+            double eta = s->stochastic ? (c >> 1 & 3) / 3.0 : 0, from = flow ? (c & 8 ? 1 : 0.8) : (c & 8 ? 12 : 0.7),
+                   to = from * (c & 16 ? 0.9 : 0.3);
+            double sigmas[2] = {from, to}, a = flow ? 1 - from : 1, b = flow ? 1 - to : 1,
+                   m = one_step(s, flow, eta, sigmas, 3 * a, 0);
+            double dx = one_step(s, flow, eta, sigmas, 3 * a + from, 0) - m, dv = one_step(s, flow, eta, sigmas, 3 * a, 1) - m;
+            CHECKF(fabs(m - 3 * b) < 1e-5, "%s, flow %d, eta %g, %g to %g: mean %g, not %g", s->name, flow, eta, from, to, m,
+                   3 * b);
+            CHECKF(fabs(dx * dx + dv * dv - to * to) < 1e-5 * (1 + to * to),
+                   "%s, flow %d, eta %g, %g to %g: variance %g, not %g", s->name, flow, eta, from, to, dx * dx + dv * dv,
+                   to * to);
+            CHECK(eta > 0 ? fabs(dv) > 0 : dv == 0);
+        }
+    }
+}
+
+TEST(sample_failures)
+{
+    static const double ok[] = {1, 0.7, 0.4, 0}, rising[] = {0.5, 0.7, 0}, nan[] = {1, NAN, 0}, high[] = {1.5, 0.5, 0},
+                        below[] = {1, -0.5};
+    static const struct {
+        const double *sigmas;
+        int steps;
+        bool flow;
+        double eta;
+        sumi_status st;
+    } bad[] = {{rising, 2, false, 0, SUMI_E_ARG}, {nan, 2, false, 0, SUMI_E_ARG},   {high, 2, true, 0, SUMI_E_ARG},
+               {below, 1, false, 0, SUMI_E_ARG},  {ok, 0, false, 0, SUMI_E_INTERNAL}, {ok, 3, true, 1.5, SUMI_E_ARG}};
+    for (int k = 0; k < sm_sampler_count; k++) {
+        const sm_sampler *s = &sm_samplers[k];
+        float x[4] = {1, -1, 0.5, 2};
+        CHECK(sm_sampler_find(s->a1111) == s);
+        for (size_t i = 0; i < SM_COUNT(bad); i++) {
+            world *w = world_new(bad[i].flow, bad[i].sigmas, bad[i].steps, 4);
+            w->p.eta = bad[i].eta;
+            CHECKF(sm_sample(s, &w->p, x, NULL) == bad[i].st && w->calls == 0, "%s, case %zu", s->name, i);
+            free(w);
+        }
+        world *w = world_new(true, ok, 3, 4);
+        sm_err e = {0};
+        w->stop_at = 1;
+        CHECK(sm_sample(s, &w->p, x, &e) == SUMI_E_CANCELLED && w->seen == 2);
+        free(w);
+        for (int call = 1; call <= 3; call++) {
+            w = world_new(true, ok, 3, 4);
+            w->fail_at = call;
+            sm_err_clear(&e);
+            float y[4] = {1, -1, 0.5, 2};
+            CHECKF(sm_sample(s, &w->p, y, &e) == SUMI_E_NUMERIC && w->calls == call, "%s: %s", s->name, e.msg);
+            free(w);
+        }
+        sm_mem mem = {.fail_at = 1};
+        w = world_new(true, ok, 3, 4);
+        w->p.mem = &mem;
+        CHECK(sm_sample(s, &w->p, x, NULL) == SUMI_E_MEMORY && mem.total == 0);
+        free(w);
+    }
+    CHECK(sm_sampler_find("") == NULL);
+}
+
+/* ---- guidance ---------------------------------------------------------------------------------------------------- */
+
+TEST(sample_guidance)
+{
+    cJSON *j = fixture(), *g = cJSON_GetObjectItem(j, "guidance"), *r;
+    double v[64];
+    float cond[64], uncond[64], out[64], want[64];
+    int n = list(cJSON_GetObjectItem(g, "cond"), v), count = (int)num(g, "count");
+    CHECK(n > 0 && n % count == 0);
+    for (int i = 0; i < n; i++)
+        cond[i] = (float)v[i];
+    list(cJSON_GetObjectItem(g, "uncond"), v);
+    for (int i = 0; i < n; i++)
+        uncond[i] = (float)v[i];
+    cJSON *cases = cJSON_GetObjectItem(g, "cases");
+    cJSON_ArrayForEach(r, cases)
+    {
+        sm_guidance q = {.scale = num(r, "scale"), .rescale = num(r, "rescale")};
+        list(cJSON_GetObjectItem(r, "out"), v);
+        for (int i = 0; i < n; i++)
+            want[i] = (float)v[i];
+        sm_guidance_apply(&q, 1, cond, uncond, out, count, n / count);
+        CHECKF(test_maxdiff(out, want, n) < 1e-5, "scale %g, rescale %g: %g", q.scale, q.rescale, test_maxdiff(out, want, n));
+        memcpy(out, cond, sizeof out); /* in place, over either input */
+        sm_guidance_apply(&q, 1, out, uncond, out, count, n / count);
+        CHECK(test_maxdiff(out, want, n) < 1e-5);
+        memcpy(out, uncond, sizeof out);
+        sm_guidance_apply(&q, 1, cond, out, out, count, n / count);
+        CHECK(test_maxdiff(out, want, n) < 1e-5);
+    }
+    sm_guidance none = {.scale = 1}, part = {.scale = 5, .low = 0.3, .high = 2};
+    CHECK(!sm_guidance_active(&none, 1) && sm_guidance_active(&part, 1) && !sm_guidance_active(&part, 0.2) &&
+          !sm_guidance_active(&part, 3));
+    sm_guidance_apply(&none, 1, cond, NULL, out, count, n / count);
+    CHECK(!memcmp(out, cond, (size_t)n * sizeof *out));
+    cJSON_Delete(j);
+}
