@@ -1,0 +1,178 @@
+/* Opening a model: one safetensors file that carries its configuration, or a folder in diffusers' layout. */
+#include "pipeline/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "io/safetensors.h"
+
+#ifndef SUMI_SHARE
+#define SUMI_SHARE "/usr/local/share/sumi"
+#endif
+#define BUILTIN "sumi-pictograms.safetensors"
+
+/* Where the built-in model may be; false past the last place. */
+static bool builtin_place(int i, char *out, size_t size)
+{
+    char exe[400];
+    const char *env = getenv("SUMI_MODEL");
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    exe[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(exe, '/');
+    if (slash)
+        *slash = 0;
+    switch (i) {
+    case 0: snprintf(out, size, "%s", env ? env : ""); return true;
+    case 1: snprintf(out, size, "%s/../models/pictograms/" BUILTIN, exe); return true;
+    case 2: snprintf(out, size, "%s/../share/sumi/" BUILTIN, exe); return true;
+    case 3: snprintf(out, size, SUMI_SHARE "/" BUILTIN); return true;
+    default: return false;
+    }
+}
+
+static sumi_status find_builtin(char *out, size_t size, sm_err *e)
+{
+    for (int i = 0; builtin_place(i, out, size); i++) {
+        if (out[0] && !access(out, R_OK))
+            return SUMI_OK;
+        if (i == 0 && out[0])
+            return sm_fail(e, SUMI_E_FILE, "%s: cannot be read (named by the environment's SUMI_MODEL)", out);
+    }
+    return sm_fail(e, SUMI_E_FILE, BUILTIN ": the built-in model is not beside the program nor in " SUMI_SHARE "; give --model FILE or set SUMI_MODEL");
+}
+
+/* What a file without our configuration is, in a message that says what to do. */
+static sumi_status not_ours(const sm_weights *w, const char *path, sm_err *e)
+{
+    bool lora = false, vae = false;
+    for (size_t i = 0; i < sm_weights_count(w); i++) {
+        const char *n = sm_weights_at(w, i)->name;
+        lora |= strstr(n, "lora_") || strstr(n, ".lora");
+        vae |= !strncmp(n, "decoder.", 8) || !strncmp(n, "encoder.", 8) || !strncmp(n, "first_stage_model.", 18);
+    }
+    const char *what = lora ? "it looks like a LoRA, which goes on top of a model" : vae ? "it looks like an autoencoder alone" : "no component of it is known";
+    return sm_fail(e, SUMI_E_MODEL, "%s: not a whole model in sumi's single-file layout (no \"sumi.model\" in its metadata): %s", path, what);
+}
+
+static sumi_status open_file(sumi_model *m, const char *path, sm_err *e)
+{
+    sm_st *f = sm_st_open(path, m->mem, e);
+    if (!f)
+        return e->code;
+    const char *config = sm_st_metadata(f, "sumi.model"), *merges = sm_st_metadata(f, "merges");
+    if (!config) {
+        sm_st_load(f, "", m->w, e);
+        not_ours(m->w, path, e);
+    } else if (!merges) {
+        sm_fail(e, SUMI_E_MODEL, "%s: the metadata has no \"merges\", the tokenizer's table", path);
+    } else if (!sm_model_configure(m, config, path, e)) {
+        m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), e);
+        if (m->bpe)
+            sm_st_load(f, "", m->w, e);
+    }
+    sm_st_close(f);
+    return e->code;
+}
+
+static sumi_status read_text(const char *dir, const char *name, sm_buf *b, sm_err *e)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%.440s/%.150s", dir, name);
+    return sm_file_read(path, (size_t)16 << 20, b, e);
+}
+
+static sumi_status load_component(sumi_model *m, const char *dir, const char *name, sm_buf *config, sm_err *e)
+{
+    char path[600], prefix[64], file[128];
+    snprintf(file, sizeof file, "%s/config.json", name);
+    sm_buf_fmt(config, ",\"%s\":", name);
+    if (read_text(dir, file, config, e))
+        return e->code;
+    snprintf(path, sizeof path, "%.440s/%s", dir, name);
+    snprintf(prefix, sizeof prefix, "%s.", name);
+    return sm_st_load_dir(path, prefix, m->w, e);
+}
+
+/* diffusers' layout: model_index.json and a folder per component. The scheduler's configuration gives the flow's shift. */
+static sumi_status open_folder(sumi_model *m, const char *dir, sm_err *e)
+{
+    sm_buf config = {.mem = m->mem}, index = {.mem = m->mem};
+    char path[600], merges[600];
+    if (read_text(dir, "model_index.json", &index, e))
+        return e->code;
+    const char *denoiser = NULL;
+    for (int i = 0; i < sm_denoiser_count; i++) {
+        snprintf(path, sizeof path, "%.440s/%s/config.json", dir, sm_denoisers[i].component);
+        if (!access(path, R_OK))
+            denoiser = sm_denoisers[i].component;
+    }
+    if (!denoiser)
+        sm_fail(e, SUMI_E_MODEL, "%s: has neither unet/config.json nor transformer/config.json", dir);
+    const char *base = strrchr(dir, '/');
+    sm_buf_fmt(&config, "{\"name\":\"%.80s\"", base && base[1] ? base + 1 : "model");
+    if (!e->code && !load_component(m, dir, denoiser, &config, e) && !load_component(m, dir, "vae", &config, e) &&
+        !load_component(m, dir, "text_encoder", &config, e)) {
+        sm_buf_fmt(&config, "}");
+        snprintf(path, sizeof path, "%.440s/tokenizer/vocab.json", dir);
+        snprintf(merges, sizeof merges, "%.440s/tokenizer/merges.txt", dir);
+        if (config.oom)
+            sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", dir);
+        else if (!sm_model_configure(m, config.data, dir, e))
+            m->bpe = sm_bpe_load(m->mem, path, merges, e);
+    }
+    sm_buf_free(&config);
+    sm_buf_free(&index);
+    return e->code;
+}
+
+static void summarise(sumi_model *m)
+{
+    double n = 0;
+    for (size_t i = 0; i < sm_weights_count(m->w); i++) {
+        const sm_tensor *t = &sm_weights_at(m->w, i)->t;
+        double c = 1;
+        for (int d = 0; d < t->rank; d++)
+            c *= (double)t->dims[d];
+        n += c;
+    }
+    snprintf(m->summary, sizeof m->summary, "%s: rectified flow, %s, %.1f M parameters, %dx%d", m->name, m->family->class_name, n / 1e6,
+             m->defaults.width, m->defaults.height);
+}
+
+sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const char *path, sm_err *e)
+{
+    char found[512];
+    struct stat st;
+    *out = NULL;
+    if (!path && find_builtin(found, sizeof found, e))
+        return e->code;
+    path = path ? path : found;
+    sumi_model *m = sm_alloc0(mem, SM_MEM_WEIGHT, sizeof *m);
+    if (!m)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", path);
+    m->mem = mem;
+    m->w = sm_weights_new(mem, e);
+    if (m->w) {
+        bool folder = !stat(path, &st) && S_ISDIR(st.st_mode);
+        if (!(folder ? open_folder(m, path, e) : open_file(m, path, e)))
+            summarise(m);
+    }
+    if (e->code)
+        sumi_model_free(m);
+    else
+        *out = m;
+    return e->code;
+}
+
+void sumi_model_free(sumi_model *m)
+{
+    if (!m)
+        return;
+    sm_weights_unref(&m->w);
+    sm_bpe_free(m->bpe);
+    sm_free(m);
+}
