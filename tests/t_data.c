@@ -196,8 +196,8 @@ TEST(data_index_hostile)
         strcat(many_tags, ",\"t\"");
     strcat(many_tags, "],\"split\":\"train\"}");
     const char *const bad[][2] = {
-        {"", "empty"}, {"\n", "JSON"}, {"null", "object"}, {"[]", "object"}, {"{}", "style"}, {"{", "JSON"}, {deep, "JSON"}, {"\xff\xfe", "UTF-8"},
-        {GOOD "x", "goes on"}, {GOOD GOOD, "goes on"}, {GOOD "\n\n" GOOD, ":2:"}, {GOOD "\n{\"style\":\"noto\"}", ":2: name"},
+        {"", "empty"}, {"\n", "JSON"}, {"null", "object"}, {"[]", "object"}, {"{}", "style"}, {"{", "JSON"}, {deep, "nested"}, {"\xff\xfe", "UTF-8"},
+        {GOOD "x", "not valid"}, {GOOD GOOD, "not valid"}, {GOOD "\n\n" GOOD, ":2:"}, {GOOD "\n{\"style\":\"noto\"}", ":2: name"},
         {"{\"style\":1}", "style"}, {"{\"style\":\"cubist\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\"}", "not known"},
         {"{\"style\":\"noto\",\"name\":\"\"}", "empty"}, {long_caption, "160"}, {many_tags, "64"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"a\\nb\"}", "control"}, {"{\"style\":\"noto\",\"name\":null}", "name"},
@@ -205,7 +205,8 @@ TEST(data_index_hostile)
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[1]}", "tags"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[]}", "split"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[],\"split\":\"test\"}", "split"},
-        {"{\"style\":\"noto\",\"name\":\"\\ud800\"}", ""}};
+        {"{\"style\":\"noto\",\"name\":\"\\ud800\"}", "not valid"}, {"{\"style\":\"noto\",\"style\":\"noto\"}", "twice"},
+        {"{\"style\":\"no\\u0000to\"}", "NUL"}};
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         sm_arena a;
         sm_picture *p = NULL;
@@ -213,6 +214,7 @@ TEST(data_index_hostile)
         sm_err e = {0};
         sumi_status st = parse(bad[i][0], strlen(bad[i][0]), &p, &n, &a, &e);
         CHECKF(st == SUMI_E_FORMAT && strstr(e.msg, "index.jsonl") && strstr(e.msg, bad[i][1]) && n == -1, "%.60s: %s", bad[i][0], e.msg);
+        sm_arena_free(&a);
         CHECK(parse(bad[i][0], strlen(bad[i][0]), &p, &n, &a, NULL) == SUMI_E_FORMAT); /* without an error to write to */
         sm_arena_free(&a);
     }
@@ -222,8 +224,10 @@ TEST(data_index_hostile)
     sm_err e = {0};
     CHECK(parse("{\"a\0\":1}", 9, &p, &n, &a, &e) == SUMI_E_FORMAT); /* a NUL byte */
     sm_arena_free(&a);
-    for (size_t cut = 0; cut < strlen(GOOD); cut++) /* every truncation */
+    for (size_t cut = 0; cut < strlen(GOOD); cut++) { /* every truncation */
         CHECKF(parse(GOOD, cut, &p, &n, &a, NULL) == SUMI_E_FORMAT, "cut at %zu", cut);
+        sm_arena_free(&a);
+    }
 }
 
 /* ---- data set ---------------------------------------------------------------------------------------------------- */

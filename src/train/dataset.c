@@ -61,16 +61,16 @@ static sumi_status open_pixels(sm_dataset *d, const char *path, sm_err *e)
     d->pixels = sm_st_open(path, d->mem, e);
     if (!d->pixels)
         return e->code;
-    const sm_st_tensor *t = sm_st_find(d->pixels, "rgba");
+    const sm_st_entry *t = sm_st_find(d->pixels, "rgba");
     if (!t)
         return sm_fail(e, SUMI_E_FORMAT, "%s: has no tensor 'rgba'; it was not written by tools/pictograms/prepare.py", path);
-    if (strcmp(t->dtype, "U8") || t->ndim != 4 || t->shape[1] != t->shape[2] || t->shape[3] != 4 || t->shape[0] < 1)
-        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' must be U8 [pictures, side, side, 4]", path);
-    if (t->shape[1] < 8 || t->shape[1] > 1024)
-        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' holds pictures of %lld pixels; 8 to 1024 are possible", path, (long long)t->shape[1]);
+    if (strcmp(t->dtype, "U8") || t->rank != 4 || t->dims[1] != t->dims[2] || t->dims[3] != 4 || t->dims[0] < 1)
+        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' must be U8 [pictures, side, side, 4], is %s of %d dimensions", path, t->dtype, t->rank);
+    if (t->dims[1] < 8 || t->dims[1] > 1024)
+        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' holds pictures of %lld pixels; 8 to 1024 are possible", path, (long long)t->dims[1]);
     d->raw = t->data;
-    d->rows = t->shape[0];
-    d->side = (int)t->shape[1];
+    d->rows = t->dims[0];
+    d->side = (int)t->dims[1];
     return SUMI_OK;
 }
 
@@ -138,7 +138,7 @@ void sm_dataset_free(sm_dataset *d)
 {
     if (!d)
         return;
-    sm_st_free(d->pixels);
+    sm_st_close(d->pixels);
     sm_arena_free(&d->arena);
     sm_free(d);
 }

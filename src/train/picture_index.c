@@ -1,20 +1,21 @@
-/* Reader of pictograms.jsonl (see picture_index.h; written by tools/pictograms/prepare.py). JSON itself is cJSON's. */
+/* Reader of pictograms.jsonl (see picture_index.h; written by tools/pictograms/prepare.py). JSON itself is io/json.h's. */
 #include "train/picture_index.h"
 
-#include <cjson/cJSON.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "io/json.h"
 #include "train/captions.h"
 
 enum { FIELD_MAX = 160, TAGS_MAX = 64, LINES_MAX = 1000000 };
 #define INDEX_MAX ((size_t)64 << 20)
 
-/* Where a message is about. */
+/* What a message is about. */
 typedef struct place {
     const char *path;
     int64_t line; /* from 1 */
-    sm_err *e;
+    sm_err *e;    /* never NULL */
 } place;
 
 static sumi_status bad(const place *p, const char *field, const char *what)
@@ -64,7 +65,7 @@ static sumi_status take_tags(const place *p, const cJSON *object, sm_picture *pi
     cJSON_ArrayForEach(item, list)
     {
         if (!(tags[pic->n_tags] = take_string(p, "tags", item, a)))
-            return p->e ? p->e->code : SUMI_E_FORMAT;
+            return p->e->code;
         pic->n_tags++;
     }
     pic->tags = tags;
@@ -92,7 +93,7 @@ static sumi_status take_picture(const place *p, const cJSON *object, sm_picture 
     if (!(pic->style = take_field(p, object, "style", a)) || !(pic->name = take_field(p, object, "name", a)) ||
         !(pic->caption = take_field(p, object, "caption", a)) || !(pic->group = take_field(p, object, "group", a)) ||
         !(pic->sub = take_field(p, object, "sub", a)))
-        return p->e ? p->e->code : SUMI_E_FORMAT;
+        return p->e->code;
     pic->style_row = sm_style_find(pic->style);
     if (pic->style_row < 0)
         return bad(p, "style", "is not known to this version");
@@ -102,17 +103,12 @@ static sumi_status take_picture(const place *p, const cJSON *object, sm_picture 
 
 static sumi_status parse_line(const place *p, const char *s, size_t n, sm_picture *pic, sm_arena *a)
 {
-    const char *end = NULL;
-    if (memchr(s, 0, n) || !sm_utf8_valid(s, n))
-        return bad(p, "line", "is no valid UTF-8 text");
-    cJSON *j = cJSON_ParseWithLengthOpts(s, n, &end, 0);
+    char label[300];
+    snprintf(label, sizeof label, "%.250s:%lld", p->path, (long long)p->line);
+    cJSON *j = sm_json_parse(a->mem, s, n, 8, 1000, label, p->e);
     if (!j)
-        return bad(p, "line", "is no valid JSON");
-    sumi_status st = SUMI_OK;
-    for (const char *r = end; r < s + n; r++)
-        if (*r != ' ' && *r != '\t' && *r != '\r')
-            st = SUMI_E_FORMAT;
-    st = st != SUMI_OK ? bad(p, "line", "goes on after its object") : take_picture(p, j, pic, a);
+        return p->e->code;
+    sumi_status st = take_picture(p, j, pic, a);
     cJSON_Delete(j);
     return st;
 }
