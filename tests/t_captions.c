@@ -67,14 +67,15 @@ TEST(captions_plurals)
         {"cherry", "cherries"}, {"monkey", "monkeys"}, {"mouse", "mice"}, {"computer mouse", "computer mice"}, {"wolf", "wolves"},
         {"fish", "fish"}, {"tropical fish", "tropical fish"}, {"face with tongue", "faces with tongue"}, {"pot of food", "pots of food"},
         {"man’s shoe", "man’s shoes"}, {"high-heeled shoe", "high-heeled shoes"}, {"bus", "buses"}, {"tomato", "tomatoes"},
-        {"umbrella on ground", "umbrellas on ground"}, {"face blowing a kiss", "faces blowing a kiss"}, {"t-shirt", "t-shirts"}};
+        {"umbrella on ground", "umbrellas on ground"}, {"face blowing a kiss", "faces blowing a kiss"}, {"t-shirt", "t-shirts"},
+        {"octopus", "octopuses"}, {"post office", "post offices"}, {"hourglass done", "hourglasses done"}, {"sad but relieved face", "sad but relieved faces"}};
     for (size_t i = 0; i < SM_COUNT(want); i++) {
         char out[80];
         sm_caption_plural(want[i][0], out, sizeof out);
         CHECKF(!strcmp(out, want[i][1]), "plural of %s is %s, not %s", want[i][0], want[i][1], out);
         CHECKF(sm_caption_countable(want[i][0]), "%s is countable", want[i][0]);
     }
-    static const char *const not[] = {"two hearts", "glasses", "cherries", "eight o’clock", "T-Rex", "bacon", "fork and knife", "hundred points", ""};
+    static const char *const not[] = {"two hearts", "glasses", "cherries", "eight o’clock", "T-Rex", "bacon", "fork and knife", "hundred points", "ice", "shaved ice", ""};
     for (size_t i = 0; i < SM_COUNT(not); i++)
         CHECKF(!sm_caption_countable(not[i]), "'%s' has no plural of its own", not[i]);
 }

@@ -66,11 +66,13 @@ static const char *const irregular[][2] = {
     {"fish", "fish"},      {"deer", "deer"},       {"moose", "moose"},       {"bison", "bison"},       {"shrimp", "shrimp"},
     {"squid", "squid"},    {"sheep", "sheep"},     {"salmon", "salmon"},     {"blowfish", "blowfish"}, {"jellyfish", "jellyfish"},
     {"tooth", "teeth"},    {"foot", "feet"},       {"cactus", "cacti"},      {"bus", "buses"},
+    {"minibus", "minibuses"}, {"trolleybus", "trolleybuses"}, {"octopus", "octopuses"}, {"abacus", "abacuses"}, {"sheaf", "sheaves"},
+    {"hippopotamus", "hippopotamuses"}, {"rhinoceros", "rhinoceroses"}, {"hibiscus", "hibiscuses"}, {"snowman", "snowmen"},
 };
 
 /* Words that end the head noun phrase: "pot of food", "umbrella on ground". */
 static const char *const prepositions[] = {"with", "of", "on", "in", "at", "without", "behind", "over", "from", "showing", "holding",
-                                           "and", "blowing", "screaming", "shaking", "facing", "but", "tilted", "viewing", "not",
+                                           "and", "blowing", "screaming", "shaking", "facing", "tilted", "not", "done", "increasing", "decreasing", "high", "low", "medium",
                                            "vomiting", "exhaling", "savoring", "fluttering"};
 
 static bool is_preposition(const char *s, size_t n)
@@ -128,16 +130,17 @@ bool sm_caption_countable(const char *caption)
     static const char *const mass[] = {"bacon", "butter", "bread", "broccoli", "ice", "fire", "fog", "dna", "salt", "soap", "sushi",
                                        "spaghetti", "coral", "garlic", "popcorn", "custard", "rice", "milky way", "sake", "foggy",
                                        "honey", "food", "clothes", "meat", "furniture", "weather", "oden", "zzz", "x-ray", "music",
-                                       "locked", "dizzy", "away", "camping", "bowling", "construction", "night"};
+                                       "locked", "dizzy", "away", "camping", "bowling", "construction", "night",
+                                       "flatbread", "money", "luggage", "cooking", "badminton", "hockey", "star-struck", "ping pong"};
     size_t head = head_length(caption), word1 = strcspn(caption, " -");
     for (size_t i = 0; i < SM_COUNT(first); i++)
         if (strlen(first[i]) == word1 && !memcmp(first[i], caption, word1))
             return false;
     for (size_t i = 0; i < SM_COUNT(mass); i++)
-        if (ends(caption, head, mass[i]))
+        if (ends(caption, head, mass[i]) && (strlen(mass[i]) == head || caption[head - strlen(mass[i]) - 1] == ' '))
             return false;
-    if (strstr(caption, "o’clock") || strstr(caption, " and ") || (ends(caption, head, "s") && !ends(caption, head, "ss") &&
-        !ends(caption, head, "bus") && !ends(caption, head, "cactus") && !ends(caption, head, "octopus")))
+    if (strstr(caption, "o’clock") || strstr(caption, " and ") || caption[0] < 'a' || caption[0] > 'z')
         return false;
-    return caption[0] >= 'a' && caption[0] <= 'z';
+    bool plural = ends(caption, head, "s") && !ends(caption, head, "ss"); /* but not of Latin and Greek make */
+    return !plural || ends(caption, head, "us") || ends(caption, head, "ceros");
 }
