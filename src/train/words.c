@@ -67,7 +67,7 @@ static const char *const irregular[][2] = {
     {"squid", "squid"},    {"sheep", "sheep"},     {"salmon", "salmon"},     {"blowfish", "blowfish"}, {"jellyfish", "jellyfish"},
     {"tooth", "teeth"},    {"foot", "feet"},       {"cactus", "cacti"},      {"bus", "buses"},
     {"minibus", "minibuses"}, {"trolleybus", "trolleybuses"}, {"octopus", "octopuses"}, {"abacus", "abacuses"}, {"sheaf", "sheaves"},
-    {"hippopotamus", "hippopotamuses"}, {"rhinoceros", "rhinoceroses"}, {"hibiscus", "hibiscuses"}, {"snowman", "snowmen"},
+    {"hippopotamus", "hippopotamuses"}, {"rhinoceros", "rhinoceroses"}, {"hibiscus", "hibiscuses"}, {"snowman", "snowmen"}, {"lotus", "lotuses"},
 };
 
 /* Words that end the head noun phrase: "pot of food", "umbrella on ground". */
