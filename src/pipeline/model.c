@@ -46,11 +46,11 @@ static sumi_status find_builtin(char *out, size_t size, sm_err *e)
 }
 
 /* What a file without our configuration is, in a message that says what to do. */
-static sumi_status not_ours(const sm_weights *w, const char *path, sm_err *e)
+static sumi_status not_ours(const sm_st *f, const char *path, sm_err *e)
 {
     bool lora = false, vae = false;
-    for (size_t i = 0; i < sm_weights_count(w); i++) {
-        const char *n = sm_weights_at(w, i)->name;
+    for (size_t i = 0; i < sm_st_count(f); i++) {
+        const char *n = sm_st_at(f, i)->name;
         lora |= strstr(n, "lora_") || strstr(n, ".lora");
         vae |= !strncmp(n, "decoder.", 8) || !strncmp(n, "encoder.", 8) || !strncmp(n, "first_stage_model.", 18);
     }
@@ -65,14 +65,13 @@ static sumi_status open_file(sumi_model *m, const char *path, sm_err *e)
         return e->code;
     const char *config = sm_st_metadata(f, "sumi.model"), *merges = sm_st_metadata(f, "merges");
     if (!config) {
-        sm_st_load(f, "", m->w, e);
-        not_ours(m->w, path, e);
+        not_ours(f, path, e);
     } else if (!merges) {
         sm_fail(e, SUMI_E_MODEL, "%s: the metadata has no \"merges\", the tokenizer's table", path);
     } else if (!sm_model_configure(m, config, path, e)) {
         m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), e);
         if (m->bpe)
-            sm_st_load(f, "", m->w, e);
+            return sm_st_into(f, m->w, NULL, m->mem, e);
     }
     sm_st_close(f);
     return e->code;
@@ -94,7 +93,7 @@ static sumi_status load_component(sumi_model *m, const char *dir, const char *na
         return e->code;
     snprintf(path, sizeof path, "%.440s/%s", dir, name);
     snprintf(prefix, sizeof prefix, "%s.", name);
-    return sm_st_load_dir(path, prefix, m->w, e);
+    return sm_st_load(path, m->w, prefix, m->mem, e);
 }
 
 /* diffusers' layout: model_index.json and a folder per component. The scheduler's configuration gives the flow's shift. */

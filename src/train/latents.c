@@ -1,6 +1,7 @@
 /* Second stage: the latents of every variant of every training picture, encoded once and kept as f16, with the one shift
  * and scale that bring them to mean 0 and deviation 1 (as SD 3's shift_factor and scaling_factor). */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

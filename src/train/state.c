@@ -184,3 +184,72 @@ static float *part_m(const sm_trained *t) { return t->m; }
 static float *part_v(const sm_trained *t) { return t->v; }
 static float *part_e(const sm_trained *t) { return t->ema; }
 static const part parts[] = {{"w.", part_w}, {"m.", part_m}, {"v.", part_v}, {"e.", part_e}};
+
+static int part_count(const sm_train_state *s) { return s->count && s->t[0].ema ? 4 : 3; }
+
+static const char *part_name(const sm_trained *t, const part *p, char buf[320])
+{
+    snprintf(buf, 320, "%s%.300s", p->prefix, t->w->name);
+    return buf;
+}
+
+static sm_st_item *make_items(const sm_train_state *s, sm_arena *a)
+{
+    int k = part_count(s);
+    sm_st_item *it = sm_arena_get(a, sizeof *it * (size_t)(s->count * k));
+    for (int i = 0; it && i < s->count * k; i++) {
+        const sm_trained *t = &s->t[i / k];
+        const part *p = &parts[i % k];
+        char buf[320];
+        it[i] = (sm_st_item){.name = sm_arena_str(a, part_name(t, p, buf)), .t = t->w->t};
+        it[i].t.data = p->of(t);
+        if (!it[i].name)
+            return NULL;
+    }
+    return it;
+}
+
+sumi_status sm_state_save(const sm_train_state *s, const char *path, const char *what, sm_err *e)
+{
+    sm_arena a;
+    char step[32];
+    sm_arena_init(&a, s->mem, SM_MEM_MISC);
+    sm_st_item *it = make_items(s, &a);
+    snprintf(step, sizeof step, "%lld", (long long)s->step);
+    sm_st_meta meta[] = {{"step", step}, {"stage", what}};
+    if (it)
+        sm_st_write(path, (size_t)(s->count * part_count(s)), it, SM_COUNT(meta), meta, s->mem, e);
+    else
+        sm_fail(e, SUMI_E_MEMORY, "out of memory writing %s", path);
+    sm_arena_free(&a);
+    return e->code;
+}
+
+static sumi_status load_part(const sm_st *f, const sm_trained *t, const part *p, const char *path, sm_err *e)
+{
+    char name[320];
+    const sm_st_entry *x = sm_st_find(f, part_name(t, p, name));
+    if (!x)
+        return sm_fail(e, SUMI_E_MODEL, "%s: %s is missing: a checkpoint of another configuration", path, name);
+    if (x->type != SM_F32 || x->bytes != sizeof(float) * (size_t)t->n)
+        return sm_fail(e, SUMI_E_MODEL, "%s: %s has another size than the configuration's", path, name);
+    memcpy(p->of(t), x->data, x->bytes);
+    return SUMI_OK;
+}
+
+sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what, sm_err *e)
+{
+    sm_st *f = sm_st_open(path, s->mem, e);
+    if (!f)
+        return e->code;
+    const char *step = sm_st_metadata(f, "step"), *stage = sm_st_metadata(f, "stage");
+    if (!step || !stage || strcmp(stage, what) || sm_st_count(f) != (size_t)(s->count * part_count(s)))
+        sm_fail(e, SUMI_E_MODEL, "%s: not a checkpoint of the %s stage of this configuration", path, what);
+    for (int i = 0; i < s->count && !e->code; i++)
+        for (int k = 0; k < part_count(s) && !e->code; k++)
+            load_part(f, &s->t[i], &parts[k], path, e);
+    if (!e->code)
+        s->step = strtoll(step, NULL, 10);
+    sm_st_close(f);
+    return e->code;
+}
