@@ -1,0 +1,88 @@
+/* sumi generate, which `sumi "a red apple"` is short for: draws pictures and writes them. */
+#include <stddef.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static int save(cli_session *s, const cli_output *o, const sumi_images *im)
+{
+    char path[4096];
+    int n = (int)sumi_images_count(im);
+    for (int k = 0; k < n; k++) {
+        const sumi_image *at = sumi_images_at(im, (size_t)k);
+        if (!cli_output_path(o, k, n, at->seed, s->request.prompt, path, sizeof path))
+            return EXIT_USAGE;
+        sumi_status st = sumi_image_save(s->ctx, at, path);
+        if (st)
+            return cli_failed(s->ctx, st);
+        printf("%s\n", path);
+    }
+    return 0;
+}
+
+static int draw(cli_session *s, const cli_args *a, const cli_output *o)
+{
+    cli_progress p;
+    sumi_images *im = NULL;
+    sumi_callbacks cb = cli_progress_start(&p, a->v.quiet, 5);
+    sumi_status st = sumi_generate(s->ctx, s->model, &s->request, &cb, &im);
+    cli_progress_end(&p);
+    int rc = st ? cli_failed(s->ctx, st) : save(s, o, im);
+    if (!rc && !a->v.quiet)
+        fprintf(stderr, "seed %lld, %s, %d threads, at most %s of memory\n", (long long)sumi_images_at(im, 0)->seed,
+                sumi_context_cpu(s->ctx), sumi_context_threads(s->ctx), cli_amount((double)sumi_memory_peak(s->ctx), 1000, "B"));
+    sumi_images_free(im);
+    return rc;
+}
+
+static int run(cli_args *a)
+{
+    cli_session s;
+    cli_output o;
+    int rc = cli_open(&s, a);
+    if (!rc && a->nword > 1)
+        rc = cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0], a->word[1]);
+    if (!rc && a->nword == 1)
+        s.request.prompt = a->word[0];
+    if (!rc && !s.request.prompt[strspn(s.request.prompt, " \t\r\n")])
+        rc = cli_fail(EXIT_USAGE, "the prompt is empty: say what to draw, as in sumi \"a red apple\"");
+    rc = rc ? rc : cli_output_open(&o, a->v.output);
+    rc = rc ? rc : cli_open_model(&s, a);
+    rc = rc ? rc : draw(&s, a, &o);
+    cli_close(&s);
+    return rc;
+}
+
+static const cli_option options[] = {
+    CLI_OPT_SIZE,
+    {"output", 'o', CLI_TEXT, "PATTERN", CLI_AT(output), 0, 0,
+     "file to write (.png, .jpg, .webp), or a folder; %d or %03d: number, {seed}, {prompt}; PROMPT-SEED.png without it"},
+    CLI_OPT_MODEL,
+    CLI_OPT_CONTEXT,
+    CLI_OPT_QUIET,
+    CLI_OPT_HELP,
+    {0},
+};
+
+static const char *const examples[] = {
+    "sumi \"a red apple\"", "writes a-red-apple-SEED.png",
+    "sumi \"a smiling cat, noto style, on a blue background\" -o cat.png", "a style and a background",
+    "sumi \"two red apples\" --count 4 --seed 7 -o apple-%d.png", "apple-1.png with seed 7 to apple-4.png with seed 10",
+    "sumi \"a clock\" --steps 40 --cfg 5 --sampler heun --schedule karras", "another way through the noise",
+    "sumi generate \"train\" -o pictures/{prompt}-{seed}.webp", "a prompt that is also a command's name",
+    NULL,
+};
+
+const cli_command cmd_generate = {
+    .name = "generate",
+    .summary = "draw pictures from a prompt; `sumi \"PROMPT\"` is short for it",
+    .usage = "[generate] [options] \"PROMPT\"",
+    .about = "Draws what the prompt says and writes it with the parameters in the file's metadata. The files' names\n"
+             "go to standard output, everything else to standard error. The same model, prompt, seed and flags give\n"
+             "the same picture, whatever the number of threads or pictures. A file that -o names is replaced; the\n"
+             "default name never is.",
+    .request = true,
+    .options = options,
+    .examples = examples,
+    .run = run,
+};
