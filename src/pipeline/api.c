@@ -107,3 +107,31 @@ sumi_status sumi_image_save(sumi_context *ctx, const sumi_image *im, const char 
     sm_image x = {.width = im->width, .height = im->height, .channels = im->channels, .pixels = im->pixels};
     return sm_image_save(&x, path, im->infotext && im->infotext[0] ? &text : NULL, &ctx->mem, sm_begin(ctx));
 }
+
+sumi_status sumi_image_load(sumi_context *ctx, const char *path, sumi_images **out)
+{
+    sm_err *e = sm_begin(ctx);
+    sm_image im;
+    *out = NULL;
+    if (sm_image_load(&im, path, &ctx->mem, e))
+        return e->code;
+    size_t bytes = (size_t)im.width * (size_t)im.height * (size_t)im.channels;
+    const char *text = sm_image_text_find(&im, "parameters");
+    sumi_images *o = new_images(&ctx->mem, 1);
+    sm_buf b = {.mem = &ctx->mem};
+    sm_buf_fmt(&b, "%s", text ? text : "");
+    if (o) {
+        o->at[0] = (sumi_image){im.width, im.height, im.channels, sm_alloc(&ctx->mem, SM_MEM_DATA, bytes), -1, b.data};
+        if (o->at[0].pixels)
+            memcpy(o->at[0].pixels, im.pixels, bytes);
+    }
+    sm_image_free(&im);
+    if (o && o->at[0].pixels && !b.oom) {
+        *out = o;
+        return SUMI_OK;
+    }
+    sumi_images_free(o);
+    if (!o)
+        sm_buf_free(&b);
+    return sm_fail(e, SUMI_E_MEMORY, "out of memory for %s", path);
+}
