@@ -45,7 +45,8 @@ static inline span share(int64_t n, int task, int tasks)
     }
 
 /* x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3), is 0.5 x (1 + tanh u). */
-static inline vf gelu_tanh_gate(vf x) { return vsigmoid(x * vfma(x * x, vset(0.0713548163f), vset(1.59576912f))); }
+static inline vf gelu_tanh_arg(vf x) { return x * vfma(x * x, vset(0.0713548163f), vset(1.59576912f)); }
+static inline vf gelu_tanh_gate(vf x) { return vsigmoid(gelu_tanh_arg(x)); }
 static inline vf normal_cdf(vf x) { return vfma(verf(x * 0.707106781f), vset(0.5f), vset(0.5f)); }
 
 static inline vf silu_slope(vf x)
@@ -55,8 +56,9 @@ static inline vf silu_slope(vf x)
 }
 static inline vf gelu_tanh_slope(vf x)
 {
-    vf s = gelu_tanh_gate(x), du = vfma(x * x, vset(0.214064449f), vset(1.59576912f));
-    return vfma(x * s * (1.0f - s), du, s);
+    vf e = vexp(-gelu_tanh_arg(x)), s = 1.0f / (e + 1.0f), du = vfma(x * x, vset(0.214064449f), vset(1.59576912f));
+    vf rest = vsel(s < vset(0.5f), 1.0f - s, e * s); /* 1 - s without cancellation */
+    return vfma(x * s * rest, du, s);
 }
 static inline vf gelu_erf_slope(vf x) { return vfma(x * 0.398942280f, vexp(x * x * -0.5f), normal_cdf(x)); }
 static inline vf quick_gelu_slope(vf x)

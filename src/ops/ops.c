@@ -64,7 +64,7 @@ bool shape_same2(sm_node *n)
     sm_take_shape(n, n->src[0]);
     if (!sm_same_shape(n->src[0], n->src[1]))
         return sm_node_fail(n, "shapes %s and %s differ", sm_dims_str(n->src[0], a), sm_dims_str(n->src[1], b));
-    return sm_want_f32(n, 0);
+    return sm_want_f32(n, 4); /* a norm's weight may be the third */
 }
 
 double sm_io_bytes(const sm_node *n)
