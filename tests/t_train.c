@@ -10,55 +10,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "synth.h"
 #include "test.h"
+#include "tiny.h"
 #include "train/stages.h"
-
-/* A whole tiny run: 16-pixel pictures, both stages of a few steps. %s: pictures, index, output. */
-static const char config_text[] =
-    "{\"name\":\"tiny\",\"output\":\"%s\",\"seed\":7,\"vocab_size\":600,"
-    "\"data\":{\"pictures\":\"%s\",\"index\":\"%s\",\"size\":16,\"variants\":2},"
-    "\"text_encoder\":{\"hidden_size\":16,\"intermediate_size\":32,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
-    "\"max_position_embeddings\":16},"
-    "\"vae\":{\"latent_channels\":4,\"block_out_channels\":[8,8],\"layers_per_block\":1,\"norm_num_groups\":4,"
-    "\"down_block_types\":[\"DownEncoderBlock2D\",\"DownEncoderBlock2D\"],\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"],"
-    "\"mid_block_add_attention\":false,\"use_quant_conv\":false,\"use_post_quant_conv\":false},"
-    "\"denoiser\":{\"in_channels\":4,\"out_channels\":4,\"block_out_channels\":[8,16],\"layers_per_block\":1,\"norm_num_groups\":4,"
-    "\"down_block_types\":[\"DownBlock2D\",\"CrossAttnDownBlock2D\"],\"up_block_types\":[\"CrossAttnUpBlock2D\",\"UpBlock2D\"],"
-    "\"attention_head_dim\":2,\"cross_attention_dim\":16},"
-    "\"autoencoder\":{\"steps\":8,\"batch\":2,\"crop\":8,\"save_every\":3,\"log_every\":4,\"warmup\":2%s},"
-    "\"flow\":{\"steps\":10,\"batch\":4,\"save_every\":3,\"log_every\":5,\"warmup\":2}}";
-
-typedef struct setup { char dir[256], config[320], pixels[320], index[320]; } setup;
-
-static setup make_setup(const char *name, const char *extra)
-{
-    setup s;
-    char text[4096];
-    sm_err e = {0};
-    snprintf(s.dir, sizeof s.dir, "%s", test_tmp(name));
-    snprintf(s.config, sizeof s.config, "%s.json", s.dir);
-    snprintf(s.pixels, sizeof s.pixels, "%s.safetensors", s.dir);
-    snprintf(s.index, sizeof s.index, "%s.jsonl", s.dir);
-    CHECK(synth_write(s.pixels, s.index, 12));
-    int n = snprintf(text, sizeof text, config_text, s.dir, s.pixels, s.index, extra);
-    CHECK(n > 0 && n < (int)sizeof text && !sm_file_write(s.config, text, (size_t)n, &e));
-    return s;
-}
-
-static sumi_status train(const setup *s, const char *out, int resume, int64_t max_steps, int threads, char *message)
-{
-    sumi_context *ctx;
-    sumi_context_options co = {.threads = threads};
-    sumi_train_options o = {.resume = resume, .output = out, .max_steps = max_steps};
-    sumi_status st = sumi_context_new(&co, &ctx);
-    if (!st)
-        st = sumi_train(ctx, s->config, &o, NULL);
-    if (message)
-        snprintf(message, 640, "%s", sumi_error(ctx));
-    sumi_context_free(ctx);
-    return st;
-}
 
 static bool same_file(const char *a, const char *b, const char *name)
 {
@@ -74,32 +28,32 @@ static bool same_file(const char *a, const char *b, const char *name)
 
 TEST(train_resume_equals_no_interruption)
 {
-    setup s = make_setup("resume", "");
+    tiny s = tiny_setup("resume", "");
     char whole[300], parts[300], msg[640];
     snprintf(whole, sizeof whole, "%s-whole", s.dir);
     snprintf(parts, sizeof parts, "%s-parts", s.dir);
-    CHECKF(!train(&s, whole, 0, 0, 2, msg), "%s", msg);
+    CHECKF(!tiny_train(&s, whole, 0, 0, 2, msg), "%s", msg);
     for (int i = 0; i < 5; i++) /* other cuts and other thread counts than the whole run's */
-        CHECKF(!train(&s, parts, i > 0, 4, 1 + i % 3, msg), "part %d: %s", i, msg);
+        CHECKF(!tiny_train(&s, parts, i > 0, 4, 1 + i % 3, msg), "part %d: %s", i, msg);
     CHECK(same_file(whole, parts, "autoencoder.ckpt"));
     CHECK(same_file(whole, parts, "flow.ckpt"));
-    CHECKF(!train(&s, parts, 1, 0, 1, msg), "%s", msg);
+    CHECKF(!tiny_train(&s, parts, 1, 0, 1, msg), "%s", msg);
     CHECK(same_file(whole, parts, "tiny.safetensors"));
 }
 
 TEST(train_killed_run_goes_on_bit_for_bit)
 {
-    setup s = make_setup("kill", "");
+    tiny s = tiny_setup("kill", "");
     char whole[300], killed[300], ckpt[320], msg[640];
     snprintf(whole, sizeof whole, "%s-whole", s.dir);
     snprintf(killed, sizeof killed, "%s-killed", s.dir);
     snprintf(ckpt, sizeof ckpt, "%s/flow.ckpt", killed);
-    CHECK(!train(&s, whole, 0, 0, 1, NULL));
+    CHECK(!tiny_train(&s, whole, 0, 0, 1, NULL));
     fflush(NULL);
     pid_t child = fork();
     if (!child) {
         for (;;) /* once the run is done, again: a kill always finds it at work */
-            if (train(&s, killed, 1, 0, 1, NULL))
+            if (tiny_train(&s, killed, 1, 0, 1, NULL))
                 _exit(3);
     }
     for (int i = 0; i < 20000 && access(ckpt, F_OK); i++)
@@ -108,25 +62,25 @@ TEST(train_killed_run_goes_on_bit_for_bit)
     int status;
     waitpid(child, &status, 0);
     CHECK(WIFSIGNALED(status));
-    CHECKF(!train(&s, killed, 1, 0, 1, msg), "%s", msg);
+    CHECKF(!tiny_train(&s, killed, 1, 0, 1, msg), "%s", msg);
     CHECK(same_file(whole, killed, "flow.ckpt"));
     CHECK(same_file(whole, killed, "tiny.safetensors"));
 }
 
 TEST(train_output_in_use_needs_resume)
 {
-    setup s = make_setup("inuse", "");
+    tiny s = tiny_setup("inuse", "");
     char msg[640];
-    CHECK(!train(&s, NULL, 0, 2, 1, msg));
-    CHECK(train(&s, NULL, 0, 2, 1, msg) == SUMI_E_FILE);
+    CHECK(!tiny_train(&s, NULL, 0, 2, 1, msg));
+    CHECK(tiny_train(&s, NULL, 0, 2, 1, msg) == SUMI_E_FILE);
     CHECKF(strstr(msg, "autoencoder.ckpt exists") && strstr(msg, "--resume"), "%s", msg);
 }
 
 TEST(train_nan_stops_and_names_the_checkpoint)
 {
-    setup s = make_setup("nan", ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0");
+    tiny s = tiny_setup("nan", ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0");
     char msg[640];
-    sumi_status st = train(&s, NULL, 0, 0, 1, msg);
+    sumi_status st = tiny_train(&s, NULL, 0, 0, 1, msg);
     if (!st) { /* a wild run that stays finite is no proof: say so */
         test_skip("lr 10 did not break this build's run");
         return;
@@ -137,12 +91,12 @@ TEST(train_nan_stops_and_names_the_checkpoint)
 
 TEST(train_full_disk_stops_with_one_line)
 {
-    setup s = make_setup("full", "");
+    tiny s = tiny_setup("full", "");
     char msg[640], log[300];
     CHECK(!mkdir(s.dir, 0777));
     snprintf(log, sizeof log, "%s/log.jsonl", s.dir);
     CHECK(!symlink("/dev/full", log));
-    CHECK(train(&s, NULL, 0, 0, 1, msg) == SUMI_E_FILE);
+    CHECK(tiny_train(&s, NULL, 0, 0, 1, msg) == SUMI_E_FILE);
     CHECKF(strstr(msg, "log.jsonl") && strstr(msg, "No space left"), "%s", msg);
 }
 
@@ -155,8 +109,8 @@ TEST(train_config_errors_name_the_key)
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         char msg[640], name[32];
         snprintf(name, sizeof name, "config%zu", i);
-        setup s = make_setup(name, cases[i].extra);
-        CHECK(train(&s, NULL, 0, 1, 1, msg) != SUMI_OK);
+        tiny s = tiny_setup(name, cases[i].extra);
+        CHECK(tiny_train(&s, NULL, 0, 1, 1, msg) != SUMI_OK);
         CHECKF(strstr(msg, cases[i].want) != NULL, "case %zu: %s", i, msg);
     }
 }

@@ -1,0 +1,15 @@
+/* A whole training run small enough for tests: 16-pixel pictures of drawn shapes, every stage a few steps; its end is a
+ * model file that requests can be made of. */
+#ifndef TINY_H
+#define TINY_H
+
+#include "sumi.h"
+
+typedef struct tiny { char dir[256], config[320], pixels[320], index[320]; } tiny;
+
+/* Writes data set and configuration. extra: more keys for the autoencoder section (",\"lr\":1"), or "". */
+tiny tiny_setup(const char *name, const char *extra);
+/* out: NULL for the configuration's folder (s->dir). message: NULL or 640 bytes that get the error. */
+sumi_status tiny_train(const tiny *s, const char *out, int resume, int64_t max_steps, int threads, char *message);
+
+#endif
