@@ -189,7 +189,7 @@ SUMI_API sumi_status sumi_train(sumi_context *ctx, const char *config, const sum
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
 typedef struct sumi_score_options {
-    const char *pictures, *index, *held_out; /* data set as tools/pictograms/prepare.py writes it */
+    const char *pictures, *index;            /* data set as tools/pictograms/prepare.py writes it */
     const char *styles;                      /* comma-separated; NULL: all in the index */
     int steps;                               /* 0: the model's default */
     float cfg_scale;                         /* -1: the model's default */

@@ -35,7 +35,7 @@ static const key top_keys[] = {
 };
 static const key data_keys[] = {
     {"pictures", K_TEXT, AT(data.pictures), 0, 0, 0, 1}, {"index", K_TEXT, AT(data.index), 0, 0, 0, 1},
-    {"held_out", K_TEXT, AT(data.held_out), 0, 0, 0, 0}, {"styles", K_LIST, AT(data.styles), AT(data.nstyles), 0, SM_MAX_STYLES, 0},
+    {"styles", K_LIST, AT(data.styles), AT(data.nstyles), 0, SM_MAX_STYLES, 0},
     {"size", K_INT, AT(data.size), 0, 8, 4096, 128}, {"variants", K_INT, AT(data.variants), 0, 1, 1024, 8},
 };
 static const key vae_keys[] = {

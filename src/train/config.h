@@ -13,7 +13,7 @@ typedef struct sm_train_config {
     double seed;
     int threads;                     /* 0: all processors */
     struct {
-        const char *pictures, *index, *held_out; /* held_out NULL: nothing is held out */
+        const char *pictures, *index; /* as tools/pictograms/prepare.py writes them */
         const char *styles[SM_MAX_STYLES];
         int nstyles;
         int size;                    /* pixels of a training picture's side */
