@@ -112,7 +112,7 @@ install: $(BUILD)/sumi $(BUILD)/libsumi.a $(BUILD)/$(SO)
 	ln -sf libsumi.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsumi.so
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@LIBS@|$(LIBS)|' sumi.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sumi.pc
 	install -m 644 docs/sumi.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	@for f in models/*; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(PREFIX)/share/sumi/ || exit 1; done
+	@for f in models/*/*.safetensors; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(PREFIX)/share/sumi/ || exit 1; done
 
 man: $(BUILD)/sumi
 	$(BUILD)/sumi help --man > docs/sumi.1

@@ -75,7 +75,7 @@ fuzz() {
 }
 
 example() {
-    if ls models/*.safetensors >/dev/null 2>&1; then
+    if ls models/*/*.safetensors >/dev/null 2>&1; then
         run "hello draws" "$BUILD/hello" "$log/hello.png"
         run "hello's picture is a PNG" grep -q PNG "$log/hello.png"
     else

@@ -103,7 +103,7 @@ static void roff(FILE *f, const char *s)
     for (bool start = true; *s; start = *s++ == '\n') {
         if (start && (*s == '.' || *s == '\''))
             fputs("\\&", f);
-        fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : (char[]){*s, 0}, f);
+        fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : *s == '"' ? "\\(dq" : (char[]){*s, 0}, f);
     }
 }
 

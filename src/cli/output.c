@@ -4,6 +4,7 @@
  * In a pattern %d (or %03d) and {n} are the picture's number from 1, {seed} its seed, {prompt} the prompt in file-name
  * letters, %% a percent sign. A pattern that does not tell several pictures apart gets their number before the extension. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -65,8 +66,13 @@ static int check_folder(const cli_output *o)
         return cli_fail(EXIT_BAD, "-o: the folder %s: %s", folder, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return cli_fail(EXIT_BAD, "-o: %s is not a folder", folder);
-    if (access(folder, W_OK | X_OK))
+    char probe[sizeof o->folder + 16]; /* the only sure way to know is to try */
+    snprintf(probe, sizeof probe, "%s.sumi-XXXXXX", o->folder);
+    int fd = mkstemp(probe);
+    if (fd < 0)
         return cli_fail(EXIT_BAD, "-o: the folder %s cannot be written to: %s", folder, strerror(errno));
+    close(fd);
+    unlink(probe);
     return 0;
 }
 

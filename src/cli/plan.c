@@ -17,8 +17,8 @@ static void print_flops(const char *name, double x, const char *note) { printf("
 static void print_plan(const cli_session *s, const sumi_plan_info *p)
 {
     char steps[80];
-    snprintf(steps, sizeof steps, "each of %d steps, all %d picture%s, guidance included", p->steps, s->request.count, s->request.count == 1 ? "" : "s");
-    printf("%s\n\n", sumi_model_summary(s->model));
+    snprintf(steps, sizeof steps, "each of %d, guidance included", p->steps);
+    printf("%s\n%d picture%s\n\n", sumi_model_summary(s->model), s->request.count, s->request.count == 1 ? "" : "s");
     print_bytes("weights", p->weight_bytes, "the model's tensors, mapped from its file");
     print_bytes("prepared", p->packed_bytes, "weights as the kernels want them, all components");
     print_bytes("activations", p->activation_bytes, "of the largest component");

@@ -28,7 +28,7 @@ static void time_text(double s, char *out, size_t size)
         snprintf(out, size, "%ld h %02ld min", n / 3600, n % 3600 / 60);
 }
 
-/* "sample 10/20, loss 0.1234, 33.1/s, 3.1 s, 2.9 s left"; the count is left out when bar shows it. */
+/* "10/20, loss 0.1234, 33.1 pictures/s, 3.1 s, 2.9 s left" */
 static void describe(const sumi_progress *p, char *out, size_t size)
 {
     char spent[32], left[32];
@@ -37,8 +37,6 @@ static void describe(const sumi_progress *p, char *out, size_t size)
     int n = snprintf(out, size, "%lld/%lld", (long long)p->step, (long long)p->steps);
     if (p->loss != 0)
         n += snprintf(out + n, size - (size_t)n, ", loss %.4g", p->loss);
-    if (p->lr != 0)
-        n += snprintf(out + n, size - (size_t)n, ", lr %.3g", p->lr);
     if (p->rate != 0)
         n += snprintf(out + n, size - (size_t)n, ", %.1f pictures/s", p->rate);
     n += snprintf(out + n, size - (size_t)n, ", %s", spent);
@@ -61,7 +59,7 @@ static void draw_bar(cli_progress *c, const sumi_progress *p, const char *text)
     int full = (int)(part * width);
     for (int i = 0; i < width; i++)
         bar[i] = i < full ? '#' : '.';
-    fprintf(stderr, "\r%-8s %.*s %.*s\033[K", p->stage, width, bar, columns() - 11 - width > 0 ? columns() - 11 - width : 0, text);
+    fprintf(stderr, "\r%-8s %.*s %.*s\033[K", p->stage, width, bar, columns() - 10 - width > 0 ? columns() - 10 - width : 0, text);
     fflush(stderr);
     c->drawn = true;
 }

@@ -3,11 +3,12 @@
 
 #include "cli/cli.h"
 
-static double percent(int part, int all) { return all ? 100.0 * part / all : 0; }
-
 static void print_row(const char *name, const sumi_score_part *p)
 {
-    printf("%-16s %7d %7.1f%% %7.1f%%\n", name, p->pairs, percent(p->top1, p->pairs), percent(p->top5, p->pairs));
+    if (p->pairs)
+        printf("%-16s %7d %7.1f%% %7.1f%%\n", name, p->pairs, 100.0 * p->top1 / p->pairs, 100.0 * p->top5 / p->pairs);
+    else
+        printf("%-16s %7d %8s %8s\n", name, 0, "-", "-");
 }
 
 static void print_json_part(const char *name, const sumi_score_part *p)
