@@ -93,14 +93,16 @@ static void same_bits(const float *a, const float *b, int64_t n, const op_case *
     CHECKF(i == n, "%s: %s: element %lld of %lld is %.9g, then %.9g", case_name(c), what, (long long)i, (long long)n, i < n ? a[i] : 0, i < n ? b[i] : 0);
 }
 
-/* The runs of one backend that must agree to the bit with `want`. */
+/* The runs of one backend that must agree to the bit with `want`. Matrix products are cut into a grid that belongs to their
+ * own number of tasks; all others must give the same bits in one task. */
 static void check_variants(const recorded *r, const op_case *c, const sm_backend *be, const float *want)
 {
     int64_t n = sm_numel(r->node);
     char what[80];
+    bool grid = c->op >= SM_OP_LINEAR && c->op <= SM_OP_CONV2D_DW;
     for (int v = 0; v < 2; v++) {
-        float *y = result(r, be, v == 0, -1, v == 1);
-        snprintf(what, sizeof what, "%s, %s", be->name, v ? "one task or a low guard" : "run again");
+        float *y = result(r, be, v == 0, -1, v == 1 && !grid);
+        snprintf(what, sizeof what, "%s, %s", be->name, v ? "one task and a low guard" : "run again");
         same_bits(want, y, n, c, what);
         free(y);
     }

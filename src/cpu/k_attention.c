@@ -7,7 +7,7 @@
 #include "cpu/tile.h"
 #include "cpu/vmath.h"
 
-enum { QUERIES = 48, MAX_TASKS = 64 };
+enum { QUERIES = 64, MAX_TASKS = 64 };
 
 /* q [n, tq, h, d], k [n, tk, h, d], v [n, tk, h, dv]; bias strides are 0 where it broadcasts. */
 typedef struct attn {

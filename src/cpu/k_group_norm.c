@@ -29,7 +29,7 @@ static dims dims_of(const sm_node *node)
 static bool whole(const dims *m) { return m->s * m->c <= 32768 || (m->n >= 8 && m->s * m->c <= 262144); }
 
 /* Columns [k, k + width) of a block; width = V vectors, or a part of one. */
-static inline void block_columns(const float *x, const float *dy, int64_t rows, int64_t c, int V, int part, float *out)
+static inline __attribute__((always_inline)) void block_columns(const float *x, const float *dy, int64_t rows, int64_t c, int V, int part, float *out)
 {
     vf sum[4], m2[4], s1[4], s2[4];
     for (int v = 0; v < V; v++)
@@ -173,7 +173,7 @@ static void join(const job *j, int64_t n)
 }
 
 /* `rows` rows (1 or 4) from x on. */
-static inline void apply_rows(const float *x, const float *dy, float *y, const float *a, int64_t c, int rows)
+static inline __attribute__((always_inline)) void apply_rows(const float *x, const float *dy, float *y, const float *a, int64_t c, int rows)
 {
     for (int64_t k = 0; k < c; k += SM_VL) {
         int part = (int)SM_MIN(c - k, SM_VL);

@@ -133,7 +133,10 @@ static inline void vstore_part(float *p, vf v, int n)
 #if SM_VL == 16
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif SM_VL == 8
-    _mm256_maskstore_ps(p, vpart_mask(n), (__m256)v);
+    if (n == SM_VL) /* masked stores are slow on AMD */
+        _mm256_storeu_ps(p, (__m256)v);
+    else
+        _mm256_maskstore_ps(p, vpart_mask(n), (__m256)v);
 #else
     if (n == SM_VL) {
         vstore(p, v);
@@ -170,12 +173,21 @@ static inline vf vload_bf16(const uint16_t *p)
 /* Sixteen lanes to one: l[j] + l[j+8], then +4, +2, +1. */
 static inline float sm_fold16(const vf lane[SM_LV])
 {
-    float t[16];
-    memcpy(t, lane, sizeof t);
-    for (int h = 8; h; h >>= 1)
-        for (int j = 0; j < h; j++)
-            t[j] += t[j + h];
-    return t[0];
+#if SM_VL == 4
+    float32x4_t s = vaddq_f32(vaddq_f32((float32x4_t)lane[0], (float32x4_t)lane[2]), vaddq_f32((float32x4_t)lane[1], (float32x4_t)lane[3]));
+    float32x2_t h = vadd_f32(vget_low_f32(s), vget_high_f32(s));
+    return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
+#else
+#if SM_VL == 16
+    __m512 l = (__m512)lane[0];
+    __m256 e = _mm256_add_ps(_mm512_castps512_ps256(l), _mm512_extractf32x8_ps(l, 1));
+#else
+    __m256 e = _mm256_add_ps((__m256)lane[0], (__m256)lane[1]);
+#endif
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+#endif
 }
 static inline float sm_fold16_max(const vf lane[SM_LV])
 {

@@ -57,6 +57,10 @@ static inline __attribute__((always_inline)) void tile_columns(int vecs, int64_t
         tile_mat t = {a.p + i * a.rs, a.rs, a.cs};
         tile_block(SM_TILE_ROWS, vecs, k, t, b, ldb, c + i * ldc, ldc, n, add);
     }
+    for (; i + 4 <= m; i += 4) {
+        tile_mat t = {a.p + i * a.rs, a.rs, a.cs};
+        tile_block(4, vecs, k, t, b, ldb, c + i * ldc, ldc, n, add);
+    }
     for (; i + 2 <= m; i += 2) {
         tile_mat t = {a.p + i * a.rs, a.rs, a.cs};
         tile_block(2, vecs, k, t, b, ldb, c + i * ldc, ldc, n, add);
