@@ -2,6 +2,8 @@
  * Entries and names live in an arena, so pointers to them stay good until the table dies. */
 #include "graph/weights.h"
 
+#include "base/rng.h"
+
 #include <stdatomic.h>
 #include <string.h>
 
@@ -23,12 +25,10 @@ struct sm_weights {
     keeper *keepers;        /* last handed over first */
 };
 
-static uint64_t hash(const char *s)
+static size_t hash(const char *s)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-    for (; *s; s++)
-        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
-    return h ^ h >> 32;
+    uint64_t h = sm_hash64(s, strlen(s));
+    return (size_t)(h ^ h >> 32);
 }
 
 sm_weights *sm_weights_new(sm_mem *mem, sm_err *e)
@@ -68,7 +68,7 @@ void sm_weights_unref(sm_weights **p)
 /* The slot that holds name, or the free one where it belongs. Needs nslots > count. */
 static size_t slot_of(const sm_weights *w, const char *name)
 {
-    size_t i = (size_t)hash(name) & (w->nslots - 1);
+    size_t i = hash(name) & (w->nslots - 1);
     while (w->slots[i] && strcmp(w->items[w->slots[i] - 1]->name, name))
         i = (i + 1) & (w->nslots - 1);
     return i;

@@ -89,13 +89,8 @@ sm_node *nn_tap(const sm_graph *g, const char *path)
 
 /* ---- initial values ---------------------------------------------------------------------------------------------- */
 
-static uint64_t stream_of(const char *name)
-{
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, 64 bit: part of what a seed means, never to change */
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 0x100000001b3u;
-    return h;
-}
+/* The stream of a tensor's values: part of what a seed means, never to change. */
+static uint64_t stream_of(const char *name) { return sm_hash64(name, strlen(name)); }
 
 static void fill_values(float *x, size_t n, nn_fill fill, int64_t fan, uint64_t seed, const char *name)
 {
