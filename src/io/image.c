@@ -140,7 +140,7 @@ sumi_status sm_image_encode(const sm_image *im, sm_image_format f, int quality, 
 
 sumi_status sm_image_save(const sm_image *im, const char *path, const sm_image_text *text, sm_mem *mem, sm_err *e)
 {
-    sm_image_format f;
+    sm_image_format f = SM_IMAGE_PNG;
     sm_buf out = {.mem = mem};
     sumi_status st = sm_image_format_of(path, &f, e);
     if (st == SUMI_OK)
