@@ -1,0 +1,134 @@
+/* The microkernel: m x nv vectors of outputs in registers, one broadcast and nv fused multiply-adds a row and step. */
+#include "cpu/gemm.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+#define FLAT static inline __attribute__((always_inline))
+
+/* acc += one step: row i of the left operand is at a[i], the nv vectors of the right one at b. */
+FLAT void step(const int m, const int nv, vf (*acc)[SM_NV], const float *const *a, int64_t at, const float *b)
+{
+    vf bv[SM_NV];
+    UNROLL for (int j = 0; j < nv; j++)
+        bv[j] = vload(b + j * SM_VL);
+    UNROLL for (int i = 0; i < m; i++) {
+        vf av = vset(a[i][at]);
+        UNROLL for (int j = 0; j < nv; j++)
+            acc[i][j] = vfma(av, bv[j], acc[i][j]);
+    }
+}
+
+FLAT void load_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
+{
+    UNROLL for (int i = 0; i < m; i++)
+        UNROLL for (int j = 0; j < nv; j++)
+            acc[i][j] = t->add ? vload(t->c[i] + j * SM_VL) : (vf){0};
+}
+
+FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
+{
+    if (t->bias)
+        UNROLL for (int j = 0; j < nv; j++) {
+            vf bias = vload(t->bias + j * SM_VL);
+            UNROLL for (int i = 0; i < m; i++)
+                acc[i][j] += bias;
+        }
+    UNROLL for (int i = 0; i < m; i++)
+        UNROLL for (int j = 0; j < nv; j++)
+            vstore(t->c[i] + j * SM_VL, acc[i][j]);
+}
+
+/* Left operand through row pointers. */
+FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
+{
+    vf acc[SM_MR][SM_NV];
+    load_c(m, nv, acc, t);
+    for (int s = 0; s < t->segs; s++) {
+        const float *a[SM_MR], *b = t->b[s];
+        UNROLL for (int i = 0; i < m; i++)
+            a[i] = t->rows[s * SM_MR + i];
+        const int64_t len = t->len;
+        int64_t k = 0;
+        for (; k + 4 <= len; k += 4) {
+            UNROLL for (int u = 0; u < 4; u++)
+                step(m, nv, acc, a, k + u, b + u * nv * SM_VL);
+            b += 4 * nv * SM_VL;
+        }
+        for (; k < len; k++, b += nv * SM_VL)
+            step(m, nv, acc, a, k, b);
+    }
+    store_c(m, nv, acc, t);
+}
+
+/* Left operand in place, rows side by side. */
+FLAT void tile_strips(const int m, const int nv, const sm_tile *t)
+{
+    vf acc[SM_MR][SM_NV];
+    load_c(m, nv, acc, t);
+    for (int s = 0; s < t->segs; s++) {
+        const float *a = t->strips[s].a, *b = t->strips[s].b;
+        for (int64_t k = t->strips[s].len; k; k--, a += t->lda, b += nv * SM_VL) {
+            const float *row[SM_MR];
+            UNROLL for (int i = 0; i < m; i++)
+                row[i] = a + i;
+            step(m, nv, acc, row, 0, b);
+        }
+    }
+    store_c(m, nv, acc, t);
+}
+
+#define TILE(M, V)                                                                       \
+    static __attribute__((noinline)) void rows_##M##x##V(const sm_tile *t) { tile_rows(M, V, t); } \
+    static __attribute__((noinline)) void strips_##M##x##V(const sm_tile *t) { tile_strips(M, V, t); }
+#if SM_VL == 4
+#define TILES(M) TILE(M, 1) TILE(M, 2) TILE(M, 3)
+#define NAMES(K, M) {K##_##M##x1, K##_##M##x2, K##_##M##x3}
+#else
+#define TILES(M) TILE(M, 1) TILE(M, 2)
+#define NAMES(K, M) {K##_##M##x1, K##_##M##x2}
+#endif
+#define NAMES6(K) NAMES(K, 1), NAMES(K, 2), NAMES(K, 3), NAMES(K, 4), NAMES(K, 5), NAMES(K, 6)
+
+typedef void tile_fn(const sm_tile *t);
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
+#if SM_VL == 16
+TILES(7) TILES(8) TILES(9) TILES(10) TILES(11) TILES(12)
+#define ALL(K) NAMES6(K), NAMES(K, 7), NAMES(K, 8), NAMES(K, 9), NAMES(K, 10), NAMES(K, 11), NAMES(K, 12)
+#elif SM_VL == 8
+#define ALL(K) NAMES6(K)
+#else
+TILES(7) TILES(8)
+#define ALL(K) NAMES6(K), NAMES(K, 7), NAMES(K, 8)
+#endif
+static tile_fn *const by_rows[SM_MR][SM_NV] = {ALL(rows)};
+static tile_fn *const by_strips[SM_MR][SM_NV] = {ALL(strips)};
+
+/* A tile whose last vector is only partly stored: computed beside, n columns copied. */
+static void tile_ragged(const sm_tile *t, tile_fn *fn)
+{
+    float buf[SM_MR][SM_NR], bias[SM_NR] = {0};
+    float *c[SM_MR];
+    sm_tile u = *t;
+    for (int i = 0; i < t->m; i++) {
+        c[i] = buf[i];
+        memset(buf[i], 0, sizeof buf[i]);
+        if (t->add)
+            memcpy(buf[i], t->c[i], (size_t)t->n * sizeof(float));
+    }
+    u.c = c;
+    if (t->bias) {
+        memcpy(bias, t->bias, (size_t)t->n * sizeof(float));
+        u.bias = bias;
+    }
+    fn(&u);
+    for (int i = 0; i < t->m; i++)
+        memcpy(t->c[i], buf[i], (size_t)t->n * sizeof(float));
+}
+
+void SM_K(sm_gemm_tile)(const sm_tile *t)
+{
+    tile_fn *fn = (t->strips ? by_strips : by_rows)[t->m - 1][t->nv - 1];
+    if (t->n == t->nv * SM_VL)
+        fn(t);
+    else
+        tile_ragged(t, fn);
+}
