@@ -2,6 +2,9 @@
  * time. SUMI_CPU names another. Also the storage types as f32, bit by bit (IEEE 754 binary16 and bfloat16). */
 #include "cpu/cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,10 +55,19 @@ static void fill_tables(void)
     }
 }
 
+#if defined(__x86_64__)
+/* Bit 29 of ecx of leaf 1; the builtin of clang 14 does not know it. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c >> 29 & 1;
+}
+#endif
+
 static bool cpu_has(int i)
 {
 #if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     if (i == AVX2)
         return avx2;
     if (i == AVX512)

@@ -26,6 +26,7 @@
 #define SM_LV (16 / SM_VL) /* vectors that make sixteen lanes */
 typedef float vf __attribute__((vector_size(SM_VL * 4)));
 typedef int32_t vi __attribute__((vector_size(SM_VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(SM_VL * 4))); /* for integer arithmetic that may wrap */
 
 #define SM_CAT_(a, b) a##_##b
 #define SM_CAT(a, b) SM_CAT_(a, b)

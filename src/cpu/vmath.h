@@ -15,6 +15,7 @@ static inline vf vpoly4(vf x, float c0, float c1, float c2, float c3, float c4)
 }
 
 #define SM_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits */
+static inline vi vrounded(vf t) { return (vi)((vu)t - (vu)vset(SM_ROUND_MAGIC)); }
 
 /* e^x = 2^k e^r, |r| <= ln2 / 2. The scale is applied in two steps so that subnormal results round once. */
 static inline vf vexp(vf x)
@@ -24,8 +25,8 @@ static inline vf vexp(vf x)
     vf r = vfma(n, vset(-1.42860677e-6f), vfma(n, vset(-0.693145752f), x));
     vf p = vpoly4(r, 0.5f, 0.166665183f, 0.0416662041f, 0.00836895351f, 0.00139506021f);
     vf e = vfma(r * r, p, r) + 1.0f;
-    vi k = (vi)t - (vi)vset(SM_ROUND_MAGIC), half = k >> 1;
-    return e * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);
+    vi k = vrounded(t), half = k >> 1;
+    return e * (vf)((vu)(half + 127) << 23) * (vf)((vu)(k - half + 127) << 23);
 }
 
 /* log x = k ln2 + log m, m in [sqrt 1/2, sqrt 2): with s = f / (2 + f), f = m - 1, log m = 2 atanh s. */
@@ -33,8 +34,8 @@ static inline vf vlog(vf x)
 {
     vi small = x < vset(1.17549435e-38f);
     vf y = vsel(small, x * 8388608.0f, x);
-    vi bits = (vi)y - 0x3f3504f3, k = (bits >> 23) - (small & viset(23));
-    vf f = (vf)((bits & viset(0x007fffff)) + 0x3f3504f3) - 1.0f, n = (vf)(k + (vi)vset(SM_ROUND_MAGIC)) - SM_ROUND_MAGIC;
+    vi bits = (vi)((vu)y - 0x3f3504f3u), k = (bits >> 23) - (small & viset(23));
+    vf f = (vf)((bits & viset(0x007fffff)) + 0x3f3504f3) - 1.0f, n = (vf)((vu)k + (vu)vset(SM_ROUND_MAGIC)) - SM_ROUND_MAGIC;
     vf s = f / (f + 2.0f), z = s * s, h = f * f * 0.5f;
     vf p = z * vpoly3(z, 0.666666667f, 0.4f, 0.285714286f, 0.222222222f);
     vf r = vfma(n, vset(0.693145752f), f - (h - vfma(s, h + p, n * 1.42860677e-6f)));
@@ -79,7 +80,7 @@ static inline vf vsin_shift(vf x, int quadrants)
     vf t = vfma(x, vset(0.636619772f), vset(SM_ROUND_MAGIC)), n = t - SM_ROUND_MAGIC;
     vf r = vfma(n, vset(-1.57079637f), x);
     r = vfma(n, vset(1.71512449e-15f), vfma(n, vset(4.37113883e-8f), r));
-    vi q = (vi)t - (vi)vset(SM_ROUND_MAGIC);
+    vi q = vrounded(t);
     vi big = vabs(x) > vset(1e5f);
     if (__builtin_expect(vany(big), 0))
         for (int i = 0; i < SM_VL; i++)
@@ -88,12 +89,12 @@ static inline vf vsin_shift(vf x, int quadrants)
                 r[i] = sm_big_angle(x[i], &k);
                 q[i] = k;
             }
-    q += quadrants;
+    q = (vi)((vu)q + (uint32_t)quadrants);
     vf u = r * r;
     vf s = vfma(r * u, vfma(vfma(vset(-0.000195108392f), u, vset(0.0083321315f)), u, vset(-0.166666542f)), r);
     vf c = vfma(vfma(vfma(vset(2.44312051e-05f), u, vset(-0.0013887306f)), u, vset(0.0416666457f)), u * u, vfma(u, vset(-0.5f), vset(1)));
     vf y = vsel((q & viset(1)) == viset(0), s, c);
-    y = (vf)((vi)y ^ ((q & viset(2)) << 30));
+    y = (vf)((vi)y ^ (vi)((vu)(q & viset(2)) << 30));
     return vsel(vabs(x) < vset(INFINITY), y, vset(NAN));
 }
 static inline vf vsin(vf x) { return vsin_shift(x, 0); }
