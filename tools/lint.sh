@@ -28,7 +28,7 @@ rule "files are at most 800 lines" "$(wc -l $code | awk '$2 != "total" && $1 > 8
 rule "functions are at most 120 lines" "$(awk 'FNR == 1 { open = 0 } /^\{/ { open = FNR }
     /^\}/ { if (open && FNR - open > 120) print FILENAME ":" open ": " FNR - open " lines"; open = 0 }' $(echo "$code" | grep '\.c$'))"
 
-rule "lines are at most 200 characters" "$(awk 'length($0) > 200 { print FILENAME ":" FNR ": " length($0) " characters" }' $code)"
+rule "lines are at most 220 characters" "$(awk 'length($0) > 220 { print FILENAME ":" FNR ": " length($0) " characters" }' $code)"
 
 rule "files begin with a comment that says their one idea" "$(for x in $sources; do head -n 1 "$x" | grep -q '^/\*' || echo "$x"; done)"
 
@@ -40,7 +40,7 @@ rule "the library neither prints nor ends the program" \
 rule "the command uses the public header only" "$(grep -nE '#include "[a-z]' src/cli/*.[ch] | grep -vE '"(sumi|cli/[a-z]+)\.h"')"
 
 # Rooms import downwards: a room may include its own files, base, and those named after it. graph, ops and cpu are one storey.
-rooms="base:sumi io: text: sample: graph:cpu,ops ops:graph cpu:graph,ops nn:graph,ops model:nn,graph,ops
+rooms="base:sumi io:graph,cpu text: sample: graph:cpu,ops ops:graph cpu:graph,ops nn:graph,ops model:nn,graph,ops
  adapt:model,nn,graph,ops,io pipeline:model,nn,graph,ops,cpu,io,text,sample,adapt
  train:pipeline,model,nn,graph,ops,cpu,io,text,sample,adapt eval:train,pipeline,io serve:"
 upward() {
@@ -53,6 +53,13 @@ upward() {
     done
 }
 rule "rooms import downwards only" "$(upward)"
+
+# Pages that list what tables hold.
+rule "docs/TRAINING.md names every key" \
+    "$(sed -n 's/^static const key //; s/{"\([a-z0-9_]*\)", K_/\n@\1\n/gp' src/train/config.c | sed -n 's/^@//p' | sort -u | while read -r k; do grep -q "\`$k\`" docs/TRAINING.md || echo "$k"; done)"
+rule "docs/MAP.md names every room" "$(for r in src/*/; do r=$(basename "$r"); grep -qE "^\|.*\b$r\b" docs/MAP.md || echo "$r"; done)"
+rule "pages name files that exist" \
+    "$(grep -ohE '`(src|tests|tools|include|models|examples|docs)/[A-Za-z0-9_./-]+`' README.md THIRD_PARTY.md docs/*.md | tr -d '`' | grep -v '[A-Z][A-Z]\.c' | grep -v FAMILY | sort -u | while read -r f; do [ -e "$f" ] || echo "$f"; done)"
 
 echo "$p passed, $f failed"
 [ $f = 0 ]

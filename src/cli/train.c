@@ -27,7 +27,7 @@ static int run(cli_args *a)
 static const cli_option options[] = {
     {"resume", 0, CLI_SWITCH, NULL, CLI_AT(resume), 0, 0, "go on from the output folder's checkpoints"},
     {"output", 'o', CLI_TEXT, "DIR", CLI_AT(output), 0, 0, "folder for checkpoints, log and model; the configuration's without it"},
-    {"stage", 0, CLI_TEXT, "NAME", CLI_AT(stage), 0, 0, "only this stage: autoencoder, latents, flow or export"},
+    {"stage", 0, CLI_TEXT, "NAME", CLI_AT(stage), 0, 0, "end with this stage: autoencoder, latents, flow; export takes the checkpoints as they are"},
     {"max-steps", 0, CLI_INT64, "N", CLI_AT(max_steps), 1, 1e15, "stop after N steps of this call, with a checkpoint"},
     CLI_OPT_CONTEXT,
     CLI_OPT_QUIET,
