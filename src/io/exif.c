@@ -5,7 +5,7 @@
 
 #include "io/image_impl.h"
 
-enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, ASCII = 2, LONG = 4, UNDEFINED = 7, MAX_ENTRIES = 512 };
+enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BYTE = 1, ASCII = 2, LONG = 4, UNDEFINED = 7, MAX_ENTRIES = 512 };
 
 /* Texts of the first directory, in order of tag. The keys are PNG's. */
 static const struct { uint16_t tag; const char *key; } tags[] = {
@@ -150,11 +150,22 @@ static void put_char(sm_buf *b, uint32_t c)
     sm_buf_add(b, s, (size_t)n);
 }
 
+/* Whether UTF-16 text is little endian. Some programs write it big endian into little-endian files, which shows in the zero
+ * halves of its Latin characters; a big-endian file is believed. */
+static bool little_text(const tiff *t, const uint8_t *p, size_t n)
+{
+    size_t first = 0, second = 0;
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        first += !p[i];
+        second += !p[i + 1];
+    }
+    return t->little && first <= second;
+}
+
 /* UTF-16 to UTF-8, up to a NUL; a surrogate without its partner becomes U+FFFD. */
 static bool add_utf16(const tiff *t, const uint8_t *p, size_t n)
 {
-    /* Most programs write big endian here whatever the file's order is, so an ASCII letter at the start decides. */
-    bool little = n >= 2 && p[0] && !p[1] ? true : n >= 2 && !p[0] && p[1] ? false : t->little;
+    bool little = little_text(t, p, n);
     sm_buf b = {.mem = t->im->arena.mem};
     for (size_t i = 0; i + 1 < n; i += 2) {
         uint32_t c = (uint32_t)(little ? p[i] | p[i + 1] << 8 : p[i + 1] | p[i] << 8);
@@ -215,7 +226,7 @@ static bool read_directory(const tiff *t, size_t at, bool first)
         uint32_t tag = get(t, d, 2), type = get(t, d + 2, 2);
         if (first && tag == TAG_EXIF && type == LONG && n == 1)
             ok = read_directory(t, get(t, d + 8, 4), false);
-        if ((type != ASCII && type != UNDEFINED) || v > t->n || n > t->n - v)
+        if ((type != BYTE && type != ASCII && type != UNDEFINED) || v > t->n || n > t->n - v)
             continue;
         for (size_t k = 0; ok && first && type == ASCII && k < SM_COUNT(tags); k++)
             if (tags[k].tag == tag)

@@ -23,9 +23,10 @@ typedef struct session {
 static void on_error(png_structp png, png_const_charp msg)
 {
     session *s = png_get_error_ptr(png);
-    if (s->code == SUMI_OK)
+    if (s->code == SUMI_OK) { /* else memory was short, which libpng may put in other words */
         s->code = SUMI_E_FORMAT;
-    snprintf(s->msg, sizeof s->msg, "%s", msg);
+        snprintf(s->msg, sizeof s->msg, "%s", msg);
+    }
     longjmp(s->jump, 1);
 }
 
@@ -54,24 +55,22 @@ static void on_read(png_structp png, png_bytep out, size_t n)
     s->left -= n;
 }
 
-static void on_write(png_structp png, png_bytep data, size_t n)
-{
-    session *s = png_get_io_ptr(png);
-    sm_buf_add(s->out, data, n);
-    if (s->out->oom) {
-        s->code = SUMI_E_MEMORY;
-        png_error(png, "out of memory");
-    }
-}
-
-static void on_flush(png_structp png) {}
-
 static void out_of_memory(session *s)
 {
     s->code = SUMI_E_MEMORY;
     snprintf(s->msg, sizeof s->msg, "out of memory");
     longjmp(s->jump, 1);
 }
+
+static void on_write(png_structp png, png_bytep data, size_t n)
+{
+    session *s = png_get_io_ptr(png);
+    sm_buf_add(s->out, data, n);
+    if (s->out->oom)
+        out_of_memory(s);
+}
+
+static void on_flush(png_structp png) {}
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -130,8 +129,11 @@ static void decode(session *s, sm_image *im, const sm_image_source *src, sm_err 
     size_t row = png_get_rowbytes(png, s->info);
     if ((channels != 3 && channels != 4) || row != (size_t)w * (size_t)channels)
         png_error(png, "unexpected pixel layout");
-    if ((s->code = sm_image_shape(im, src, w, h, channels, e)) != SUMI_OK)
+    sumi_status shaped = sm_image_shape(im, src, w, h, channels, e);
+    if (shaped != SUMI_OK) {
+        s->code = shaped;
         longjmp(s->jump, 1);
+    }
     for (int p = 0; p < passes; p++)
         for (uint32_t y = 0; y < h; y++)
             png_read_row(png, im->pixels + y * row, NULL);
