@@ -322,6 +322,24 @@ TEST(image_truncated)
     }
 }
 
+/* A text chunk that claims 2 GB must not cost 2 GB. */
+TEST(image_png_huge_chunk)
+{
+    static const uint8_t lie[8] = {0x7a, 0, 0, 0x1c, 'i', 'T', 'X', 't'};
+    sm_buf b = slurp(fixture("rgb.png", ""));
+    for (int i = 0; i < 2; i++) {
+        memcpy(b.data + 33, lie, 8); /* the first chunk after IHDR */
+        if (i)
+            memcpy(b.data + 37, "tEXt", 4);
+        sm_mem mem = {0};
+        sm_err e = {0};
+        sm_image im;
+        CHECK(sm_image_decode(&im, b.data, b.len, "x", 0, &mem, &e) == SUMI_E_FORMAT);
+        CHECKF(mem.peak < 1 << 20 && !mem.total, "%zu bytes", mem.peak);
+    }
+    sm_buf_free(&b);
+}
+
 /* Every byte replaced: any outcome but a crash, a leak or a failure without a message. PNG's checksums find all of them. */
 TEST(image_bytes_replaced)
 {

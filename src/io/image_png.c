@@ -7,6 +7,8 @@
 
 #include "io/image_impl.h"
 
+enum { MAX_CHUNK = 8 << 20 };
+
 /* One reading or writing. Lives in the caller of the function that calls setjmp, so a jump leaves it intact. */
 typedef struct session {
     png_structp png;
@@ -32,9 +34,13 @@ static void on_error(png_structp png, png_const_charp msg)
 
 static void on_warning(png_structp png, png_const_charp msg) {}
 
+/* libpng only warns of a chunk past its limit and goes on to allocate the length it claims, so the limit is kept here. No row
+ * and no decompressed text needs as much. */
 static png_voidp on_alloc(png_structp png, png_alloc_size_t n)
 {
     session *s = png_get_mem_ptr(png);
+    if (n > 2 * MAX_CHUNK)
+        return NULL;
     void *p = sm_alloc(s->mem, SM_MEM_MISC, n);
     if (!p) {
         s->code = SUMI_E_MEMORY;
@@ -116,7 +122,7 @@ static void decode(session *s, sm_image *im, const sm_image_source *src, sm_err 
     png_structp png = s->png;
     png_set_read_fn(png, s, on_read);
     png_set_user_limits(png, (png_uint_32)src->max_side, (png_uint_32)src->max_side);
-    png_set_chunk_malloc_max(png, 8 << 20);
+    png_set_chunk_malloc_max(png, MAX_CHUNK);
     png_set_chunk_cache_max(png, 256);
     png_read_info(png, s->info);
     png_set_expand(png);
