@@ -156,6 +156,7 @@ for part in "${@:-unit masks fuzz example cli install warnings rules aarch64}"; 
         t0=$SECONDS
         fn=$one
         [ "$one" = install ] && fn=install_part
+        p=0 f=0 s=0
         ($fn) >"$log/$one" 2>&1 </dev/null
         rc=$?
         line=$(tail -n 1 "$log/$one")
