@@ -136,7 +136,8 @@ static size_t work_of(const sm_node *n)
 typedef struct running { float max[QUERIES], sum[QUERIES]; } running;
 
 /* Scores of rows [i0, i0 + rows) against keys [j0, j0 + keys) to weights; what the rows have gathered is corrected. */
-static void weigh(const attn *a, int64_t n, int64_t h, int64_t i0, int64_t rows, int64_t j0, int64_t keys, float *s, running *run, float *y)
+static void weigh(const attn *a, int64_t n, int64_t h, int64_t i0, int64_t rows, int64_t j0, int64_t keys, float *s,
+                  running *run, float *y)
 {
     int64_t ld = up16(keys);
     for (int64_t r = 0; r < rows; r++) {

@@ -29,7 +29,8 @@ static dims dims_of(const sm_node *node)
 static bool whole(const dims *m) { return m->s * m->c <= 32768 || (m->n >= 8 && m->s * m->c <= 262144); }
 
 /* Columns [k, k + width) of a block; width = V vectors, or a part of one. */
-static inline __attribute__((always_inline)) void block_columns(const float *x, const float *dy, int64_t rows, int64_t c, int V, int part, float *out)
+static inline __attribute__((always_inline)) void block_columns(const float *x, const float *dy, int64_t rows, int64_t c, int V,
+                                                                int part, float *out)
 {
     vf sum[4], m2[4], s1[4], s2[4];
     for (int v = 0; v < V; v++)
@@ -144,7 +145,8 @@ static void channel_sums(const job *j, int64_t n, int64_t k, double mean, double
 
 static double weight(const sm_tensor *t, int64_t k, double absent) { return t ? sm_load_f32(t, k) : absent; }
 
-/* Fills apply for sample n: y = (x - mean) scale + a1, dx = dy scale - (x - mean) a1 - a2; for dp a1, a2 are the sample's dw, db. */
+/* Fills apply for sample n: y = (x - mean) scale + a1, dx = dy scale - (x - mean) a1 - a2;
+ * for dp a1, a2 are the sample's dw, db. */
 static void join(const job *j, int64_t n)
 {
     const dims *m = &j->m;
@@ -173,7 +175,8 @@ static void join(const job *j, int64_t n)
 }
 
 /* `rows` rows (1 or 4) from x on. */
-static inline __attribute__((always_inline)) void apply_rows(const float *x, const float *dy, float *y, const float *a, int64_t c, int rows)
+static inline __attribute__((always_inline)) void apply_rows(const float *x, const float *dy, float *y, const float *a, int64_t c,
+                                                             int rows)
 {
     for (int64_t k = 0; k < c; k += SM_VL) {
         int part = (int)SM_MIN(c - k, SM_VL);
@@ -269,7 +272,11 @@ static void run(const sm_kcall *c, int task, int tasks)
 static int tasks_of(const sm_node *n, int pass)
 {
     dims m = dims_of(n);
-    int64_t most = items(&m, n->op, pass), size = pass == 2 && n->op == SM_OP_GROUP_NORM_DP ? m.n * m.c : pass == 1 ? m.n * m.c * 4 : m.n * m.s * m.c;
+    int64_t most = items(&m, n->op, pass), size = m.n * m.s * m.c; /* elements touched */
+    if (pass == 1)
+        size = m.n * m.c * 4;
+    else if (pass == 2 && n->op == SM_OP_GROUP_NORM_DP)
+        size = m.n * m.c;
     return (int)SM_MAX(SM_MIN(SM_MIN(most, (size + 16383) / 16384), 64), 1);
 }
 
@@ -283,6 +290,7 @@ void SM_K(sm_group_norm_kernels)(sm_kernel *k);
 
 void SM_K(sm_group_norm_kernels)(sm_kernel *k)
 {
-    k[SM_OP_GROUP_NORM] = k[SM_OP_GROUP_NORM_DX] = (sm_kernel){.run = run, .passes = 3, .tasks = tasks_of, .work = work_of, .inplace = true};
     k[SM_OP_GROUP_NORM_DP] = (sm_kernel){.run = run, .passes = 3, .tasks = tasks_of, .work = work_of};
+    k[SM_OP_GROUP_NORM] = k[SM_OP_GROUP_NORM_DX] = k[SM_OP_GROUP_NORM_DP];
+    k[SM_OP_GROUP_NORM].inplace = k[SM_OP_GROUP_NORM_DX].inplace = true;
 }

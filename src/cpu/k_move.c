@@ -62,7 +62,8 @@ static void copy_rows(const copy *c, const float *x, float *y, int task, int tas
 static void copy_tiles(const copy *c, int u, const float *x, float *y, int task, int tasks)
 {
     int last = c->n - 1;
-    int64_t rows = c->dims[u], cols = c->dims[last], tr = (rows + 15) / 16, tc = (cols + 15) / 16, ys = 1, count = tr * tc, from, to;
+    int64_t rows = c->dims[u], cols = c->dims[last], tr = (rows + 15) / 16, tc = (cols + 15) / 16;
+    int64_t ys = 1, count = tr * tc, from, to;
     copy rest = {0};
     int64_t ystride[SM_MAX_DIMS] = {0}, at = 1;
     for (int d = last; d >= 0; d--) {
@@ -296,7 +297,8 @@ static void run_resize_nearest_dx(const sm_kcall *c, int task, int tasks)
         memset(dx, 0, sizeof *dx * (size_t)(r.w * r.ch));
         for (int64_t y = 0; y < oh; y++)
             for (int64_t x = 0; nearest(y, r.h, oh) == i % r.h && x < ow; x++)
-                add_scaled(dx + nearest(x, r.w, ow) * r.ch, (const float *)dy->data + ((i / r.h * oh + y) * ow + x) * r.ch, 1, r.ch);
+                add_scaled(dx + nearest(x, r.w, ow) * r.ch, (const float *)dy->data + ((i / r.h * oh + y) * ow + x) * r.ch, 1,
+                           r.ch);
     }
 }
 

@@ -101,8 +101,9 @@ static void run_rope(const sm_kcall *c, int task, int tasks)
     sm_range(x->dims[0] * x->dims[1] * x->dims[2], task, tasks, &from, &to);
     for (int64_t r = from; r < to; r++) {
         int64_t t = r / x->dims[2] % x->dims[1];
-        (c->node->p.rope.interleaved ? rope_pairs : rope_halves)((const float *)x->data + r * d, (const float *)c->src[1].data + t * half,
-                                                                  (const float *)c->src[2].data + t * half, (float *)c->dst.data + r * d, half, sign);
+        const float *in = (const float *)x->data + r * d, *co = (const float *)c->src[1].data + t * half;
+        const float *si = (const float *)c->src[2].data + t * half;
+        (c->node->p.rope.interleaved ? rope_pairs : rope_halves)(in, co, si, (float *)c->dst.data + r * d, half, sign);
     }
 }
 

@@ -28,7 +28,10 @@ static attn attn_of(const sm_kcall *c, int bias)
 }
 
 /* Offset of token t of head h of sample n, width w. */
-static int64_t row(const attn *a, int64_t n, int64_t t, int64_t h, int64_t tokens, int64_t w) { return ((n * tokens + t) * a->h + h) * w; }
+static int64_t row(const attn *a, int64_t n, int64_t t, int64_t h, int64_t tokens, int64_t w)
+{
+    return ((n * tokens + t) * a->h + h) * w;
+}
 
 static double score(const attn *a, int64_t n, int64_t h, int64_t i, int64_t j)
 {

@@ -45,7 +45,10 @@ static void stats(const sm_kcall *c, const set *s, double *mean, double *rstd)
     *rstd = 1 / sqrt(v + c->node->p.norm.eps);
 }
 
-static double weight(const sm_kcall *c, int i, int64_t ch, double absent) { return c->src[i].data ? sm_load_f32(&c->src[i], ch) : absent; }
+static double weight(const sm_kcall *c, int i, int64_t ch, double absent)
+{
+    return c->src[i].data ? sm_load_f32(&c->src[i], ch) : absent;
+}
 
 static void run_forward(const sm_kcall *c, int task, int tasks)
 {

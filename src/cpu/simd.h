@@ -175,7 +175,7 @@ static inline vf vload_bf16(const uint16_t *p)
 static inline float sm_fold16(const vf lane[SM_LV])
 {
 #if SM_VL == 4
-    float32x4_t s = vaddq_f32(vaddq_f32((float32x4_t)lane[0], (float32x4_t)lane[2]), vaddq_f32((float32x4_t)lane[1], (float32x4_t)lane[3]));
+    float32x4_t s = (float32x4_t)((lane[0] + lane[2]) + (lane[1] + lane[3]));
     float32x2_t h = vadd_f32(vget_low_f32(s), vget_high_f32(s));
     return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
 #else

@@ -25,7 +25,9 @@ static inline __attribute__((always_inline)) void tile_block(int rows, int vecs,
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < vecs; v++)
-            s[i][v] = !add ? vset(0) : whole ? vload(c + i * ldc + v * SM_VL) : vload_part(c + i * ldc + v * SM_VL, sm_part(n, v), 0);
+            s[i][v] = !add    ? vset(0)
+                      : whole ? vload(c + i * ldc + v * SM_VL)
+                              : vload_part(c + i * ldc + v * SM_VL, sm_part(n, v), 0);
     for (int64_t p = 0; p < k; p++) {
         vf bv[SM_TILE_VECS];
 #pragma GCC unroll 4
@@ -75,7 +77,8 @@ static inline void tile_mm(int64_t m, int64_t n, int64_t k, tile_mat a, const fl
 {
     int64_t j = 0;
     for (; n - j > SM_VL; j += SM_TILE_VECS * SM_VL)
-        tile_columns(SM_TILE_VECS, m, k, a, b + j, ldb, c + j, ldc, n - j < SM_TILE_VECS * SM_VL ? n - j : SM_TILE_VECS * SM_VL, add);
+        tile_columns(SM_TILE_VECS, m, k, a, b + j, ldb, c + j, ldc, n - j < SM_TILE_VECS * SM_VL ? n - j : SM_TILE_VECS * SM_VL,
+                     add);
     if (j < n)
         tile_columns(1, m, k, a, b + j, ldb, c + j, ldc, n - j, add);
 }

@@ -8,7 +8,10 @@
 
 #include "cpu/simd.h"
 
-static inline vf vpoly3(vf x, float c0, float c1, float c2, float c3) { return vfma(vfma(vfma(vset(c3), x, vset(c2)), x, vset(c1)), x, vset(c0)); }
+static inline vf vpoly3(vf x, float c0, float c1, float c2, float c3)
+{
+    return vfma(vfma(vfma(vset(c3), x, vset(c2)), x, vset(c1)), x, vset(c0));
+}
 static inline vf vpoly4(vf x, float c0, float c1, float c2, float c3, float c4)
 {
     return vfma(vpoly3(x, c1, c2, c3, c4), x, vset(c0));
@@ -92,7 +95,8 @@ static inline vf vsin_shift(vf x, int quadrants)
     q = (vi)((vu)q + (uint32_t)quadrants);
     vf u = r * r;
     vf s = vfma(r * u, vfma(vfma(vset(-0.000195108392f), u, vset(0.0083321315f)), u, vset(-0.166666542f)), r);
-    vf c = vfma(vfma(vfma(vset(2.44312051e-05f), u, vset(-0.0013887306f)), u, vset(0.0416666457f)), u * u, vfma(u, vset(-0.5f), vset(1)));
+    vf c = vfma(vfma(vset(2.44312051e-05f), u, vset(-0.0013887306f)), u, vset(0.0416666457f));
+    c = vfma(c, u * u, vfma(u, vset(-0.5f), vset(1)));
     vf y = vsel((q & viset(1)) == viset(0), s, c);
     y = (vf)((vi)y ^ (vi)((vu)(q & viset(2)) << 30));
     return vsel(vabs(x) < vset(INFINITY), y, vset(NAN));
