@@ -128,14 +128,10 @@ static sumi_status last_uses(sm_plan *p, int n, sm_node *const *outputs, int *la
     int t = 0;
     for (int i = 0; i < p->nodes; i++) {
         const sm_node *x = p->g->nodes[i];
-        root[i] = i;
+        root[i] = is_view(x) ? root[x->src[0]->id] : i;
         last[i] = -1;
-        if (!p->places[i].live || is_leaf(x))
+        if (!p->places[i].live || is_leaf(x) || is_view(x))
             continue;
-        if (is_view(x)) {
-            root[i] = root[x->src[0]->id];
-            continue;
-        }
         for (int k = 0; k < x->nsrc; k++)
             if (x->src[k])
                 last[root[x->src[k]->id]] = t;
@@ -197,7 +193,7 @@ static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const 
         return no_memory(e);
     size_t prep = k->prep_bytes ? k->prep_bytes(n) : 0;
     if (prep) {
-        const sm_node *w = n->src[1];
+        const sm_node *w = p->g->nodes[root[n->src[1]->id]];
         bool fixed = (w->op == SM_OP_PARAM || w->op == SM_OP_CONST) && !w->mutable_data;
         s->prep_tasks = k->prep_tasks ? k->prep_tasks(n) : 1;
         if (fixed)

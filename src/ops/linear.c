@@ -43,11 +43,22 @@ static sm_node *as_rows(sm_node *x)
     return SM_RESHAPE(x, sm_numel(x) / last, last);
 }
 
+/* dy w. Stored weights (f16, bf16) go through the adjoint of the 1x1 convolution, which reads every storage type. */
+static sm_node *input_grad(sm_node *n, sm_node *dy)
+{
+    sm_node *x = n->src[0], *w = n->src[1], *rows = as_rows(dy);
+    if (w->dtype == SM_F32)
+        return sm_reshape(sm_matmul(rows, w, false, false), x->rank, x->dims);
+    const sm_param p = {.conv = {.stride = {1, 1}, .dil = {1, 1}, .groups = 1}};
+    sm_node *one = SM_RESHAPE(w, w->dims[0], w->dims[1], 1, 1), *y = SM_RESHAPE(rows, 1, 1, rows->dims[0], rows->dims[1]);
+    return sm_reshape(sm_conv2d_dx(y, one, NULL, &p, 1, (int)rows->dims[0]), x->rank, x->dims);
+}
+
 sm_node *grad_linear(sm_node *n, int i, sm_node *dy)
 {
     sm_node *x = n->src[0], *w = n->src[1];
     if (i == 0)
-        return sm_reshape(sm_matmul(as_rows(dy), w, false, false), x->rank, x->dims);
+        return input_grad(n, dy);
     if (i == 1)
         return sm_matmul(as_rows(dy), as_rows(x), true, false);
     return sm_sum_to(dy, 1, w->dims);
