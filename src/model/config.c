@@ -3,7 +3,8 @@
  * would (MUST) are refused unless they have the one value that is implemented. */
 #include "model/model.h"
 
-#include <cjson/cJSON.h>
+#include "io/json.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -322,8 +323,8 @@ static sumi_status read_field(const struct row *r, const field *f, const cJSON *
 sumi_status sm_config_read(sm_model_kind kind, const char *json, size_t n, void *config, sm_err *e)
 {
     const struct row *r = &ROWS[kind];
-    cJSON *file = cJSON_ParseWithLength(json, n);
-    if (!cJSON_IsObject(file)) {
+    cJSON *file = sm_json_parse(NULL, json, n, 16, 1 << 16, "config", e);
+    if (!file || !cJSON_IsObject(file)) {
         cJSON_Delete(file);
         return sm_fail(e, SUMI_E_FORMAT, "config of %s is not a JSON object", r->name);
     }
