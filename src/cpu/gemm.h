@@ -118,7 +118,7 @@ typedef struct sm_outer {
  * between threads. Part of the definition of the result's bits, so it is the same on every instruction set. */
 static inline int sm_gemm_splits(int64_t outputs, int64_t k)
 {
-    int64_t s = SM_MIN(SM_MIN(65536 / outputs, k / 1024), 8);
+    int64_t s = SM_MIN(SM_MIN(524288 / outputs, k / 1024), 8);
     return (int)SM_MAX(s, 1);
 }
 
