@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "pipeline/params.h"
+#include "pipeline/sheet.h"
 #include "sample/guidance.h"
 #include "sample/param.h"
 #include "sample/sampler.h"
@@ -194,12 +195,6 @@ static sumi_status open_decoder(part *p, const sm_job *j, int h, int w, sm_err *
     return e->code;
 }
 
-static uint8_t to_byte(float x)
-{
-    float v = (x + 1) * 127.5f;
-    return (uint8_t)(v < 0.5f ? 0 : v > 254.5f ? 255 : (int)(v + 0.5f));
-}
-
 static sumi_status decode(drawing *d, uint8_t *rgb, sm_err *e)
 {
     const sm_job *j = d->j;
@@ -211,9 +206,7 @@ static sumi_status decode(drawing *d, uint8_t *rgb, sm_err *e)
             memcpy(sm_plan_data(p.p, p.in[0]), d->latents + (size_t)k * each, sizeof(float) * each);
             if (sm_plan_run(p.p, j->pool, cancel_of(j), e))
                 break;
-            const float *y = sm_plan_data(p.p, p.out);
-            for (size_t i = 0; i < bytes; i++)
-                rgb[(size_t)(d->first + k) * bytes + i] = to_byte(y[i]);
+            sm_pixels_from_float(sm_plan_data(p.p, p.out), (int64_t)bytes, rgb + (size_t)(d->first + k) * bytes);
         }
     close_part(&p);
     return e->code;

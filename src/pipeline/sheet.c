@@ -5,6 +5,14 @@
 
 enum { GAP = 4 };
 
+void sm_pixels_from_float(const float *x, int64_t n, uint8_t *rgb)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = (x[i] + 1) * 127.5f + 0.5f;
+        rgb[i] = (uint8_t)(v >= 255 ? 255 : v >= 0 ? (int)v : 0);
+    }
+}
+
 sumi_status sm_sheet_make(const uint8_t *rgb, int count, int w, int h, int columns, sm_mem *mem, uint8_t **sheet, int *width, int *height, sm_err *e)
 {
     columns = SM_MAX(1, SM_MIN(columns, count));

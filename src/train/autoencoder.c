@@ -3,7 +3,7 @@
  * latents near zero. No perceptual network: nothing but our own data and weights is needed. */
 #include <string.h>
 
-#include "train/stages.h"
+#include "train/model_view.h"
 
 typedef struct vae_stage {
     sm_node *image, *noise;
@@ -102,7 +102,7 @@ sumi_status sm_stage_autoencoder(sm_trainer *t, bool *done, sm_err *e)
     if (crop % f || crop > t->cfg.data.size)
         return sm_fail(e, SUMI_E_ARG, "autoencoder.crop: %d must be a multiple of %d, at most data.size (%d)", crop, f, t->cfg.data.size);
     vae_stage v = {0};
-    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill, .self = &v};
+    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill, .validate = sm_vae_validate, .self = &v};
     v.rgb = sm_alloc(t->mem, SM_MEM_DATA, (size_t)s.opt->batch * (size_t)t->cfg.data.size * (size_t)t->cfg.data.size * 3);
     s.g = sm_graph_new(t->mem, e);
     freeze_encoder(t);

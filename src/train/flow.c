@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "train/stages.h"
+#include "train/model_view.h"
 
 typedef struct flow_stage {
     sm_node *sample, *time, *ids, *target;

@@ -6,7 +6,7 @@
 #include "io/safetensors.h"
 #include "pipeline/generate.h"
 #include "pipeline/sheet.h"
-#include "train/stages.h"
+#include "train/model_view.h"
 
 static void copy_config(const sm_trainer *t, sumi_model *m)
 {
@@ -24,24 +24,28 @@ static void copy_config(const sm_trainer *t, sumi_model *m)
 
 static sumi_status add_all(sm_weights *to, const sm_weights *from, sm_err *e)
 {
-    for (size_t i = 0; i < sm_weights_count(from); i++) {
+    for (size_t i = 0; i < sm_weights_count(from) && !e->code; i++) {
         const sm_weight *w = sm_weights_at(from, i);
-        if (sm_weights_add(to, w->name, &w->t, e))
-            return e->code;
+        if (!sm_weights_find(to, w->name))
+            sm_weights_add(to, w->name, &w->t, e);
     }
-    return SUMI_OK;
+    return e->code;
 }
 
-static sumi_status add_averages(sm_weights *to, const sm_train_state *s, sm_err *e)
+sm_weights *sm_view_weights(const sm_trainer *t, const sm_train_state *st, sm_err *e)
 {
-    for (int i = 0; i < s->count; i++) {
-        sm_tensor x = s->t[i].w->t;
-        if (s->t[i].ema)
-            x.data = s->t[i].ema;
-        if (sm_weights_add(to, s->t[i].w->name, &x, e))
-            return e->code;
+    sm_weights *to = sm_weights_new(t->mem, e);
+    for (int i = 0; to && st && i < st->count && !e->code; i++) {
+        sm_tensor x = st->t[i].w->t;
+        if (st->t[i].ema)
+            x.data = st->t[i].ema;
+        sm_weights_add(to, st->t[i].w->name, &x, e);
     }
-    return SUMI_OK;
+    if (!e->code && !add_all(to, t->vae_weights, e))
+        add_all(to, t->flow_weights, e);
+    if (e->code)
+        sm_weights_unref(&to);
+    return to;
 }
 
 static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, sm_err *e)
@@ -75,8 +79,8 @@ sumi_status sm_flow_validate(sm_stage *s, sm_trainer *t, const sm_train_state *s
     if (!t->cfg.validate.nprompts)
         return SUMI_OK;
     copy_config(t, &m);
-    m.w = sm_weights_new(t->mem, e);
-    if (m.w && !add_all(m.w, t->vae_weights, e) && !add_averages(m.w, st, e))
+    m.w = sm_view_weights(t, st, e);
+    if (m.w)
         draw_sheet(t, &m, step, e);
     sm_weights_unref(&m.w);
     return e->code;
@@ -89,10 +93,10 @@ sumi_status sm_stage_export(sm_trainer *t, bool *done, sm_err *e)
     copy_config(t, &m);
     sm_buf config = {.mem = t->mem};
     sm_model_describe(&m, &config);
-    m.w = sm_weights_new(t->mem, e);
-    if (config.oom || !m.w)
+    m.w = sm_view_weights(t, NULL, e);
+    if (config.oom)
         sm_fail(e, SUMI_E_MEMORY, "out of memory for the model file");
-    else if (!add_all(m.w, t->vae_weights, e) && !add_all(m.w, t->flow_weights, e)) {
+    if (!e->code) {
         sm_st_meta meta[] = {{"sumi.model", config.data}, {"merges", t->merges}, {"format", "pt"}};
         snprintf(name, sizeof name, "%.100s.safetensors", t->cfg.name);
         sm_st_write_weights(sm_out_path(t, name, path), m.w, SM_F16, SM_COUNT(meta), meta, t->mem, e);

@@ -67,8 +67,6 @@ sumi_status sm_stage_autoencoder(sm_trainer *t, bool *done, sm_err *e);
 /* Encodes every variant of every training picture, measures the latents' mean and deviation (shift_factor and
  * scaling_factor), writes latents.safetensors. */
 sumi_status sm_stage_latents(sm_trainer *t, bool *done, sm_err *e);
-/* Draws the validation prompts with the moving averages, as OUTPUT/validate-STEP.png (model_view.c). */
-sumi_status sm_flow_validate(sm_stage *s, sm_trainer *t, const sm_train_state *st, int64_t step, sm_err *e);
 sumi_status sm_stage_flow(sm_trainer *t, bool *done, sm_err *e);
 /* Writes the finished model file from the moving averages. */
 sumi_status sm_stage_export(sm_trainer *t, bool *done, sm_err *e);
