@@ -126,9 +126,8 @@ static int64_t elements(const op_case *c)
 /* A step across a kink proves nothing: ops with kinks are checked on spaced values only. */
 static bool fit(const op_case *c)
 {
-    bool narrow = c->op == SM_OP_LINEAR && c->src[1].dtype != SM_F32; /* no rule: matmul takes f32 */
     bool kinks = c->op == SM_OP_RELU || c->op == SM_OP_ABS || c->op == SM_OP_MAX_POOL;
-    return sm_ops[c->op].grad && !narrow && !c->bench && elements(c) <= 2500 && !(kinks && c->src[0].fill != FILL_GRID && elements(c) > 1);
+    return sm_ops[c->op].grad && !c->bench && elements(c) <= 2500 && !(kinks && c->src[0].fill != FILL_GRID && elements(c) > 1);
 }
 
 static void check_grads(sm_op_id from, sm_op_id to)
