@@ -32,13 +32,13 @@ static bool fixture_open(fixture *f, const char *name)
     return ok;
 }
 
-enum { WANTED = 128 };
+enum { WANTED = 128, PARAMS = 600 };
 
 /* A recorded model with what is to be compared. */
 typedef struct run {
     fixture *f;
     sm_graph *g;
-    nn_scope s;           /* scope "w": the fixture's weights */
+    nn_scope s;           /* scope "w" */
     int inputs, count;
     sm_node *in[8];
     const sm_weight *in_data[8];
@@ -46,14 +46,8 @@ typedef struct run {
     const sm_weight *want[WANTED];
 } run;
 
-static void run_open(run *r, fixture *f)
-{
-    *r = (run){.f = f, .g = sm_graph_new(&f->mem, &f->err)};
-    if (r->g) {
-        nn_scope root = nn_root(r->g, f->w, NULL);
-        r->s = nn_sub(&root, "w");
-    }
-}
+/* Reads the config, records on the fixture's inputs, says which out.* to expect; returns a node that depends on every weight. */
+typedef sm_node *record_fn(run *r);
 
 static sm_node *input(run *r, const char *name)
 {
@@ -68,15 +62,113 @@ static sm_node *input(run *r, const char *name)
 static void want(run *r, const char *name, sm_node *n)
 {
     const sm_weight *w = sm_weights_find(r->f->w, name);
-    CHECKF(w && n, "%s: %s is missing in the %s", r->f->name, name, w ? "recording" : "fixture");
-    if (!w || !n || r->count == WANTED)
-        return;
-    CHECKF(sm_numel(n) == (int64_t)(w->bytes / 4), "%s: %s has another size", r->f->name, name);
-    if (sm_numel(n) != (int64_t)(w->bytes / 4))
-        return;
-    r->node[r->count] = n;
-    r->want[r->count++] = w;
+    bool ok = w && n && sm_numel(n) == (int64_t)(w->bytes / 4) && r->count < WANTED;
+    CHECKF(ok, "%s: %s is missing or has another size in the %s", r->f->name, name, w ? "recording" : "fixture");
+    if (ok) {
+        r->node[r->count] = n;
+        r->want[r->count++] = w;
+    }
 }
+
+static bool config(run *r, sm_model_kind kind, void *c)
+{
+    return sm_config_read(kind, r->f->config, strlen(r->f->config), c, &r->f->err) == SUMI_OK;
+}
+
+/* ---- the four kinds ------------------------------------------------------------------------------------------------ */
+
+static sm_node *record_unet(run *r)
+{
+    sm_unet_config c;
+    if (!config(r, SM_MODEL_UNET, &c))
+        return r->g->poison;
+    sm_node *x = input(r, "in.sample"), *t = input(r, "in.timestep"), *ctx = input(r, "in.encoder_hidden_states");
+    sm_unet_cond cond = {0};
+    if (c.text_time) {
+        cond.text_embeds = input(r, "in.text_embeds");
+        cond.time_ids = input(r, "in.time_ids");
+    }
+    sm_node *y = sm_unet(&r->s, &c, x, t, ctx, &cond);
+    want(r, "out.sample", y);
+    return y;
+}
+
+static sm_node *record_vae(run *r)
+{
+    sm_vae_config c;
+    if (!config(r, SM_MODEL_VAE, &c))
+        return r->g->poison;
+    sm_node *moments = sm_vae_encode(&r->s, &c, input(r, "in.image"));
+    sm_node *image = sm_vae_decode(&r->s, &c, input(r, "in.latent"));
+    want(r, "out.mean", sm_slice(moments, -1, 0, c.latent_channels));
+    want(r, "out.logvar", sm_slice(moments, -1, c.latent_channels, c.latent_channels));
+    want(r, "out.image", image);
+    return sm_concat2(SM_RESHAPE(moments, sm_numel(moments)), SM_RESHAPE(image, sm_numel(image)), 0);
+}
+
+static sm_node *record_clip(run *r)
+{
+    sm_clip_config c;
+    sm_node *ids = input(r, "in.input_ids");
+    int64_t n = ids->dims[0], t = ids->dims[1];
+    int32_t rows[16] = {0};
+    if (!config(r, SM_MODEL_CLIP, &c) || n > 16 || sm_poisoned(ids))
+        return r->g->poison;
+    sm_clip_eos_rows(&c, r->in_data[0]->t.data, (int)n, (int)t, rows);
+    sm_clip_out o = sm_clip_text(&r->s, &c, ids, sm_const(r->g, SM_I32, 1, &n, rows));
+    for (int i = 0; i <= o.layers; i++) {
+        char hidden[64];
+        snprintf(hidden, sizeof hidden, "out.hidden_states.%d", i);
+        want(r, hidden, o.hidden[i]);
+    }
+    want(r, "out.last_hidden_state", o.last);
+    want(r, o.projected ? "out.text_embeds" : "out.pooler_output", o.projected ? o.projected : o.pooled);
+    return o.projected ? o.projected : o.pooled;
+}
+
+static sm_node *record_mmdit(run *r)
+{
+    sm_mmdit_config c;
+    if (!config(r, SM_MODEL_MMDIT, &c))
+        return r->g->poison;
+    sm_node *x = input(r, "in.sample"), *t = input(r, "in.timestep"), *ctx = input(r, "in.encoder_hidden_states");
+    sm_node *y = sm_mmdit(&r->s, &c, x, t, ctx, input(r, "in.pooled_projections"));
+    want(r, "out.sample", y);
+    return y;
+}
+
+/* Opens the fixture and records it on weights that weights_of picks. NULL after a failure, which is reported. */
+static sm_node *run_open(run *r, fixture *f, const char *name, record_fn *record, sm_weights *(*weights_of)(fixture *))
+{
+    *r = (run){.f = f};
+    if (!fixture_open(f, name))
+        return NULL;
+    sm_weights *w = weights_of(f);
+    r->g = w ? sm_graph_new(&f->mem, &f->err) : NULL;
+    if (!r->g)
+        return NULL;
+    nn_scope root = nn_root(r->g, w, NULL);
+    r->s = nn_sub(&root, "w");
+    sm_node *y = record(r);
+    CHECKF(!r->g->err.code && !f->err.code, "%s: %s%s", name, r->g->err.msg, f->err.msg);
+    return sm_poisoned(y) || r->g->err.code ? NULL : y;
+}
+
+static void run_close(run *r)
+{
+    CHECKF(!r->f->err.code, "%s: %s", r->f->name, r->f->err.msg);
+    sm_graph_free(r->g);
+    fixture_close(r->f);
+}
+
+static void put_inputs(const run *r, const sm_plan *p)
+{
+    for (int i = 0; i < r->inputs; i++)
+        if (sm_plan_data(p, r->in[i]))
+            memcpy(sm_plan_data(p, r->in[i]), r->in_data[i]->t.data, r->in_data[i]->bytes);
+}
+
+/* ---- values -------------------------------------------------------------------------------------------------------- */
 
 /* The text stream's output of a joint block: the first addition after its ff_context. */
 static sm_node *context_tap(const sm_graph *g, const char *block)
@@ -116,116 +208,126 @@ static void compare(const run *r, const sm_plan *p, const char *backend)
     }
 }
 
-static void run_close(run *r)
+static sm_weights *as_stored(fixture *f) { return f->w; }
+
+static void check_values(const char *name, record_fn *record)
 {
+    fixture f;
+    run r;
     const sm_backend *be[4];
-    int n = sm_cpu_backends(be);
-    for (int b = 0; b < n && r->g; b++) {
-        sm_plan *p = sm_plan_new(r->g, r->count, r->node, be[b], &r->f->err);
-        for (int i = 0; p && i < r->inputs; i++)
-            memcpy(sm_plan_data(p, r->in[i]), r->in_data[i]->t.data, r->in_data[i]->bytes);
-        if (p && sm_plan_run(p, NULL, NULL, &r->f->err) == SUMI_OK)
-            compare(r, p, be[b]->name);
+    int n = run_open(&r, &f, name, record, as_stored) ? sm_cpu_backends(be) : 0;
+    want_taps(&r);
+    for (int b = 0; b < n; b++) {
+        sm_plan *p = sm_plan_new(r.g, r.count, r.node, be[b], &f.err);
+        if (p) {
+            put_inputs(&r, p);
+            CHECK(sm_plan_run(p, NULL, NULL, &f.err) == SUMI_OK);
+            compare(&r, p, be[b]->name);
+        }
         sm_plan_free(p);
     }
-    CHECKF(r->count > 0 && !r->f->err.code, "%s: %s", r->f->name, r->f->err.msg);
-    sm_graph_free(r->g);
-    fixture_close(r->f);
+    run_close(&r);
 }
 
-/* ---- one function per kind of model: records, says what to compare ------------------------------------------------ */
+/* ---- gradients ----------------------------------------------------------------------------------------------------- */
 
-static bool config(fixture *f, sm_model_kind kind, void *c)
-{
-    bool ok = f->config && sm_config_read(kind, f->config, strlen(f->config), c, &f->err) == SUMI_OK;
-    CHECKF(ok, "%s: %s", f->name, f->err.msg);
-    return ok;
-}
+/* Copies of the fixture's w.* as trainable tensors of the same names; the fixture's table keeps them alive. */
+static void drop(void *w) { sm_weights_unref(&(sm_weights *){w}); }
 
-static void check_unet(const char *name)
+static sm_weights *trainable(fixture *f)
 {
-    fixture f;
-    run r;
-    sm_unet_config c;
-    if (!fixture_open(&f, name) || !config(&f, SM_MODEL_UNET, &c))
-        return fixture_close(&f);
-    run_open(&r, &f);
-    sm_node *x = input(&r, "in.sample"), *t = input(&r, "in.timestep"), *ctx = input(&r, "in.encoder_hidden_states");
-    sm_unet_cond cond = {0};
-    if (c.text_time) {
-        cond.text_embeds = input(&r, "in.text_embeds");
-        cond.time_ids = input(&r, "in.time_ids");
+    sm_weights *w = sm_weights_new(&f->mem, &f->err);
+    if (!w || sm_weights_keep(f->w, drop, w, &f->err) != SUMI_OK)
+        return NULL;
+    for (size_t i = 0; i < sm_weights_count(f->w); i++) {
+        const sm_weight *from = sm_weights_at(f->w, i);
+        sm_weight *to = strncmp(from->name, "w.", 2) ? NULL : sm_weights_create(w, from->name, from->t.rank, from->t.dims, &f->err);
+        if (!to)
+            continue;
+        memcpy(to->t.data, from->t.data, from->bytes);
+        to->mutable_data = !strstr(from->name, "pos_embed.pos_embed");
     }
-    want(&r, "out.sample", sm_unet(&r.s, &c, x, t, ctx, &cond));
-    want_taps(&r);
-    run_close(&r);
+    return w;
 }
 
-static void check_vae(const char *name)
+/* Whether a tensor has no influence: a bias of keys shifts all scores of a query alike; the last joint block does not ask
+ * for the text's output. */
+static bool idle(const char *name)
 {
-    fixture f;
-    run r;
-    sm_vae_config c;
-    if (!fixture_open(&f, name) || !config(&f, SM_MODEL_VAE, &c))
-        return fixture_close(&f);
-    run_open(&r, &f);
-    sm_node *moments = sm_vae_encode(&r.s, &c, input(&r, "in.image"));
-    sm_node *image = sm_vae_decode(&r.s, &c, input(&r, "in.latent"));
-    want(&r, "out.mean", sm_slice(moments, -1, 0, c.latent_channels));
-    want(&r, "out.logvar", sm_slice(moments, -1, c.latent_channels, c.latent_channels));
-    want(&r, "out.image", image);
-    want_taps(&r);
-    run_close(&r);
+    return strstr(name, "k_proj.bias") || strstr(name, "to_k.bias") || strstr(name, "add_q_proj") || strstr(name, "norm_added_q");
 }
 
-static void check_clip(const char *name)
+/* Adds scale * gradient to every parameter. */
+static void move(int n, sm_node *const *params, float *const *grads, double scale)
 {
-    fixture f;
-    run r;
-    sm_clip_config c;
-    if (!fixture_open(&f, name) || !config(&f, SM_MODEL_CLIP, &c))
-        return fixture_close(&f);
-    run_open(&r, &f);
-    sm_node *ids = input(&r, "in.input_ids");
-    const sm_weight *in = r.in_data[0];
-    int64_t n = ids->dims[0], t = ids->dims[1];
-    int32_t rows[16];
-    sm_clip_eos_rows(&c, in ? in->t.data : NULL, in ? (int)SM_MIN(n, 16) : 0, (int)t, rows);
-    sm_clip_out o = sm_clip_text(&r.s, &c, ids, sm_const(r.g, SM_I32, 1, &n, rows));
-    for (int i = 0; i <= o.layers; i++) {
-        char hidden[64];
-        snprintf(hidden, sizeof hidden, "out.hidden_states.%d", i);
-        want(&r, hidden, o.hidden[i]);
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < sm_numel(params[i]); k++)
+            ((float *)(uintptr_t)params[i]->data)[k] += (float)(scale * (double)grads[i][k]);
+}
+
+/* Moves all parameters along the gradient: the loss changes by step * |gradient|^2 (central difference). out[0] is the loss. */
+static void check_slope(run *r, sm_plan *p, int n, sm_node *const *params, sm_node *const *out)
+{
+    float *grads[PARAMS] = {0};
+    double norm = 0, loss[2] = {0};
+    CHECK(sm_plan_run(p, NULL, NULL, &r->f->err) == SUMI_OK);
+    for (int i = 0; i < n; i++) {
+        int64_t count = sm_numel(params[i]);
+        grads[i] = sm_alloc(NULL, SM_MEM_MISC, (size_t)count * sizeof(float));
+        memcpy(grads[i], sm_plan_data(p, out[i + 1]), (size_t)count * sizeof(float));
+        double rms = test_rms(grads[i], count);
+        CHECKF(rms > 0 || idle(params[i]->name), "%s: no gradient reaches %s", r->f->name, params[i]->name);
+        norm += rms * rms * (double)count;
     }
-    want(&r, "out.last_hidden_state", o.last);
-    if (o.projected)
-        want(&r, "out.text_embeds", o.projected);
-    else
-        want(&r, "out.pooler_output", o.pooled);
-    want_taps(&r);
-    run_close(&r);
+    double step = 0.002 / sqrt(norm);
+    for (int side = 0; side < 2; side++) {
+        move(n, params, grads, side ? -2 * step : step);
+        CHECK(sm_plan_run(p, NULL, NULL, &r->f->err) == SUMI_OK);
+        loss[side] = (double)*(float *)sm_plan_data(p, out[0]);
+    }
+    double slope = (loss[0] - loss[1]) / (2 * step);
+    CHECKF(fabs(slope - norm) <= 0.01 * norm, "%s: slope %.6g, squared gradient %.6g", r->f->name, slope, norm);
+    for (int i = 0; i < n; i++)
+        sm_free(grads[i]);
 }
 
-static void check_mmdit(const char *name)
+/* The loss is a sum of the outputs with random weights in -1..1. */
+static void check_gradient(const char *name, record_fn *record)
 {
     fixture f;
     run r;
-    sm_mmdit_config c;
-    if (!fixture_open(&f, name) || !config(&f, SM_MODEL_MMDIT, &c))
-        return fixture_close(&f);
-    run_open(&r, &f);
-    sm_node *x = input(&r, "in.sample"), *t = input(&r, "in.timestep"), *ctx = input(&r, "in.encoder_hidden_states");
-    want(&r, "out.sample", sm_mmdit(&r.s, &c, x, t, ctx, input(&r, "in.pooled_projections")));
-    want_taps(&r);
+    float weight[4096];
+    sm_node *params[PARAMS], *out[PARAMS + 1], *y = run_open(&r, &f, name, record, trainable);
+    int n = 0;
+    for (int i = 0; y && i < r.g->count && n < PARAMS; i++)
+        if (r.g->nodes[i]->op == SM_OP_PARAM && r.g->nodes[i]->mutable_data)
+            params[n++] = r.g->nodes[i];
+    if (y && n && sm_numel(y) <= 4096) {
+        int64_t count = sm_numel(y);
+        test_fill(weight, count, 5, -1, 1);
+        out[0] = sm_sum_all(sm_mul(SM_RESHAPE(y, count), sm_const(r.g, SM_F32, 1, &count, weight)));
+        CHECK(sm_grad(out[0], n, params, out + 1));
+        sm_plan *p = sm_plan_new(r.g, n + 1, out, sm_cpu_backend("", &f.err), &f.err);
+        if (p) {
+            put_inputs(&r, p);
+            check_slope(&r, p, n, params, out);
+        }
+        sm_plan_free(p);
+    }
+    CHECKF(n > 20, "%s: %d trainable tensors", name, n);
     run_close(&r);
 }
 
-TEST(model_unet_sd15) { check_unet("unet_sd15_tiny.safetensors"); }
-TEST(model_unet_sd2) { check_unet("unet_sd2_tiny.safetensors"); }
-TEST(model_unet_sdxl) { check_unet("unet_sdxl_tiny.safetensors"); }
-TEST(model_vae) { check_vae("vae_tiny.safetensors"); }
-TEST(model_vae_plain) { check_vae("vae_plain_tiny.safetensors"); }
-TEST(model_clip) { check_clip("clip_tiny.safetensors"); }
-TEST(model_clip_projection) { check_clip("clip_proj_tiny.safetensors"); }
-TEST(model_mmdit_sd3) { check_mmdit("mmdit_tiny.safetensors"); }
-TEST(model_mmdit_sd35) { check_mmdit("mmdit_sd35_tiny.safetensors"); }
+#define MODEL_TESTS(NAME, KIND)                                                  \
+    TEST(model_##NAME) { check_values(#NAME "_tiny.safetensors", record_##KIND); } \
+    TEST(model_gradient_##NAME) { check_gradient(#NAME "_tiny.safetensors", record_##KIND); }
+
+MODEL_TESTS(unet_sd15, unet)
+MODEL_TESTS(unet_sd2, unet)
+MODEL_TESTS(unet_sdxl, unet)
+MODEL_TESTS(vae, vae)
+MODEL_TESTS(vae_plain, vae)
+MODEL_TESTS(clip, clip)
+MODEL_TESTS(clip_proj, clip)
+MODEL_TESTS(mmdit, mmdit)
+MODEL_TESTS(mmdit_sd35, mmdit)

@@ -100,15 +100,18 @@ static const char *const CONTEXT[5] = {"add_q_proj", "add_k_proj", "add_v_proj",
 /* [N,T,H,D] -> tokens [start, start+len) as [N,len,H*D] */
 static sm_node *merge(sm_node *a, int64_t start, int64_t len)
 {
-    return SM_RESHAPE(sm_slice(a, 1, start, len), a->dims[0], len, a->dims[2] * a->dims[3]);
+    sm_node *t = start == 0 && len == a->dims[1] ? a : sm_slice(a, 1, start, len);
+    return SM_RESHAPE(t, a->dims[0], len, a->dims[2] * a->dims[3]);
 }
 
-/* Attention over picture tokens x, then text tokens ctx. Replaces both by their outputs; text's is projected unless last. */
+/* Attention over picture tokens x, then text tokens ctx. Replaces both by their outputs. In the last block nobody asks for
+ * the text's: its queries are recorded, for their tensors, and left unused. */
 static void joint_attention(const nn_scope *s, const sm_mmdit_config *c, sm_node **x, sm_node **ctx, bool last)
 {
     int64_t width = (*x)->dims[2], tx = (*x)->dims[1], tc = (*ctx)->dims[1];
     qkv a = project(s, c, *x, SAMPLE), b = project(s, c, *ctx, CONTEXT);
-    sm_node *o = sm_attention(sm_concat2(a.q, b.q, 1), sm_concat2(a.k, b.k, 1), sm_concat2(a.v, b.v, 1), NULL, 0, false);
+    sm_node *q = last ? a.q : sm_concat2(a.q, b.q, 1);
+    sm_node *o = sm_attention(q, sm_concat2(a.k, b.k, 1), sm_concat2(a.v, b.v, 1), NULL, 0, false);
     *x = nn_linear(s, "to_out.0", merge(o, 0, tx), width, true);
     *ctx = last ? NULL : nn_linear(s, "to_add_out", merge(o, tx, tc), width, true);
 }
