@@ -322,6 +322,20 @@ TEST(image_truncated)
     }
 }
 
+/* A picture whose data ends early but whose end is marked: libjpeg would fill the rest with grey. */
+TEST(image_jpeg_cut_inside)
+{
+    for (int k = 0; k < 2; k++) {
+        sm_buf b = slurp(fixture(k ? "progressive.jpg" : "smooth.jpg", ""));
+        sm_err e = {0};
+        sm_image im;
+        memcpy(b.data + b.len - 40, "\xff\xd9", 2);
+        CHECK(sm_image_decode(&im, b.data, b.len - 38, "cut", 0, NULL, &e) == SUMI_E_FORMAT && strstr(e.msg, "cut: JPEG: "));
+        sm_image_free(&im);
+        sm_buf_free(&b);
+    }
+}
+
 /* A text chunk that claims 2 GB must not cost 2 GB. */
 TEST(image_png_huge_chunk)
 {

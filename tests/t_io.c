@@ -502,7 +502,8 @@ TEST(io_st_shards)
     CHECK(!open_says(dir, &a, &b)[0] && a == 1);
     static const char *const wrong[] = {
         "", "{}", "[]", "{\"weight_map\":{}}", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{\"a\":\"\"}}",
-        "{\"weight_map\":{\"a\":\"../m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "{\"weight_map\":{\"a\":\".safetensors\"}}",
+        "{\"weight_map\":{\"a\":\"../m-1.safetensors\"}}",
+        "{\"weight_map\":{\"a\":\"/m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"x/m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\".safetensors\"}}",
         "{\"weight_map\":{\"a\":\"m-1.bin\"}}", "{\"weight_map\":{\"\":\"m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"m-1.safetensors\"}",
         "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"a\":\"m-2.safetensors\"}}"};
     for (size_t i = 0; i < SM_COUNT(wrong); i++) {
