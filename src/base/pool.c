@@ -14,14 +14,13 @@ struct sm_pool {
     pthread_t *th;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    /* The job: written by the caller before seq is raised, read by workers after they see the new seq. */
+    /* The job: written by the caller while no task of an older job is open, read before a task is taken. */
     sm_task_fn *fn;
     void *arg;
     int tasks;
     bool quit;
-    _Alignas(64) uint32_t seq;  /* job number */
-    _Alignas(64) int next;      /* next task to take */
-    _Alignas(64) int busy;      /* workers still inside the current job */
+    _Alignas(64) uint64_t ticket; /* job number << 32 | next task to take */
+    _Alignas(64) int done;        /* finished tasks of the job */
     int sleepers;
 };
 
@@ -34,20 +33,32 @@ static void pause_cpu(void)
 #endif
 }
 
-static void take_tasks(sm_pool *p)
+static uint32_t job_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
+
+/* Takes and runs tasks of job `job` until none is left. A thread that comes late finds another job number or no task and
+ * leaves, so the caller never waits for a thread that has not begun. The fields are the job's own: the next job can only
+ * be written after the task taken here is done. */
+static void take_tasks(sm_pool *p, uint32_t job)
 {
-    for (;;) {
-        int t = __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED);
-        if (t >= p->tasks)
+    uint64_t at = __atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE);
+    while (job_of(at) == job) {
+        sm_task_fn *fn = __atomic_load_n(&p->fn, __ATOMIC_RELAXED);
+        void *arg = __atomic_load_n(&p->arg, __ATOMIC_RELAXED);
+        int tasks = __atomic_load_n(&p->tasks, __ATOMIC_RELAXED), task = (int)(uint32_t)at;
+        if (task >= tasks)
             return;
-        p->fn(p->arg, t, p->tasks);
+        if (!__atomic_compare_exchange_n(&p->ticket, &at, at + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        fn(arg, task, tasks);
+        __atomic_add_fetch(&p->done, 1, __ATOMIC_RELEASE);
+        at = __atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE);
     }
 }
 
 static uint32_t await_job(sm_pool *p, uint32_t seen)
 {
     for (int i = 0; i < SPIN; i++) {
-        uint32_t s = __atomic_load_n(&p->seq, __ATOMIC_ACQUIRE);
+        uint32_t s = job_of(__atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE));
         if (s != seen)
             return s;
         pause_cpu();
@@ -55,7 +66,7 @@ static uint32_t await_job(sm_pool *p, uint32_t seen)
     pthread_mutex_lock(&p->lock);
     p->sleepers++;
     uint32_t s;
-    while ((s = __atomic_load_n(&p->seq, __ATOMIC_ACQUIRE)) == seen)
+    while ((s = job_of(__atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE))) == seen)
         pthread_cond_wait(&p->wake, &p->lock);
     p->sleepers--;
     pthread_mutex_unlock(&p->lock);
@@ -70,18 +81,19 @@ static void *worker(void *arg)
         seen = await_job(p, seen);
         if (p->quit)
             return NULL;
-        take_tasks(p);
-        __atomic_sub_fetch(&p->busy, 1, __ATOMIC_RELEASE);
+        take_tasks(p, seen);
     }
 }
 
-static void post(sm_pool *p)
+static uint32_t post(sm_pool *p)
 {
     pthread_mutex_lock(&p->lock);
-    __atomic_add_fetch(&p->seq, 1, __ATOMIC_RELEASE);
+    uint32_t job = job_of(__atomic_load_n(&p->ticket, __ATOMIC_RELAXED)) + 1;
+    __atomic_store_n(&p->ticket, (uint64_t)job << 32, __ATOMIC_RELEASE);
     if (p->sleepers)
         pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
+    return job;
 }
 
 sm_pool *sm_pool_new(sm_mem *mem, int threads, sm_err *e)
@@ -134,14 +146,12 @@ void sm_pool_run(sm_pool *p, sm_task_fn *fn, void *arg, int tasks)
             fn(arg, t, tasks);
         return;
     }
-    p->fn = fn;
-    p->arg = arg;
-    p->tasks = tasks;
-    __atomic_store_n(&p->next, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&p->busy, p->threads - 1, __ATOMIC_RELAXED);
-    post(p);
-    take_tasks(p);
-    for (int i = 0; __atomic_load_n(&p->busy, __ATOMIC_ACQUIRE); i++)
+    __atomic_store_n(&p->fn, fn, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->arg, arg, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->tasks, tasks, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->done, 0, __ATOMIC_RELAXED);
+    take_tasks(p, post(p));
+    for (int i = 0; __atomic_load_n(&p->done, __ATOMIC_ACQUIRE) < tasks; i++)
         if (i < SPIN)
             pause_cpu();
         else
