@@ -84,7 +84,8 @@ sm_node *sm_max_pool(sm_node *x, int kernel, int stride, int pad);
 
 /* ---- reduce ---- */
 
-/* Sums add in a fixed order: blocks of 4096 along the reduced extent, sixteen lanes in each, then a tree. */
+/* Sums add in a fixed order that depends on the shape alone: along the last dimension blocks of 4096, sixteen lanes in each,
+ * then a tree; over rows blocks of 128 in row order, then a tree; other patterns sixteen lanes and a fold. */
 sm_node *sm_sum(sm_node *x, int axis); /* the axis stays with size 1 */
 sm_node *sm_sum_to(sm_node *x, int rank, const int64_t *dims); /* adjoint of broadcasting: sums to the given shape */
 sm_node *sm_sum_all(sm_node *x);       /* -> [1] */
