@@ -1,9 +1,11 @@
 /* First stage: a KL autoencoder (Kingma and Welling 2014; Rombach et al. 2022) on random crops of composed pictures.
- * Loss: mean |x - y|, the same on differences between neighbouring pixels (edges), and a small KL term that keeps the
- * latents near zero. No perceptual network: nothing but our own data and weights is needed. */
+ * Loss: mean |x - y|, the same on differences between neighbouring pixels (edges) and on means of 8x8 blocks (colour of
+ * plain areas, which group norm tends to lose), and a small KL term that keeps the latents near zero. No perceptual network: nothing but our own data and weights is needed. */
 #include <string.h>
 
 #include "train/model_view.h"
+
+enum { BLOCK = 8 };
 
 typedef struct vae_stage {
     sm_node *image, *noise;
@@ -23,7 +25,7 @@ static sm_node *reconstruction_loss(sm_node *y, sm_node *x, float edge_weight)
     sm_node *l = sm_mean_all(sm_unary(SM_OP_ABS, d));
     for (int axis = 1; axis <= 2 && edge_weight > 0; axis++)
         l = sm_add(l, sm_affine(sm_mean_all(sm_unary(SM_OP_ABS, edges(d, axis))), edge_weight, 0));
-    return l;
+    return sm_add(l, sm_mean_all(sm_unary(SM_OP_ABS, sm_avg_pool(d, BLOCK, BLOCK, 0))));
 }
 
 /* KL(N(mean, exp(logvar)) || N(0, 1)), mean over elements */
