@@ -1,13 +1,14 @@
-/* Thread pool: tasks are taken from an atomic counter; workers spin briefly for the next job, then sleep. */
+/* Thread pool: tasks are taken from an atomic counter; workers spin briefly for the next job, then sleep. A job ends when its
+ * last task has ended, whether or not every worker has come. */
 #include "base/pool.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 /* Long enough to cover the gap between two ops of a graph, short enough not to burn when idle. */
-enum { SPIN = 2000 };
+enum { SPIN = 2000, MOST = 1024 /* threads */ };
 
 struct sm_pool {
     int threads;
@@ -19,7 +20,7 @@ struct sm_pool {
     void *arg;
     int tasks;
     bool quit;
-    _Alignas(64) uint64_t ticket; /* job number << 32 | next task to take */
+    _Alignas(64) uint64_t ticket; /* job number << 32 | tasks not yet taken */
     _Alignas(64) int done;        /* finished tasks of the job */
     int sleepers;
 };
@@ -36,20 +37,20 @@ static void pause_cpu(void)
 static uint32_t job_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
 
 /* Takes and runs tasks of job `job` until none is left. A thread that comes late finds another job number or no task and
- * leaves, so the caller never waits for a thread that has not begun. The fields are the job's own: the next job can only
- * be written after the task taken here is done. */
+ * leaves, so the caller never waits for a thread that has not begun. The fields that were read are the job's own if the
+ * exchange succeeds: there was an open task before and after they were read, and only with none left does the caller write
+ * those of the next job. (A count upwards would not do: a late thread could hold the new job's larger number of tasks
+ * against the old ticket.) */
 static void take_tasks(sm_pool *p, uint32_t job)
 {
     uint64_t at = __atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE);
-    while (job_of(at) == job) {
+    while (job_of(at) == job && (uint32_t)at) {
         sm_task_fn *fn = __atomic_load_n(&p->fn, __ATOMIC_RELAXED);
         void *arg = __atomic_load_n(&p->arg, __ATOMIC_RELAXED);
-        int tasks = __atomic_load_n(&p->tasks, __ATOMIC_RELAXED), task = (int)(uint32_t)at;
-        if (task >= tasks)
-            return;
-        if (!__atomic_compare_exchange_n(&p->ticket, &at, at + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        int tasks = __atomic_load_n(&p->tasks, __ATOMIC_RELAXED), open = (int)(uint32_t)at;
+        if (!__atomic_compare_exchange_n(&p->ticket, &at, at - 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             continue;
-        fn(arg, task, tasks);
+        fn(arg, tasks - open, tasks);
         __atomic_add_fetch(&p->done, 1, __ATOMIC_RELEASE);
         at = __atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE);
     }
@@ -79,17 +80,17 @@ static void *worker(void *arg)
     uint32_t seen = 0;
     for (;;) {
         seen = await_job(p, seen);
-        if (p->quit)
+        if (__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE))
             return NULL;
         take_tasks(p, seen);
     }
 }
 
-static uint32_t post(sm_pool *p)
+static uint32_t post(sm_pool *p, int tasks)
 {
     pthread_mutex_lock(&p->lock);
     uint32_t job = job_of(__atomic_load_n(&p->ticket, __ATOMIC_RELAXED)) + 1;
-    __atomic_store_n(&p->ticket, (uint64_t)job << 32, __ATOMIC_RELEASE);
+    __atomic_store_n(&p->ticket, (uint64_t)job << 32 | (uint32_t)tasks, __ATOMIC_RELEASE);
     if (p->sleepers)
         pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
@@ -98,8 +99,8 @@ static uint32_t post(sm_pool *p)
 
 sm_pool *sm_pool_new(sm_mem *mem, int threads, sm_err *e)
 {
-    if (threads < 1 || threads > 1024) {
-        sm_fail(e, SUMI_E_ARG, "threads: %d is not in 1..1024", threads);
+    if (threads < 1 || threads > MOST) {
+        sm_fail(e, SUMI_E_ARG, "threads: %d is not in 1..%d", threads, MOST);
         return NULL;
     }
     sm_pool *p = sm_alloc0(mem, SM_MEM_MISC, sizeof *p);
@@ -127,8 +128,8 @@ void sm_pool_free(sm_pool *p)
 {
     if (!p)
         return;
-    p->quit = true;
-    post(p);
+    __atomic_store_n(&p->quit, true, __ATOMIC_RELEASE);
+    post(p, 0);
     for (int i = 1; i < p->threads; i++)
         pthread_join(p->th[i], NULL);
     pthread_cond_destroy(&p->wake);
@@ -150,7 +151,7 @@ void sm_pool_run(sm_pool *p, sm_task_fn *fn, void *arg, int tasks)
     __atomic_store_n(&p->arg, arg, __ATOMIC_RELAXED);
     __atomic_store_n(&p->tasks, tasks, __ATOMIC_RELAXED);
     __atomic_store_n(&p->done, 0, __ATOMIC_RELAXED);
-    take_tasks(p, post(p));
+    take_tasks(p, post(p, tasks));
     for (int i = 0; __atomic_load_n(&p->done, __ATOMIC_ACQUIRE) < tasks; i++)
         if (i < SPIN)
             pause_cpu();
@@ -161,8 +162,7 @@ void sm_pool_run(sm_pool *p, sm_task_fn *fn, void *arg, int tasks)
 int sm_cpu_count(void)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set))
-        return 1;
-    int n = CPU_COUNT(&set);
-    return n < 1 ? 1 : n;
+    /* A machine of more than 1024 processors does not fit the set. */
+    long n = sched_getaffinity(0, sizeof set, &set) ? sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
+    return (int)SM_MIN(SM_MAX(n, 1), MOST);
 }
