@@ -112,7 +112,14 @@ typedef struct sm_outer {
     sm_pack_src right;          /* k = pixels, n = columns */
     float *out;                 /* [taps][m][ld_out] */
     int64_t ld_out;
+    float *scratch;             /* this task's own, sm_scratch(ld_src) floats */
 } sm_outer;
+
+/* Rows of the left operand that are a multiple of a page apart share few sets of the caches. Where tiles are narrower than
+ * a cache line it pays to copy SM_OUTER_K pixels by SM_OUTER_M rows first (measured: AVX2 62% to 78% of peak, AVX-512 76%
+ * to 67%). */
+enum { SM_OUTER_K = 256, SM_OUTER_M = 192 };
+static inline int64_t sm_scratch(int64_t ld) { return SM_VL < 16 && ld % 1024 == 0 ? SM_OUTER_K * SM_OUTER_M : 0; }
 
 /* In how many equal parts the sum over k steps is cut: more than one where the outputs are too few to be shared out
  * between threads. Part of the definition of the result's bits, so it is the same on every instruction set. */

@@ -146,7 +146,7 @@ static void gather_run(const sm_kcall *c, int task, int tasks)
 
 /* ---- conv2d_dw --------------------------------------------------------------------------------------------------- */
 
-/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels. Pass 1: adds the parts in order and turns
+/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels (then, for a single tap, scratch). Pass 1: adds the parts in order and turns
  * the result to [O, C/g, kh, kw]. */
 typedef struct dw_plan { int64_t taps, cg, og, pixels; int groups, splits; sm_grid grid; } dw_plan;
 
@@ -172,9 +172,15 @@ static int dw_tasks(const sm_node *n, int pass)
     return (int)SM_MIN(SM_MIN(dw_items(&p), MOST), (int64_t)(work / 1e5) + 1);
 }
 
-static size_t dw_work(const sm_node *n) { return (size_t)(sm_numel(n) * make_dw(n).splits) * sizeof(float); }
+static int64_t dw_parts(const dw_plan *p) { return p->splits * p->groups * p->taps * p->cg * p->og; }
 
-static void dw_item(const sm_kcall *c, const dw_plan *p, int64_t item)
+static size_t dw_work(const sm_node *n)
+{
+    dw_plan p = make_dw(n);
+    return (size_t)(dw_parts(&p) + (p.taps == 1 ? dw_tasks(n, 0) * sm_scratch(n->src[0]->dims[3]) : 0)) * sizeof(float);
+}
+
+static void dw_item(const sm_kcall *c, const dw_plan *p, int64_t item, int task)
 {
     const sm_tensor *x = &c->src[0], *y = &c->src[1];
     const sm_param *q = &c->node->p;
@@ -186,7 +192,8 @@ static void dw_item(const sm_kcall *c, const dw_plan *p, int64_t item)
         .n = y->dims[0], .grid = {y->dims[1], y->dims[2]},
         .taps = {forward_taps(q, 0, q->conv.size[0]), forward_taps(q, 1, q->conv.size[1])},
         .right = {.t = *y, .base = group * p->og, .col = 1, .step = y->dims[3], .n = p->og, .k = p->pixels, .taps = 1},
-        .out = (float *)c->work + (split * p->groups + group) * p->taps * p->cg * p->og, .ld_out = p->og};
+        .out = (float *)c->work + (split * p->groups + group) * p->taps * p->cg * p->og, .ld_out = p->og,
+        .scratch = (float *)c->work + dw_parts(p) + task * sm_scratch(x->dims[3])};
     SM_K(sm_gemm_piece)(p->grid, (int)(item % pieces), p->taps * p->cg, p->og, r, j);
     sm_range(p->pixels, (int)split, p->splits, &px[0], &px[1]);
     SM_K(sm_gemm_outer)(&o, r, j, px);
@@ -221,7 +228,7 @@ static void dw_run(const sm_kcall *c, int task, int tasks)
     int64_t a, b;
     sm_range(dw_items(&p), task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++)
-        dw_item(c, &p, i);
+        dw_item(c, &p, i, task);
 }
 
 void SM_K(sm_cpu_conv)(sm_kernel *k)

@@ -40,7 +40,11 @@ static void pack_rows(const sm_pack_src *s, int64_t j, int cols, int width, floa
     const float *p = (const float *)s->t.data + s->base + j;
     if (cols == SM_NR)
         for (int64_t k = 0; k < s->k; k++)
+        {
+            for (int l = 0; l < SM_NR; l += 16)
+                __builtin_prefetch(p + (k + 16) * s->step + l);
             memcpy(out + k * SM_NR, p + k * s->step, SM_NR * sizeof(float));
+        }
     else
         for (int64_t k = 0; k < s->k; k++)
             memcpy(out + k * width, p + k * s->step, (size_t)cols * sizeof(float));

@@ -1,7 +1,11 @@
 /* The microkernel: m x nv vectors of outputs in registers, one broadcast and nv fused multiply-adds a row and step. */
 #include "cpu/gemm.h"
 
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 #define FLAT static inline __attribute__((always_inline))
 
 /* acc += one step: row i of the left operand is at a[i], the nv vectors of the right one at b. */
@@ -70,6 +74,7 @@ FLAT void tile_strips(const int m, const int nv, const sm_tile *t)
             const float *row[SM_MR];
             UNROLL for (int i = 0; i < m; i++)
                 row[i] = a + i;
+            __builtin_prefetch(a + 8 * t->lda);
             step(m, nv, acc, row, 0, b);
         }
     }
@@ -126,7 +131,7 @@ static void tile_ragged(const sm_tile *t, tile_fn *fn)
 
 void SM_K(sm_gemm_tile)(const sm_tile *t)
 {
-    tile_fn *fn = (t->strips ? by_strips : by_rows)[t->m - 1][t->nv - 1];
+    tile_fn *fn = t->strips ? by_strips[t->m - 1][t->nv - 1] : by_rows[t->m - 1][t->nv - 1];
     if (t->n == t->nv * SM_VL)
         fn(t);
     else

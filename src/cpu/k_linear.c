@@ -97,10 +97,13 @@ static int matmul_tasks(const sm_node *n, int pass)
     return (int)SM_MIN(SM_MIN(moved / 32768 + 1, MOST), d.ta ? MOST : d.batch * sm_panels(d.n));
 }
 
+/* Packed b, or the parts of the sum and each task's scratch. */
+static int64_t matmul_parts(const dims *d) { return d->splits > 1 ? d->splits * d->batch * d->m * d->n : 0; }
+
 static size_t matmul_work(const sm_node *n)
 {
     dims d = matmul_dims(n);
-    int64_t floats = !d.ta ? d.batch * sm_packed_cols(d.n) * d.k : d.splits > 1 ? d.splits * sm_numel(n) : 0;
+    int64_t floats = d.ta ? matmul_parts(&d) + matmul_tasks(n, 0) * sm_scratch(d.m) : d.batch * sm_packed_cols(d.n) * d.k;
     return (size_t)floats * sizeof(float);
 }
 
@@ -121,7 +124,7 @@ static void matmul_pack(const sm_kcall *c, const dims *d, int task, int tasks)
     }
 }
 
-static void matmul_item(const sm_kcall *c, const dims *d, int64_t item)
+static void matmul_item(const sm_kcall *c, const dims *d, int64_t item, int task)
 {
     int pieces = d->grid.tm * d->grid.tn;
     int64_t batch = item / pieces / d->splits, split = item / pieces % d->splits, r[2], j[2], p[2];
@@ -136,7 +139,8 @@ static void matmul_item(const sm_kcall *c, const dims *d, int64_t item)
     if (d->splits > 1)
         y = (float *)c->work + (split * d->batch + batch) * d->m * d->n;
     sm_outer o = {.src = a, .src_size = {1, d->k}, .ld_src = d->m, .m = d->m, .stride = {1, 1}, .n = 1, .grid = {1, d->k},
-                  .taps = {one_tap, one_tap}, .right = matmul_right(c, d, batch), .out = y, .ld_out = d->n};
+                  .taps = {one_tap, one_tap}, .right = matmul_right(c, d, batch), .out = y, .ld_out = d->n,
+                  .scratch = (float *)c->work + matmul_parts(d) + task * sm_scratch(d->m)};
     sm_range(d->k, (int)split, d->splits, &p[0], &p[1]);
     SM_K(sm_gemm_outer)(&o, r, j, p);
 }
@@ -168,7 +172,7 @@ static void matmul_run(const sm_kcall *c, int task, int tasks)
     int64_t a, b;
     sm_range(matmul_items(&d), task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++)
-        matmul_item(c, &d, i);
+        matmul_item(c, &d, i, task);
 }
 
 void SM_K(sm_cpu_linear)(sm_kernel *k)
