@@ -241,9 +241,11 @@ static sm_weights *trainable(fixture *f)
         return NULL;
     for (size_t i = 0; i < sm_weights_count(f->w); i++) {
         const sm_weight *from = sm_weights_at(f->w, i);
-        sm_weight *to = strncmp(from->name, "w.", 2) ? NULL : sm_weights_create(w, from->name, from->t.rank, from->t.dims, &f->err);
-        if (!to)
+        if (strncmp(from->name, "w.", 2))
             continue;
+        sm_weight *to = sm_weights_create(w, from->name, from->t.rank, from->t.dims, &f->err);
+        if (!to)
+            return NULL;
         memcpy(to->t.data, from->t.data, from->bytes);
         to->mutable_data = !strstr(from->name, "pos_embed.pos_embed");
     }

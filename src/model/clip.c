@@ -5,11 +5,11 @@
 static bool config_ok(const nn_scope *s, const sm_clip_config *c, const sm_node *ids)
 {
     if (c->num_hidden_layers < 1 || c->num_hidden_layers > SM_LAYERS)
-        return sm_graph_fail(s->g, "CLIP: num_hidden_layers is %d, must be 1 to %d", c->num_hidden_layers, SM_LAYERS), false;
+        return nn_reject(s, "CLIP: num_hidden_layers is %d, must be 1 to %d", c->num_hidden_layers, SM_LAYERS);
     if (c->num_attention_heads < 1 || c->hidden_size < 1 || c->hidden_size % c->num_attention_heads)
-        return sm_graph_fail(s->g, "CLIP: hidden_size %d does not divide into %d heads", c->hidden_size, c->num_attention_heads), false;
+        return nn_reject(s, "CLIP: hidden_size %d does not divide into %d heads", c->hidden_size, c->num_attention_heads);
     if (ids->rank != 2 || ids->dims[1] > c->max_position_embeddings)
-        return sm_graph_fail(s->g, "CLIP: %lld tokens, at most %d", (long long)ids->dims[ids->rank - 1], c->max_position_embeddings), false;
+        return nn_reject(s, "CLIP: %lld tokens, at most %d", (long long)ids->dims[ids->rank - 1], c->max_position_embeddings);
     return true;
 }
 
@@ -45,7 +45,8 @@ static sm_node *layer(const nn_scope *s, const sm_clip_config *c, sm_node *x)
     x = sm_add(x, h);
     h = nn_layer_norm(s, "layer_norm2", x, c->layer_norm_eps, true);
     nn_scope mlp = nn_sub(s, "mlp");
-    h = nn_linear(&mlp, "fc2", nn_act(nn_linear(&mlp, "fc1", h, c->intermediate_size, true), c->hidden_act), c->hidden_size, true);
+    h = nn_act(nn_linear(&mlp, "fc1", h, c->intermediate_size, true), c->hidden_act);
+    h = nn_linear(&mlp, "fc2", h, c->hidden_size, true);
     nn_here(s);
     return sm_add(x, h);
 }

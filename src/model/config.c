@@ -3,8 +3,7 @@
  * would (MUST) are refused unless they have the one value that is implemented. */
 #include "model/model.h"
 
-#include "io/json.h"
-
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,7 +42,8 @@ static const field CLIP[] = {
     F(sm_clip_config, projection_dim, INT, 512),
     F(sm_clip_config, eos_token_id, INT, 49407),
     F(sm_clip_config, layer_norm_eps, FLOAT, 1e-5),
-    T(sm_clip_config, "hidden_act", CHOICE, hidden_act, SM_ACT_QUICK_GELU, "silu|gelu_pytorch_tanh|gelu|quick_gelu|relu"), /* as sm_act */
+    /* in the order of sm_act */
+    T(sm_clip_config, "hidden_act", CHOICE, hidden_act, SM_ACT_QUICK_GELU, "silu|gelu_pytorch_tanh|gelu|quick_gelu|relu"),
 };
 
 static const field UNET[] = {
@@ -129,7 +129,8 @@ static const struct row {
     size_t size, blocks;       /* of the struct; offset of `blocks` in it */
 } ROWS[SM_MODEL_KINDS] = {
     [SM_MODEL_CLIP] = {"clip_text_model", "model_type", CLIP, SM_COUNT(CLIP), sizeof(sm_clip_config), 0},
-    [SM_MODEL_UNET] = {"UNet2DConditionModel", "_class_name", UNET, SM_COUNT(UNET), sizeof(sm_unet_config), offsetof(sm_unet_config, blocks)},
+    [SM_MODEL_UNET] = {"UNet2DConditionModel", "_class_name", UNET, SM_COUNT(UNET), sizeof(sm_unet_config),
+                       offsetof(sm_unet_config, blocks)},
     [SM_MODEL_VAE] = {"AutoencoderKL", "_class_name", VAE, SM_COUNT(VAE), sizeof(sm_vae_config), offsetof(sm_vae_config, blocks)},
     [SM_MODEL_MMDIT] = {"SD3Transformer2DModel", "_class_name", MMDIT, SM_COUNT(MMDIT), sizeof(sm_mmdit_config), 0},
 };
@@ -237,7 +238,8 @@ static sumi_status read_choice(const field *f, const cJSON *raw, int *out, sm_er
         return SUMI_OK;
     int i = cJSON_IsString(raw) ? among(f->text, raw->valuestring) : -1;
     if (i < 0)
-        return sm_fail(e, SUMI_E_SUPPORT, "config: \"%s\" is %s; supported: %s", f->name, cJSON_IsString(raw) ? raw->valuestring : "no text", f->text);
+        return sm_fail(e, SUMI_E_SUPPORT, "config: \"%s\" is %s; supported: %s", f->name,
+                       cJSON_IsString(raw) ? raw->valuestring : "no text", f->text);
     *out = i + 1;
     return SUMI_OK;
 }
@@ -268,7 +270,8 @@ static sumi_status check_must(const field *f, const cJSON *v, sm_err *e)
         snprintf(text, sizeof text, "%s", cJSON_IsBool(v) ? cJSON_IsTrue(v) ? "true" : "false" : "a list");
     if (among(f->text, text) >= 0)
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_SUPPORT, "config: \"%s\" is %s, which is not supported%s%s", f->name, text, f->text[0] ? "; supported: " : "", f->text);
+    return sm_fail(e, SUMI_E_SUPPORT, "config: \"%s\" is %s, which is not supported%s%s", f->name, text,
+                   f->text[0] ? "; supported: " : "", f->text);
 }
 
 static sumi_status read_number(const field *f, const cJSON *v, void *to, sm_err *e)
@@ -323,7 +326,7 @@ static sumi_status read_field(const struct row *r, const field *f, const cJSON *
 sumi_status sm_config_read(sm_model_kind kind, const char *json, size_t n, void *config, sm_err *e)
 {
     const struct row *r = &ROWS[kind];
-    cJSON *file = sm_json_parse(NULL, json, n, 16, 1 << 16, "config", e);
+    cJSON *file = cJSON_ParseWithLength(json, n);
     if (!file || !cJSON_IsObject(file)) {
         cJSON_Delete(file);
         return sm_fail(e, SUMI_E_FORMAT, "config of %s is not a JSON object", r->name);

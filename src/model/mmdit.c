@@ -11,16 +11,17 @@ static bool config_ok(const nn_scope *s, const sm_mmdit_config *c, const sm_node
 {
     char d[96];
     if (c->num_layers < 1 || c->num_layers > SM_LAYERS)
-        return sm_graph_fail(s->g, "MMDiT: num_layers is %d, must be 1 to %d", c->num_layers, SM_LAYERS), false;
+        return nn_reject(s, "MMDiT: num_layers is %d, must be 1 to %d", c->num_layers, SM_LAYERS);
     if (c->patch_size < 1 || c->patch_size > 16 || c->pos_embed_max_size < 1 || c->pos_embed_max_size > 1024)
-        return sm_graph_fail(s->g, "MMDiT: patch_size %d or pos_embed_max_size %d is out of range", c->patch_size, c->pos_embed_max_size), false;
-    int64_t p = c->patch_size, most = p * c->pos_embed_max_size;
-    if (x->rank != 4 || x->dims[3] != c->in_channels || x->dims[1] % p || x->dims[2] % p || x->dims[1] > most || x->dims[2] > most)
-        return sm_graph_fail(s->g, "MMDiT: sample %s, must be [N, H, W, %d] with H and W multiples of %lld, at most %lld",
-                             sm_dims_str(x, d), c->in_channels, (long long)p, (long long)most), false;
-    if (c->num_attention_heads < 1 || c->attention_head_dim < 1 || c->caption_projection_dim != c->num_attention_heads * c->attention_head_dim)
-        return sm_graph_fail(s->g, "MMDiT: caption_projection_dim %d must be num_attention_heads %d x attention_head_dim %d",
-                             c->caption_projection_dim, c->num_attention_heads, c->attention_head_dim), false;
+        return nn_reject(s, "MMDiT: patch_size %d or pos_embed_max_size %d out of range", c->patch_size, c->pos_embed_max_size);
+    int64_t p = c->patch_size, most = p * c->pos_embed_max_size, h = x->dims[1], w = x->dims[2];
+    if (x->rank != 4 || x->dims[3] != c->in_channels || h % p || w % p || h > most || w > most)
+        return nn_reject(s, "MMDiT: sample %s, must be [N, H, W, %d] with H and W multiples of %lld, at most %lld",
+                         sm_dims_str(x, d), c->in_channels, (long long)p, (long long)most);
+    int64_t width = (int64_t)c->num_attention_heads * c->attention_head_dim;
+    if (c->num_attention_heads < 1 || c->attention_head_dim < 1 || c->caption_projection_dim != width)
+        return nn_reject(s, "MMDiT: caption_projection_dim %d must be num_attention_heads %d x attention_head_dim %d",
+                         c->caption_projection_dim, c->num_attention_heads, c->attention_head_dim);
     return true;
 }
 
@@ -31,7 +32,7 @@ static bool config_ok(const nn_scope *s, const sm_mmdit_config *c, const sm_node
 static void sincos_table(float *out, const void *arg)
 {
     const sm_mmdit_config *c = arg;
-    int max = c->pos_embed_max_size, dim = c->num_attention_heads * c->attention_head_dim, quarter = dim / 4;
+    int max = c->pos_embed_max_size, dim = c->caption_projection_dim, quarter = dim / 4;
     float step = (float)max / (float)SM_MAX(c->sample_size / c->patch_size, 1);
     for (int i = 0; i < max * max; i++) {
         float at[2] = {(float)(i % max) / step, (float)(i / max) / step};
@@ -47,10 +48,10 @@ static void sincos_table(float *out, const void *arg)
 /* Rows of the position table for h x w patches, cut from its centre: [h*w, dim]. */
 static sm_node *positions(const nn_scope *s, const sm_mmdit_config *c, int64_t h, int64_t w)
 {
-    int64_t max = c->pos_embed_max_size, dim = (int64_t)c->num_attention_heads * c->attention_head_dim, n = h * w;
+    int64_t max = c->pos_embed_max_size, rows = max * max, dim = c->caption_projection_dim, n = h * w;
     if (dim % 4)
         return sm_graph_fail(s->g, "MMDiT: width %lld is not a multiple of 4", (long long)dim);
-    sm_node *table = nn_buffer(s, "pos_embed", sincos_table, c, 3, (int64_t[]){1, max * max, dim}, 2, (int64_t[]){max * max, dim});
+    sm_node *table = nn_buffer(s, "pos_embed", sincos_table, c, 3, (int64_t[]){1, rows, dim}, 2, (int64_t[]){rows, dim});
     int32_t *ids = sm_arena_get(&s->g->arena, sizeof *ids * (size_t)n);
     if (!ids)
         return sm_graph_fail(s->g, "out of memory for positions");

@@ -65,7 +65,8 @@ typedef struct sm_unet_cond {
 } sm_unet_cond;
 
 /* sample [N,H,W,in], timestep [N] f32, ctx [N,T,cross_attention_dim] -> [N,H,W,out]. cond may be NULL. */
-sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, const sm_unet_cond *cond);
+sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx,
+                 const sm_unet_cond *cond);
 
 /* ---- AutoencoderKL (vae.c) --------------------------------------------------------------------------------------- */
 

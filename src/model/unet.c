@@ -15,17 +15,17 @@ typedef struct unet {
 
 static bool block_ok(const nn_scope *s, const sm_unet_config *c, int i)
 {
-    int ch = c->block_out_channels[i], heads = c->attention_head_dim[i];
+    int ch = c->block_out_channels[i], heads = c->attention_head_dim[i], depth = c->transformer_layers_per_block[i];
     if (ch < 1 || c->norm_num_groups < 1 || ch % c->norm_num_groups)
-        return sm_graph_fail(s->g, "UNet: block_out_channels %d does not divide into %d groups", ch, c->norm_num_groups), false;
+        return nn_reject(s, "UNet: block_out_channels %d does not divide into %d groups", ch, c->norm_num_groups);
     if (c->layers_per_block[i] < 1 || c->layers_per_block[i] > MAX_LAYERS)
-        return sm_graph_fail(s->g, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], MAX_LAYERS), false;
+        return nn_reject(s, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], MAX_LAYERS);
     int up = c->blocks - 1 - i;
     bool attends = c->down_attention[i] || c->up_attention[up] || (c->mid_block == SM_MID_CROSS && i == c->blocks - 1);
     if (attends && (heads < 1 || ch % heads))
-        return sm_graph_fail(s->g, "UNet: %d channels do not divide into %d heads (attention_head_dim)", ch, heads), false;
-    if (attends && (c->transformer_layers_per_block[i] < 1 || c->transformer_layers_per_block[i] > SM_LAYERS))
-        return sm_graph_fail(s->g, "UNet: transformer_layers_per_block is %d, must be 1 to %d", c->transformer_layers_per_block[i], SM_LAYERS), false;
+        return nn_reject(s, "UNet: %d channels do not divide into %d heads (attention_head_dim)", ch, heads);
+    if (attends && (depth < 1 || depth > SM_LAYERS))
+        return nn_reject(s, "UNet: transformer_layers_per_block is %d, must be 1 to %d", depth, SM_LAYERS);
     return true;
 }
 
@@ -33,14 +33,14 @@ static bool config_ok(const nn_scope *s, const sm_unet_config *c, const sm_node 
 {
     char d[96];
     if (c->blocks < 1 || c->blocks > SM_BLOCKS)
-        return sm_graph_fail(s->g, "UNet: %d blocks, must be 1 to %d", c->blocks, SM_BLOCKS), false;
+        return nn_reject(s, "UNet: %d blocks, must be 1 to %d", c->blocks, SM_BLOCKS);
     for (int i = 0; i < c->blocks; i++)
         if (!block_ok(s, c, i))
             return false;
     if (sample->rank != 4 || sample->dims[3] != c->in_channels)
-        return sm_graph_fail(s->g, "UNet: sample %s, must be [N, H, W, %d]", sm_dims_str(sample, d), c->in_channels), false;
+        return nn_reject(s, "UNet: sample %s, must be [N, H, W, %d]", sm_dims_str(sample, d), c->in_channels);
     if (timestep->rank != 1 || timestep->dims[0] != sample->dims[0])
-        return sm_graph_fail(s->g, "UNet: timestep %s, must be [%lld]", sm_dims_str(timestep, d), (long long)sample->dims[0]), false;
+        return nn_reject(s, "UNet: timestep %s, must be [%lld]", sm_dims_str(timestep, d), (long long)sample->dims[0]);
     return true;
 }
 
@@ -181,7 +181,8 @@ static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
     return nn_conv(s, "upsamplers.0.conv", x, out, 3, 1, 1, true);
 }
 
-sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, const sm_unet_cond *cond)
+sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx,
+                 const sm_unet_cond *cond)
 {
     if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
         return s->g->poison;

@@ -8,13 +8,16 @@ static bool config_ok(const nn_scope *s, const sm_vae_config *c, const sm_node *
 {
     char d[96];
     if (c->blocks < 1 || c->blocks > SM_BLOCKS || c->layers_per_block < 1 || c->layers_per_block > SM_LAYERS)
-        return sm_graph_fail(s->g, "VAE: %d blocks of %d layers, must be 1 to %d of 1 to %d", c->blocks, c->layers_per_block, SM_BLOCKS, SM_LAYERS), false;
-    for (int i = 0; i < c->blocks; i++)
-        if (c->norm_num_groups < 1 || c->block_out_channels[i] < 1 || c->block_out_channels[i] % c->norm_num_groups)
-            return sm_graph_fail(s->g, "VAE: block_out_channels %d does not divide into %d groups", c->block_out_channels[i], c->norm_num_groups), false;
+        return nn_reject(s, "VAE: %d blocks of %d layers, must be 1 to %d of 1 to %d", c->blocks, c->layers_per_block,
+                         SM_BLOCKS, SM_LAYERS);
+    for (int i = 0; i < c->blocks; i++) {
+        int ch = c->block_out_channels[i], groups = c->norm_num_groups;
+        if (groups < 1 || ch < 1 || ch % groups)
+            return nn_reject(s, "VAE: block_out_channels %d does not divide into %d groups", ch, groups);
+    }
     int f = encode ? sm_vae_factor(c) : 1;
     if (x->rank != 4 || x->dims[1] % f || x->dims[2] % f)
-        return sm_graph_fail(s->g, "VAE: input %s, height and width must be multiples of %d", sm_dims_str(x, d), f), false;
+        return nn_reject(s, "VAE: input %s, height and width must be multiples of %d", sm_dims_str(x, d), f);
     return true;
 }
 

@@ -23,7 +23,8 @@ sm_node *nn_heads_attention(sm_node *q, sm_node *k, sm_node *v, int heads, sm_no
     return merge(sm_attention(split(q, heads), split(k, heads), split(v, heads), bias, 0, causal));
 }
 
-sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_node *x, int64_t n, int heads, bool bias, bool fresh_norm)
+sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_node *x, int64_t n, int heads, bool bias,
+                      bool fresh_norm)
 {
     char w[64], owner[64];
     snprintf(w, sizeof w, "%s.weight", norm ? norm : "");

@@ -9,7 +9,8 @@ static sm_node *frequencies(sm_graph *g, int half, float shift, float scale, flo
 {
     enum { MOST = 4096 };
     if (half < 1 || half > MOST || (float)half <= shift)
-        return sm_graph_fail(g, "timestep embedding: %d frequencies, must be 1 to %d and more than the shift %g", half, MOST, (double)shift);
+        return sm_graph_fail(g, "timestep embedding: %d frequencies, must be 1 to %d and more than the shift %g", half, MOST,
+                             (double)shift);
     float f[MOST], slope = (float)-log((double)max_period);
     for (int i = 0; i < half; i++) {
         float exponent = slope * (float)i / ((float)half - shift);

@@ -45,7 +45,10 @@ sm_node *nn_linear(const nn_scope *s, const char *name, sm_node *x, int64_t n, b
     return linear(s, name, x, n, bias, NN_UNIFORM_FAN_IN);
 }
 
-sm_node *nn_linear_zero(const nn_scope *s, const char *name, sm_node *x, int64_t n) { return linear(s, name, x, n, true, NN_ZEROS); }
+sm_node *nn_linear_zero(const nn_scope *s, const char *name, sm_node *x, int64_t n)
+{
+    return linear(s, name, x, n, true, NN_ZEROS);
+}
 
 /* x [N,H,W,C] -> [N,Ho,Wo,out]. A 1x1 kernel without padding is recorded as a linear layer over the pixels. */
 static sm_node *conv(const nn_scope *s, const char *name, sm_node *x, int64_t out, int kernel, sm_conv c, bool bias, nn_fill fill)

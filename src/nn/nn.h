@@ -28,6 +28,8 @@ nn_scope nn_sub(const nn_scope *s, const char *fmt, ...) SM_PRINTF(2, 3); /* app
  * enter path.name and come back to the path; a block that records an op of its own after a sub-scope calls nn_here first. */
 void nn_here(const nn_scope *s);
 void nn_enter(const nn_scope *s, const char *name);
+/* For checks of configs and inputs: the graph's failure, at this scope; returns false. */
+bool nn_reject(const nn_scope *s, const char *fmt, ...) SM_PRINTF(2, 3);
 /* The module's output: the last op recorded at or below path. NULL when there is none. */
 sm_node *nn_tap(const sm_graph *g, const char *path);
 
@@ -40,14 +42,17 @@ int64_t nn_dim(const nn_scope *s, const char *name, int axis, int64_t otherwise)
 bool nn_wants(const nn_scope *s, const char *name, const char *owner, bool fresh);
 
 typedef enum nn_fill { NN_ZEROS, NN_ONES, NN_UNIFORM_FAN_IN, NN_NORMAL_1, NN_NORMAL_002 } nn_fill;
-/* The leaf for "path.name" with exactly these dims; created with fill (fan: the fan-in of NN_UNIFORM_FAN_IN, bound 1/sqrt(fan)). */
+/* The leaf for "path.name" with exactly these dims; created with fill (fan: the fan-in of NN_UNIFORM_FAN_IN, whose
+ * bound is 1/sqrt(fan)). */
 sm_node *nn_param(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims);
 /* The same; the leaf shows only the first leaf_rank dims, the others being 1 (a 1x1 convolution seen as a linear layer). */
-sm_node *nn_param_as(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims, int leaf_rank);
+sm_node *nn_param_as(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims,
+                     int leaf_rank);
 /* A constant that checkpoints carry (a position table): made with fill(x, arg), never trained, seen with leaf_dims. */
 sm_node *nn_buffer(const nn_scope *s, const char *name, void (*fill)(float *x, const void *arg), const void *arg, int rank,
                    const int64_t *dims, int leaf_rank, const int64_t *leaf_dims);
-#define NN_PARAM(s, name, fill, fan, ...) nn_param(s, name, fill, fan, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__})
+#define NN_PARAM(s, name, fill, fan, ...) \
+    nn_param(s, name, fill, fan, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__})
 
 /* Layers. `bias`: whether a new one gets a bias; a loaded one has whatever the file has. */
 sm_node *nn_linear(const nn_scope *s, const char *name, sm_node *x, int64_t n, bool bias);
@@ -67,7 +72,8 @@ sm_node *nn_embedding(const nn_scope *s, const char *name, sm_node *ids, int64_t
 sm_node *nn_heads_attention(sm_node *q, sm_node *k, sm_node *v, int heads, sm_node *bias, bool causal);
 /* The layer `name` on x [N,T,C], split into heads [N,T,heads,d] of a total width n. Where norm is not NULL and the model
  * has "norm.weight", each head is RMS-normalised (eps 1e-6); a new model has it if fresh_norm. */
-sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_node *x, int64_t n, int heads, bool bias, bool fresh_norm);
+sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_node *x, int64_t n, int heads, bool bias,
+                      bool fresh_norm);
 /* diffusers' `Attention`: to_q, to_k, to_v, to_out.0; ctx NULL is self-attention. */
 sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias);
 /* diffusers' FeedForward with GEGLU (net.0.proj, net.2) or GELU. */

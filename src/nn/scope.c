@@ -42,6 +42,18 @@ void nn_here(const nn_scope *s) { snprintf(s->g->scope, sizeof s->g->scope, "%s"
 
 void nn_enter(const nn_scope *s, const char *name) { join(s->g->scope, sizeof s->g->scope, s->path, name); }
 
+bool nn_reject(const nn_scope *s, const char *fmt, ...)
+{
+    char what[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    nn_here(s);
+    sm_graph_fail(s->g, "%s", what);
+    return false;
+}
+
 static sm_weight *find(const nn_scope *s, const char *name, char full[NAME])
 {
     return join(full, NAME, s->path, name) ? sm_weights_find(s->w, full) : NULL;
