@@ -7,19 +7,6 @@
 #include "test.h"
 #include "tiny.h"
 
-static const char *tiny_model(void)
-{
-    static char path[400];
-    if (!path[0]) {
-        tiny s = tiny_setup("request", "");
-        char msg[640];
-        sumi_status st = tiny_train(&s, NULL, 0, 0, 0, msg);
-        CHECKF(!st, "%s", msg);
-        snprintf(path, sizeof path, "%s/tiny.safetensors", s.dir);
-    }
-    return path;
-}
-
 static sumi_request request(int count)
 {
     sumi_request r = sumi_request_default();
@@ -32,16 +19,18 @@ static sumi_request request(int count)
 }
 
 /* Draws on a fresh context; NULL after a failed check. */
-static sumi_images *draw(const sumi_request *r, int threads, const char *cpu, sumi_context **ctx)
+static sumi_images *draw_with(tiny_kind kind, const sumi_request *r, int threads, sumi_context **ctx)
 {
-    sumi_context_options o = {.threads = threads, .cpu = cpu};
+    sumi_context_options o = {.threads = threads};
     sumi_model *m = NULL;
     sumi_images *im = NULL;
-    bool ok = !sumi_context_new(&o, ctx) && !sumi_model_load(*ctx, tiny_model(), &m) && !sumi_generate(*ctx, m, r, NULL, &im);
+    bool ok = !sumi_context_new(&o, ctx) && !sumi_model_load(*ctx, tiny_model(kind), &m) && !sumi_generate(*ctx, m, r, NULL, &im);
     CHECKF(ok, "%s", sumi_error(*ctx));
     sumi_model_free(m);
     return im;
 }
+
+static sumi_images *draw(const sumi_request *r, int threads, sumi_context **ctx) { return draw_with(TINY_UNET, r, threads, ctx); }
 
 static bool same(const sumi_image *a, const sumi_image *b)
 {
@@ -49,29 +38,36 @@ static bool same(const sumi_image *a, const sumi_image *b)
     return a->width == b->width && a->height == b->height && !memcmp(a->pixels, b->pixels, n);
 }
 
+/* Three pictures on one thread against one or two of them on 1 to 4 threads. */
+static void check_same_bits(tiny_kind kind, const char *sampler)
+{
+    sumi_context *c3, *c;
+    sumi_request r = request(3);
+    r.sampler = sampler;
+    sumi_images *three = draw_with(kind, &r, 1, &c3);
+    for (int threads = 1; three && threads <= 4; threads++) {
+        sumi_request one = request(threads % 2 + 1);
+        one.sampler = sampler;
+        one.seed += 1;
+        sumi_images *im = draw_with(kind, &one, threads, &c);
+        for (int i = 0; im && i < one.count; i++)
+            CHECKF(same(sumi_images_at(im, (size_t)i), sumi_images_at(three, (size_t)i + 1)), "%s, %d threads, picture %d", sampler, threads, i);
+        sumi_images_free(im);
+        sumi_context_free(c);
+    }
+    CHECK(three && !same(sumi_images_at(three, 0), sumi_images_at(three, 1)));
+    sumi_images_free(three);
+    sumi_context_free(c3);
+}
+
 TEST(request_same_bits_for_threads_and_batches)
 {
     static const char *const samplers[] = {"euler", "euler_a", "heun", "dpmpp_2m"};
-    for (size_t k = 0; k < SM_COUNT(samplers); k++) {
-        sumi_context *c3, *c;
-        sumi_request r = request(3);
-        r.sampler = samplers[k];
-        sumi_images *three = draw(&r, 1, NULL, &c3);
-        for (int threads = 1; three && threads <= 4; threads++) {
-            sumi_request one = request(threads % 2 + 1);
-            one.sampler = samplers[k];
-            one.seed += 1;
-            sumi_images *im = draw(&one, threads, NULL, &c);
-            for (int i = 0; im && i < one.count; i++)
-                CHECKF(same(sumi_images_at(im, (size_t)i), sumi_images_at(three, (size_t)i + 1)), "%s, %d threads, picture %d", samplers[k], threads, i);
-            sumi_images_free(im);
-            sumi_context_free(c);
-        }
-        CHECK(three && !same(sumi_images_at(three, 0), sumi_images_at(three, 1)));
-        sumi_images_free(three);
-        sumi_context_free(c3);
-    }
+    for (size_t k = 0; k < SM_COUNT(samplers); k++)
+        check_same_bits(TINY_UNET, samplers[k]);
 }
+
+TEST(request_same_bits_with_pooled_text) { check_same_bits(TINY_MMDIT, "euler"); }
 
 TEST(request_metadata_survives_the_file)
 {
@@ -79,7 +75,7 @@ TEST(request_metadata_survives_the_file)
     sumi_context *ctx;
     sumi_request r = request(1);
     r.negative_prompt = "blau, \xc3\xa4";
-    sumi_images *im = draw(&r, 2, NULL, &ctx), *back = NULL;
+    sumi_images *im = draw(&r, 2, &ctx), *back = NULL;
     const sumi_image *a = sumi_images_at(im, 0);
     CHECK(a && strstr(a->infotext, "red disc, noto style\nNegative prompt: blau, \xc3\xa4\nSteps: 4, Sampler: Euler, ") == a->infotext);
     CHECKF(a && strstr(a->infotext, "CFG scale: 3, Seed: 41, Size: 16x16, Model: tiny"), "%s", a ? a->infotext : "");
@@ -108,7 +104,7 @@ TEST(request_bad_parameters_are_one_clear_line)
     };
     sumi_context *ctx;
     sumi_model *m = NULL;
-    CHECK(!sumi_context_new(NULL, &ctx) && !sumi_model_load(ctx, tiny_model(), &m));
+    CHECK(!sumi_context_new(NULL, &ctx) && !sumi_model_load(ctx, tiny_model(TINY_UNET), &m));
     for (size_t i = 0; m && i < SM_COUNT(cases) && cases[i].want; i++) {
         sumi_request r = request(1);
         sumi_images *im = NULL;
@@ -129,7 +125,7 @@ TEST(request_plan_foresees_memory)
     sumi_plan_info p;
     sumi_images *im = NULL;
     sumi_request r = request(2);
-    CHECK(!sumi_context_new(NULL, &ctx) && !sumi_model_load(ctx, tiny_model(), &m));
+    CHECK(!sumi_context_new(NULL, &ctx) && !sumi_model_load(ctx, tiny_model(TINY_UNET), &m));
     CHECKF(m && !sumi_plan_request(ctx, m, &r, &p), "%s", sumi_error(ctx));
     CHECK(p.steps == 4 && p.step_flops > 0 && p.decode_flops > 0);
     CHECK(p.total_flops > 4 * p.step_flops && p.total_flops < 4 * p.step_flops + 2 * (p.encode_flops + p.decode_flops));
@@ -145,7 +141,7 @@ TEST(request_plan_foresees_memory)
 TEST(request_every_allocation_may_fail)
 {
     sm_buf file = {0};
-    const char *path = tiny_model();
+    const char *path = tiny_model(TINY_UNET);
     CHECK(!sm_file_read(path, 1 << 24, &file, NULL));
     sm_buf_free(&file);
     int failures = 0;
@@ -182,7 +178,7 @@ TEST(request_hostile_model_files)
     char cut[300];
     sumi_context *ctx;
     CHECK(!sumi_context_new(NULL, &ctx));
-    CHECK(!sm_file_read(tiny_model(), 1 << 24, &file, NULL));
+    CHECK(!sm_file_read(tiny_model(TINY_UNET), 1 << 24, &file, NULL));
     snprintf(cut, sizeof cut, "%s", test_tmp("cut.safetensors"));
     for (int percent = 0; percent < 100; percent++) {
         sumi_model *m = NULL;
@@ -194,7 +190,7 @@ TEST(request_hostile_model_files)
     CHECK(sumi_model_load(ctx, "/nonexistent.safetensors", &m) == SUMI_E_FILE && strstr(sumi_error(ctx), "/nonexistent.safetensors"));
     CHECK(sumi_model_load(ctx, test_fixture("unet_sd15_tiny.safetensors"), &m) == SUMI_E_MODEL && strstr(sumi_error(ctx), "not a whole model"));
     char *text = NULL;
-    CHECKF(!sumi_inspect(ctx, tiny_model(), 0, &text) && strstr(text, "rectified flow, UNet2DConditionModel") && !strstr(text, "missing") && !strstr(text, "unexpected"), "%s", text ? text : sumi_error(ctx));
+    CHECKF(!sumi_inspect(ctx, tiny_model(TINY_UNET), 0, &text) && strstr(text, "rectified flow, UNet2DConditionModel") && !strstr(text, "missing") && !strstr(text, "unexpected"), "%s", text ? text : sumi_error(ctx));
     sumi_text_free(text);
     sm_buf_free(&file);
     sumi_context_free(ctx);

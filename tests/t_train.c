@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "io/safetensors.h"
 #include "test.h"
 #include "tiny.h"
 #include "train/stages.h"
@@ -26,9 +27,9 @@ static bool same_file(const char *a, const char *b, const char *name)
     return ok;
 }
 
-TEST(train_resume_equals_no_interruption)
+static void check_resume(const char *name, tiny_kind kind)
 {
-    tiny s = tiny_setup("resume", "");
+    tiny s = tiny_setup(name, kind, "");
     char whole[300], parts[300], msg[640];
     snprintf(whole, sizeof whole, "%s-whole", s.dir);
     snprintf(parts, sizeof parts, "%s-parts", s.dir);
@@ -41,9 +42,41 @@ TEST(train_resume_equals_no_interruption)
     CHECK(same_file(whole, parts, "tiny.safetensors"));
 }
 
+TEST(train_resume_equals_no_interruption) { check_resume("resume", TINY_UNET); }
+
+/* Whether the optimiser has moved a tensor: its second moment is not all zero. */
+static bool has_learned(const char *ckpt, const char *tensor)
+{
+    char name[160];
+    float most = 0;
+    sm_err e = {0};
+    sm_st *f = sm_st_open(ckpt, NULL, &e);
+    snprintf(name, sizeof name, "v.%s", tensor);
+    const sm_st_entry *x = f ? sm_st_find(f, name) : NULL;
+    for (size_t i = 0; x && i < x->bytes / sizeof(float); i++) {
+        float v;
+        memcpy(&v, x->data + i * sizeof v, sizeof v);
+        most = fmaxf(most, v);
+    }
+    sm_st_close(f);
+    return most > 0;
+}
+
+TEST(train_resume_with_pooled_text)
+{
+    char ckpt[300], sheet[300];
+    check_resume("pooled", TINY_MMDIT);
+    snprintf(ckpt, sizeof ckpt, "%s", test_tmp("pooled-whole/flow.ckpt"));
+    snprintf(sheet, sizeof sheet, "%s", test_tmp("pooled-whole/validate-0000010.png"));
+    CHECK(has_learned(ckpt, "text_encoder.text_projection.weight"));
+    CHECK(has_learned(ckpt, "transformer.time_text_embed.text_embedder.linear_1.weight"));
+    CHECK(!has_learned(ckpt, "transformer.pos_embed.pos_embed"));
+    CHECK(!access(sheet, F_OK));
+}
+
 TEST(train_killed_run_goes_on_bit_for_bit)
 {
-    tiny s = tiny_setup("kill", "");
+    tiny s = tiny_setup("kill", TINY_UNET, "");
     char whole[300], killed[300], ckpt[320], msg[640];
     snprintf(whole, sizeof whole, "%s-whole", s.dir);
     snprintf(killed, sizeof killed, "%s-killed", s.dir);
@@ -69,7 +102,7 @@ TEST(train_killed_run_goes_on_bit_for_bit)
 
 TEST(train_output_in_use_needs_resume)
 {
-    tiny s = tiny_setup("inuse", "");
+    tiny s = tiny_setup("inuse", TINY_UNET, "");
     char msg[640];
     CHECK(!tiny_train(&s, NULL, 0, 2, 1, msg));
     CHECK(tiny_train(&s, NULL, 0, 2, 1, msg) == SUMI_E_FILE);
@@ -78,7 +111,7 @@ TEST(train_output_in_use_needs_resume)
 
 TEST(train_nan_stops_and_names_the_checkpoint)
 {
-    tiny s = tiny_setup("nan", ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0");
+    tiny s = tiny_setup("nan", TINY_UNET, ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0");
     char msg[640];
     sumi_status st = tiny_train(&s, NULL, 0, 0, 1, msg);
     if (!st) { /* a wild run that stays finite is no proof: say so */
@@ -91,7 +124,7 @@ TEST(train_nan_stops_and_names_the_checkpoint)
 
 TEST(train_full_disk_stops_with_one_line)
 {
-    tiny s = tiny_setup("full", "");
+    tiny s = tiny_setup("full", TINY_UNET, "");
     char msg[640], log[300];
     CHECK(!mkdir(s.dir, 0777));
     snprintf(log, sizeof log, "%s/log.jsonl", s.dir);
@@ -109,7 +142,7 @@ TEST(train_config_errors_name_the_key)
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         char msg[640], name[32];
         snprintf(name, sizeof name, "config%zu", i);
-        tiny s = tiny_setup(name, cases[i].extra);
+        tiny s = tiny_setup(name, TINY_UNET, cases[i].extra);
         CHECK(tiny_train(&s, NULL, 0, 1, 1, msg) != SUMI_OK);
         CHECKF(strstr(msg, cases[i].want) != NULL, "case %zu: %s", i, msg);
     }

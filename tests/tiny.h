@@ -7,9 +7,14 @@
 
 typedef struct tiny { char dir[256], config[320], pixels[320], index[320]; } tiny;
 
+typedef enum tiny_kind { TINY_UNET, TINY_MMDIT } tiny_kind; /* the latter takes pooled text and draws validation sheets */
+
 /* Writes data set and configuration. extra: more keys for the autoencoder section (",\"lr\":1"), or "". */
-tiny tiny_setup(const char *name, const char *extra);
+tiny tiny_setup(const char *name, tiny_kind kind, const char *extra);
 /* out: NULL for the configuration's folder (s->dir). message: NULL or 640 bytes that get the error. */
 sumi_status tiny_train(const tiny *s, const char *out, int resume, int64_t max_steps, int threads, char *message);
+
+/* The finished model file of such a run, trained when first asked for. */
+const char *tiny_model(tiny_kind kind);
 
 #endif

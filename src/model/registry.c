@@ -15,6 +15,7 @@ static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_n
 
 static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.in_channels; }
 static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
+static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim; }
 static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }
 
 static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
@@ -25,8 +26,9 @@ static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_
 const sm_denoiser sm_denoisers[] = {
     {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
      .latent_channels = unet_channels, .context_width = unet_context, .multiple = unet_multiple, .record = unet_record},
-    {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT, .pooled = true,
-     .latent_channels = mmdit_channels, .context_width = mmdit_context, .multiple = mmdit_multiple, .record = mmdit_record},
+    {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT,
+     .latent_channels = mmdit_channels, .context_width = mmdit_context, .pooled_width = mmdit_pooled, .multiple = mmdit_multiple,
+     .record = mmdit_record},
 };
 const int sm_denoiser_count = (int)SM_COUNT(sm_denoisers);
 
@@ -47,4 +49,18 @@ const sm_denoiser *sm_denoiser_detect(const sm_weights *w)
             return &sm_denoisers[i];
     }
     return NULL;
+}
+
+sm_node *sm_denoiser_pooled(const sm_denoiser *d, const sm_denoiser_config *c, const sm_clip_out *text)
+{
+    if (!d->pooled_width || sm_poisoned(text->last))
+        return d->pooled_width ? text->last : NULL;
+    sm_node *pooled = text->projected ? text->projected : text->pooled;
+    sm_graph *g = text->last->g;
+    if (!pooled)
+        return sm_graph_fail(g, "%s: the text encoder was recorded without its end marks", d->class_name);
+    if (!sm_poisoned(pooled) && pooled->dims[1] != d->pooled_width(c))
+        return sm_graph_fail(g, "%s: takes pooled text of width %d, the text encoder gives %lld (projection_dim)", d->class_name,
+                             d->pooled_width(c), (long long)pooled->dims[1]);
+    return pooled;
 }

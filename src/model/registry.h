@@ -10,12 +10,12 @@ typedef struct sm_denoiser {
     const char *component;  /* name in model_index.json and prefix of its tensors: "unet", "transformer" */
     const char *class_name; /* diffusers' class */
     const char *marker;     /* a tensor that every member has and no other family */
-    bool pooled;            /* conditioned on the pooled text as well */
     sm_model_kind kind;     /* reads and writes its config.json (sm_config_read) */
     int (*latent_channels)(const sm_denoiser_config *c);
     int (*context_width)(const sm_denoiser_config *c);
+    int (*pooled_width)(const sm_denoiser_config *c); /* P of the pooled text; NULL: the family takes none */
     int (*multiple)(const sm_denoiser_config *c); /* latent sides must divide by this */
-    /* sample [N,h,w,L], t [N] in 0..1000, ctx [N,T,C], pooled [N,P] (NULL unless asked) -> [N,h,w,L] */
+    /* sample [N,h,w,L], t [N] in 0..1000, ctx [N,T,C], pooled [N,P] (NULL without pooled_width) -> [N,h,w,L] */
     sm_node *(*record)(const nn_scope *s, const sm_denoiser_config *c, sm_node *sample, sm_node *t, sm_node *ctx, sm_node *pooled);
 } sm_denoiser;
 
@@ -25,5 +25,9 @@ extern const int sm_denoiser_count;
 const sm_denoiser *sm_denoiser_by_class(const char *class_name);
 /* By the tensors alone: the row whose marker is in the table under its component's name. */
 const sm_denoiser *sm_denoiser_detect(const sm_weights *w);
+
+/* What a family takes as pooled text: the encoder's projection where it has one, else its output at the end mark; NULL for
+ * a family that takes none. Recorded with eos rows; a width that is not the denoiser's is the graph's failure. */
+sm_node *sm_denoiser_pooled(const sm_denoiser *d, const sm_denoiser_config *c, const sm_clip_out *text);
 
 #endif

@@ -20,17 +20,19 @@ typedef struct part {
     sm_graph *g;
     sm_plan *p;
     sm_node *in[4], *out;
+    sm_node *pooled;          /* text: second output, NULL where the family takes none */
 } part;
 
 typedef struct drawing {
     sm_job *j;
     int first, n;             /* pictures first .. first+n-1 of the request */
-    int tokens, width;        /* of the text encoder's output */
+    int tokens, width, pool;  /* of the text encoder's outputs; pool is 0 without pooled text */
     int h, w, c;              /* of a latent */
     sm_noise noise;
     double *sigmas;
     sm_guidance guide;
     float *context;           /* [n + 1, tokens, width]: each picture's prompt, then the negative one */
+    float *pooled;            /* [n + 1, pool], in the same order */
     float *latents;           /* [n, h, w, c], also x of the sampler */
     part den;
     int64_t evals, evals_all; /* of the denoiser, over the whole request */
@@ -55,7 +57,7 @@ static void tell(const sm_job *j, const char *stage, int64_t step, int64_t steps
 
 /* ---- text ---- */
 
-static sumi_status open_text(part *p, const sm_job *j, int rows, sm_err *e)
+static sumi_status open_text(part *p, const sm_job *j, int64_t rows, sm_err *e)
 {
     const sumi_model *m = j->m;
     p->g = sm_graph_new(j->mem, e);
@@ -63,8 +65,11 @@ static sumi_status open_text(part *p, const sm_job *j, int rows, sm_err *e)
         return e->code;
     nn_scope root = nn_root(p->g, m->w, NULL), s = nn_sub(&root, "text_encoder");
     p->in[0] = sm_input(p->g, "input_ids", SM_I32, 2, (int64_t[]){rows, m->clip.max_position_embeddings});
-    p->out = sm_clip_text(&s, &m->clip, p->in[0], NULL).last;
-    p->p = sm_plan_new(p->g, 1, &p->out, j->be, e);
+    p->in[1] = m->family->pooled_width ? sm_input(p->g, "eos", SM_I32, 1, &rows) : NULL;
+    sm_clip_out text = sm_clip_text(&s, &m->clip, p->in[0], p->in[1]);
+    p->out = text.last;
+    p->pooled = sm_denoiser_pooled(m->family, &m->denoiser, &text);
+    p->p = sm_plan_new(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, e);
     return e->code;
 }
 
@@ -81,8 +86,13 @@ static sumi_status encode(drawing *d, sm_err *e)
             const char *text = k < d->n ? prompt_of(j, d->first + k) : j->r.negative_prompt;
             sm_bpe_row(j->m->bpe, text, strlen(text), d->tokens, -1, ids + k * d->tokens, NULL, NULL, e);
         }
-        if (!e->code && !sm_plan_run(p.p, j->pool, cancel_of(j), e))
+        if (p.in[1])
+            sm_clip_eos_rows(&j->m->clip, ids, d->n + 1, d->tokens, sm_plan_data(p.p, p.in[1]));
+        if (!e->code && !sm_plan_run(p.p, j->pool, cancel_of(j), e)) {
             memcpy(d->context, sm_plan_data(p.p, p.out), sizeof(float) * (size_t)(d->n + 1) * (size_t)d->tokens * (size_t)d->width);
+            if (p.pooled)
+                memcpy(d->pooled, sm_plan_data(p.p, p.pooled), sizeof(float) * (size_t)(d->n + 1) * (size_t)d->pool);
+        }
     }
     close_part(&p);
     return e->code;
@@ -100,21 +110,29 @@ static sumi_status open_denoiser(part *p, const sm_job *j, int64_t rows, int h, 
     p->in[0] = sm_input(p->g, "sample", SM_F32, 4, (int64_t[]){rows, h, w, m->vae.latent_channels});
     p->in[1] = sm_input(p->g, "timestep", SM_F32, 1, &rows);
     p->in[2] = sm_input(p->g, "encoder_hidden_states", SM_F32, 3, (int64_t[]){rows, m->clip.max_position_embeddings, m->clip.hidden_size});
-    p->out = m->family->record(&s, &m->denoiser, p->in[0], p->in[1], p->in[2], NULL);
+    if (m->family->pooled_width)
+        p->in[3] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, m->family->pooled_width(&m->denoiser)});
+    p->out = m->family->record(&s, &m->denoiser, p->in[0], p->in[1], p->in[2], p->in[3]);
     p->p = sm_plan_new(p->g, 1, &p->out, j->be, e);
     return e->code;
 }
 
 static bool guided(const sm_job *j) { return j->r.cfg_scale != 1; }
 
-/* The context never changes during sampling: conditional rows, then the negative prompt for each. */
-static void place_context(drawing *d)
+/* Rows of `one` floats for the denoiser: each picture's, then, guided, the last one (the negative prompt's) for each. */
+static void place_rows(const drawing *d, const float *rows, size_t one, float *out)
 {
-    size_t one = (size_t)d->tokens * (size_t)d->width;
-    float *ctx = sm_plan_data(d->den.p, d->den.in[2]);
-    memcpy(ctx, d->context, sizeof(float) * one * (size_t)d->n);
+    memcpy(out, rows, sizeof(float) * one * (size_t)d->n);
     for (int k = 0; guided(d->j) && k < d->n; k++)
-        memcpy(ctx + (size_t)(d->n + k) * one, d->context + (size_t)d->n * one, sizeof(float) * one);
+        memcpy(out + (size_t)(d->n + k) * one, rows + (size_t)d->n * one, sizeof(float) * one);
+}
+
+/* The text never changes during sampling. */
+static void place_context(const drawing *d)
+{
+    place_rows(d, d->context, (size_t)d->tokens * (size_t)d->width, sm_plan_data(d->den.p, d->den.in[2]));
+    if (d->den.in[3])
+        place_rows(d, d->pooled, (size_t)d->pool, sm_plan_data(d->den.p, d->den.in[3]));
 }
 
 static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, sm_err *e)
@@ -220,10 +238,12 @@ static sumi_status open_drawing(drawing *d, sm_job *j, sm_err *e)
     int f = sm_vae_factor(&m->vae), most = SM_MIN(j->r.count, ROUND);
     *d = (drawing){.j = j, .tokens = m->clip.max_position_embeddings, .width = m->clip.hidden_size, .h = j->r.height / f, .w = j->r.width / f,
                    .c = m->vae.latent_channels, .guide = {.scale = j->r.cfg_scale}};
+    d->pool = m->family->pooled_width ? m->family->pooled_width(&m->denoiser) : 0;
     d->sigmas = sm_alloc(j->mem, SM_MEM_MISC, sizeof *d->sigmas * (size_t)(j->r.steps + 1));
     d->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->tokens * (size_t)d->width);
+    d->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->pool);
     d->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)most * (size_t)d->h * (size_t)d->w * (size_t)d->c);
-    if (!d->sigmas || !d->context || !d->latents)
+    if (!d->sigmas || !d->context || !d->pooled || !d->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, j->r.width, j->r.height);
     if (sm_noise_flow(&d->noise, 1000, m->defaults.shift, e) || sm_schedule_fill(sm_schedule_find(j->r.schedule), &d->noise, j->r.steps, d->sigmas, e))
         return e->code;
@@ -236,6 +256,7 @@ static void close_drawing(drawing *d)
 {
     sm_free(d->sigmas);
     sm_free(d->context);
+    sm_free(d->pooled);
     sm_free(d->latents);
     sm_noise_free(&d->noise);
 }

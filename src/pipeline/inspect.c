@@ -83,9 +83,10 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
         return;
     nn_scope root = nn_root(g, m->w, NULL), text = nn_sub(&root, "text_encoder"), den = nn_sub(&root, "%s", m->family->component), vae = nn_sub(&root, "vae");
     int f = sm_vae_factor(&m->vae), one = m->family->multiple(&m->denoiser), c = m->vae.latent_channels;
-    sm_clip_text(&text, &m->clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, m->clip.max_position_embeddings}), NULL);
+    sm_node *eos = m->family->pooled_width ? sm_input(g, "eos", SM_I32, 1, (int64_t[]){1}) : NULL;
+    sm_clip_out words = sm_clip_text(&text, &m->clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, m->clip.max_position_embeddings}), eos);
     sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, one, one, c}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
-    m->family->record(&den, &m->denoiser, x, t, sm_input(g, "ctx", SM_F32, 3, (int64_t[]){1, 2, m->clip.hidden_size}), NULL);
+    m->family->record(&den, &m->denoiser, x, t, words.last, sm_denoiser_pooled(m->family, &m->denoiser, &words));
     sm_vae_decode(&vae, &m->vae, sm_input(g, "z", SM_F32, 4, (int64_t[]){1, 1, 1, c}));
     sm_vae_encode(&vae, &m->vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, f, f, m->vae.in_channels}));
     if (g->err.code)

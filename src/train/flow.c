@@ -7,6 +7,7 @@
 
 typedef struct flow_stage {
     sm_node *sample, *time, *ids, *target;
+    sm_node *eos;      /* rows of the end marks; NULL where the family takes no pooled text */
     int64_t each;      /* floats of one latent */
     int tokens;
     int32_t *empty;    /* the row of the empty prompt */
@@ -22,8 +23,9 @@ static sm_node *record(sm_trainer *t, sm_graph *g, flow_stage *f)
     f->target = sm_input(g, "target", SM_F32, 4, (int64_t[]){b, s, s, c});
     f->time = sm_input(g, "timestep", SM_F32, 1, &b);
     f->ids = sm_input(g, "input_ids", SM_I32, 2, (int64_t[]){b, f->tokens});
-    sm_clip_out ctx = sm_clip_text(&text, &t->clip, f->ids, NULL);
-    sm_node *v = t->family->record(&den, &t->denoiser, f->sample, f->time, ctx.last, NULL);
+    f->eos = t->family->pooled_width ? sm_input(g, "eos", SM_I32, 1, &b) : NULL;
+    sm_clip_out ctx = sm_clip_text(&text, &t->clip, f->ids, f->eos);
+    sm_node *v = t->family->record(&den, &t->denoiser, f->sample, f->time, ctx.last, sm_denoiser_pooled(t->family, &t->denoiser, &ctx));
     return sm_mse(v, f->target);
 }
 
@@ -81,6 +83,8 @@ static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t st
     fill_job j = {.t = t, .f = f, .step = step, .sample = sm_plan_data(p, f->sample), .target = sm_plan_data(p, f->target),
                   .time = sm_plan_data(p, f->time), .ids = sm_plan_data(p, f->ids)};
     sm_pool_run(t->pool, fill_task, &j, s->opt->batch);
+    if (f->eos)
+        sm_clip_eos_rows(&t->clip, j.ids, s->opt->batch, f->tokens, sm_plan_data(p, f->eos));
     return j.err.code ? sm_fail(e, j.err.code, "%s", j.err.msg) : SUMI_OK;
 }
 
