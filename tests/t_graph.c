@@ -156,6 +156,57 @@ TEST(graph_every_allocation_may_fail)
     CHECK(n > 5 && n < 400);
 }
 
+TEST(graph_dims_of_any_size_fit_their_text)
+{
+    sm_node n = {.rank = 6, .dims = {INT64_MAX, INT64_MAX, INT64_MAX, 100000000000, 1, INT64_MAX}};
+    struct { char text[96], guard[32]; } b;
+    memset(&b, 7, sizeof b);
+    CHECK(sm_dims_str(&n, b.text) == b.text && memchr(b.text, 0, sizeof b.text) && strlen(b.text) > 60);
+    for (size_t i = 0; i < sizeof b.guard; i++)
+        CHECK(b.guard[i] == 7);
+    n = (sm_node){.rank = 0};
+    CHECK(!strcmp(sm_dims_str(&n, b.text), "[]"));
+}
+
+/* The sum of two norms, or of two attentions, that differ in a parameter alone: both get the same dy right after each
+ * other. The gradient of the sum is the sum of the gradients taken apart. */
+static void two_alike(int which, const float *xs, float *dw)
+{
+    static float w[8] = {1, 2, -1, 0.5f, 0.25f, 3, 1, -2};
+    sm_err e = {0};
+    sm_graph *g = sm_graph_new(NULL, &e);
+    sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 3, 2, 8}), *y[2], *d;
+    sm_node *W = sm_leaf_param(g, "w", SM_F32, 1, (int64_t[]){8}, w, true);
+    for (int k = 0; k < 2; k++)
+        y[k] = which < 3 ? sm_group_norm(x, W, NULL, k ? 4 : 2, 1e-5f) : sm_attention(x, sm_mul(x, W), x, NULL, 0, false);
+    if (which >= 3)
+        y[1] = sm_attention(x, y[0]->src[1], x, NULL, 0, true);
+    sm_node *sum = which % 3 == 0 ? sm_add(y[0], y[1]) : y[which % 3 - 1];
+    CHECK(sm_grad(sm_sum_all(sm_mul(sum, x)), 1, &W, &d));
+    sm_plan *p = sm_plan_new(g, 1, &d, backend(), &e);
+    if (p) {
+        memcpy(sm_plan_data(p, x), xs, sizeof *xs * 48);
+        CHECK(!sm_plan_run(p, NULL, NULL, &e));
+        memcpy(dw, sm_plan_data(p, d), sizeof w);
+    }
+    CHECKF(p != NULL, "%s", e.msg);
+    sm_plan_free(p);
+    sm_graph_free(g);
+}
+
+TEST(graph_gradients_of_look_alikes_are_kept_apart)
+{
+    float x[48], both[8] = {0}, one[8] = {0}, two[8] = {0};
+    test_fill(x, 48, 3, -2, 2);
+    for (int which = 0; which < 6; which += 3) {
+        two_alike(which, x, both);
+        two_alike(which + 1, x, one);
+        two_alike(which + 2, x, two);
+        for (int i = 0; i < 8; i++)
+            CHECKF(fabsf(both[i] - one[i] - two[i]) < 1e-4f, "%s, %d: %g, apart %g + %g", which ? "attention" : "group norm", i, both[i], one[i], two[i]);
+    }
+}
+
 TEST(graph_cancel_stops)
 {
     sm_err e = {0};

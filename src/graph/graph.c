@@ -60,7 +60,7 @@ bool sm_same_shape(const sm_node *a, const sm_node *b)
 const char *sm_dims_str(const sm_node *n, char buf[96])
 {
     int at = snprintf(buf, 96, "[");
-    for (int i = 0; i < n->rank && at < 80; i++)
+    for (int i = 0; i < n->rank && at < 72; i++) /* a size takes 22 bytes at most */
         at += snprintf(buf + at, 96 - (size_t)at, "%s%lld", i ? ", " : "", (long long)n->dims[i]);
     snprintf(buf + at, 96 - (size_t)at, "]");
     return buf;

@@ -77,19 +77,23 @@ bool shape_rope(sm_node *n)
     return sm_want_f32(n, 0);
 }
 
+/* Whether x is the backward node of n for dy: the bias and the parameters tell it from that of another attention over the
+ * same q, k, v. */
+static bool is_grad_of(const sm_node *x, const sm_node *n, const sm_node *dy)
+{
+    return x->op == SM_OP_ATTENTION_GRAD && x->src[0] == n->src[0] && x->src[1] == n->src[1] && x->src[2] == n->src[2] &&
+           x->src[3] == dy && x->src[4] == n->src[3] && x->p.attn.scale == n->p.attn.scale && x->p.attn.causal == n->p.attn.causal;
+}
+
 /* q, k and v share one backward node; it is made for the first of them that asks. */
 sm_node *grad_attention(sm_node *n, int i, sm_node *dy)
 {
-    if (i > 2) {
+    if (i > 2)
         return sm_graph_fail(n->g, "attention: no gradient flows to the bias; add a learned bias outside");
-    }
     sm_graph *g = n->g;
     sm_node *all = NULL;
-    for (int c = g->count - 1; c >= 0 && c >= g->count - 16 && !all; c--) {
-        sm_node *x = g->nodes[c];
-        if (x->op == SM_OP_ATTENTION_GRAD && x->src[0] == n->src[0] && x->src[1] == n->src[1] && x->src[2] == n->src[2] && x->src[3] == dy)
-            all = x;
-    }
+    for (int c = g->count - 1; c >= 0 && c >= g->count - 16 && !all; c--)
+        all = is_grad_of(g->nodes[c], n, dy) ? g->nodes[c] : NULL;
     if (!all)
         all = SM_REC(SM_OP_ATTENTION_GRAD, &n->p, n->src[0], n->src[1], n->src[2], dy, n->src[3]);
     int64_t start = 0;

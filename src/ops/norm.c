@@ -69,13 +69,14 @@ bool shape_group_norm_dp(sm_node *n) { return groups_ok(n) && backward_params(n,
 bool shape_layer_norm_dp(sm_node *n) { return backward_params(n, 2); }
 bool shape_rms_norm_dp(sm_node *n) { return backward_params(n, 1); }
 
-/* The _DP node of n for dy, shared by the weight's and the bias's gradient: the last one recorded is looked for. */
+/* The _DP node of n for dy, shared by the weight's and the bias's gradient: the last one recorded is looked for. Another
+ * norm of the same x may have got the same dy, so the parameters count too. */
 static sm_node *params_grad(sm_node *n, sm_op_id op, sm_node *dy)
 {
     sm_graph *g = n->g;
     for (int i = g->count - 1; i >= 0 && i >= g->count - 8; i--) {
         sm_node *c = g->nodes[i];
-        if (c->op == op && c->src[0] == n->src[0] && c->src[1] == dy)
+        if (c->op == op && c->src[0] == n->src[0] && c->src[1] == dy && c->p.norm.groups == n->p.norm.groups && c->p.norm.eps == n->p.norm.eps)
             return c;
     }
     return SM_REC(op, &n->p, n->src[0], dy);
