@@ -1,7 +1,9 @@
 /* sumi_score_concepts: draws every (concept, style) pair once and counts how often the nearest picture shows that concept
  * (concept_score.h). Trained pairs are looked up among the training pictures of their style, held-out ones among all. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "eval/concept_score.h"
 #include "io/image.h"
@@ -22,7 +24,7 @@ typedef struct scorer {
     const sm_picture *picture[ROUND];
     char prompt[ROUND][320];
     int n;                                   /* pairs waiting to be drawn */
-    uint8_t *rgb, *sheet;                    /* ROUND and SHEET pictures */
+    uint8_t *rgb, *sheet;                    /* ROUND and SHEET pictures; no sheet without a folder for it */
     int in_sheet, sheets;
     int64_t done, total;
     double t0;
@@ -39,7 +41,7 @@ static sumi_status write_sheet(scorer *s, sm_err *e)
     char path[512];
     int w, h;
     uint8_t *pixels = NULL;
-    if (!s->o->save_dir || !s->in_sheet)
+    if (!s->in_sheet)
         return SUMI_OK;
     if (sm_sheet_make(s->sheet, s->in_sheet, s->job.r.width, s->job.r.height, COLUMNS, &s->ctx->mem, &pixels, &w, &h, e))
         return e->code;
@@ -62,6 +64,8 @@ static sumi_status judge(scorer *s, int k, sm_err *e)
     part->pairs++;
     part->top1 += hit.rank == 1;
     part->top5 += hit.rank >= 1 && hit.rank <= 5;
+    if (!s->sheet)
+        return SUMI_OK;
     memcpy(s->sheet + (size_t)s->in_sheet * bytes, s->rgb + (size_t)k * bytes, bytes);
     return ++s->in_sheet == SHEET ? write_sheet(s, e) : SUMI_OK;
 }
@@ -84,7 +88,8 @@ static sumi_status draw_waiting(scorer *s, sm_err *e)
     s->n = 0;
     if (s->cb && s->cb->progress) {
         double dt = sm_now() - s->t0;
-        sumi_progress p = {.stage = "score", .step = s->done, .steps = s->total, .seconds = dt, .eta = dt / (double)s->done * (double)(s->total - s->done)};
+        sumi_progress p = {.stage = "score", .step = s->done, .steps = s->total, .seconds = dt};
+        p.eta = dt / (double)s->done * (double)(s->total - s->done);
         s->cb->progress(s->cb->user, &p);
     }
     return SUMI_OK;
@@ -123,12 +128,15 @@ static sumi_status open_all(scorer *s, sm_err *e)
     r.count = ROUND;
     if (sm_job_init(&s->job, s->m, s->ctx, &r, e))
         return e->code;
+    if (o->save_dir && access(o->save_dir, W_OK | X_OK))
+        return sm_fail(e, SUMI_E_FILE, "%s: sheets cannot be written to this folder: %s", o->save_dir, strerror(errno));
     size_t bytes = (size_t)s->job.r.width * (size_t)s->job.r.height * 3;
     s->rgb = sm_alloc(&s->ctx->mem, SM_MEM_DATA, bytes * ROUND);
-    s->sheet = sm_alloc(&s->ctx->mem, SM_MEM_DATA, bytes * SHEET);
-    if (!s->rgb || !s->sheet)
+    s->sheet = o->save_dir ? sm_alloc(&s->ctx->mem, SM_MEM_DATA, bytes * SHEET) : NULL;
+    if (!s->rgb || (o->save_dir && !s->sheet))
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for scoring");
-    s->all = sm_dataset_open(o->pictures, o->index, &(sm_data_filter){.styles = o->styles, .splits = SM_SPLIT_TRAIN | SM_SPLIT_PAIR | SM_SPLIT_CONCEPT}, &s->ctx->mem, e);
+    sm_data_filter all = {.styles = o->styles, .splits = SM_SPLIT_TRAIN | SM_SPLIT_PAIR | SM_SPLIT_CONCEPT};
+    s->all = sm_dataset_open(o->pictures, o->index, &all, &s->ctx->mem, e);
     if (s->all)
         s->train = sm_dataset_open(o->pictures, o->index, &(sm_data_filter){.styles = o->styles}, &s->ctx->mem, e);
     return e->code;
@@ -153,11 +161,12 @@ sumi_status sumi_score_concepts(sumi_context *ctx, sumi_model *m, const sumi_sco
 {
     sm_err *e = sm_begin(ctx);
     scorer s = {.ctx = ctx, .m = m, .o = o, .cb = cb, .out = out};
+    sumi_callbacks quiet = {.cancel = cb ? cb->cancel : NULL}; /* a picture's own progress is not the score's */
     *out = (sumi_score){0};
     if (!o->pictures || !o->index)
         return sm_fail(e, SUMI_E_ARG, "score: the data set's pictures and index must be given");
     if (!open_all(&s, e)) {
-        s.job.cb = NULL;
+        s.job.cb = &quiet;
         score_all(&s, e);
     }
     sm_gallery_free(s.train_gallery);
