@@ -205,7 +205,9 @@ void sm_buf_fmt(sm_buf *b, const char *fmt, ...)
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    if (n >= 0 && buf_room(b, (size_t)n)) {
+    if (n < 0) {
+        b->oom = true; /* more than INT_MAX bytes */
+    } else if (buf_room(b, (size_t)n)) {
         vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
     }
