@@ -28,8 +28,10 @@ static sm_taps backward_taps(const sm_param *p, int axis, int64_t kernel, int64_
         while (k < step && (at - k * dil) % s)
             k++;
         sm_prog *g = &t.p[turn + reach];
-        if (k < step && k < kernel)
-            *g = (sm_prog){(int)((kernel - k + step - 1) / step), (int)k, (int)step, (at - k * dil) / s, -step * dil / s};
+        if (k < step && k < kernel) { /* from the last tap to the first, so that sources are read forwards */
+            int64_t count = (kernel - k + step - 1) / step, last = k + (count - 1) * step;
+            *g = (sm_prog){(int)count, (int)last, -(int)step, (at - last * dil) / s, step * dil / s};
+        }
         t.count += g->count;
     }
     return t;
