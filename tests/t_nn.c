@@ -1,4 +1,6 @@
 /* The table of weights, scopes and initial values, config.json, and models under bad tables and failing allocations. */
+#include "cpu/cpu.h"
+#include "io/safetensors.h"
 #include "model/model.h"
 #include "test.h"
 
@@ -217,6 +219,53 @@ TEST(nn_loaded_layers)
     model_close(&m);
 }
 
+/* y's values for x = 0.1, 0.2, ... in a fresh buffer. */
+static float *evaluate(model *m, const sm_node *x, sm_node *y)
+{
+    sm_plan *p = sm_plan_new(m->g, 1, &y, sm_cpu_backend("", &m->e), &m->e);
+    float *out = sm_alloc(NULL, SM_MEM_MISC, (size_t)sm_numel(y) * sizeof(float)), *in = p ? sm_plan_data(p, x) : NULL;
+    for (int64_t i = 0; in && i < sm_numel(x); i++)
+        in[i] = 0.1f * (float)(i + 1);
+    bool ok = in && out && sm_plan_run(p, NULL, NULL, &m->e) == SUMI_OK;
+    CHECKF(ok, "%s%s", m->g->err.msg, m->e.msg);
+    if (ok)
+        memcpy(out, sm_plan_data(p, y), (size_t)sm_numel(y) * sizeof(float));
+    sm_plan_free(p);
+    return out;
+}
+
+/* norm2(h) (1 + scale) + shift is norm2 with weight w (1 + scale) and bias b (1 + scale) + shift: a block whose time_emb_proj
+ * gives a constant scale and shift equals a plain one with that norm2 and no time. */
+TEST(nn_resnet_scale_shift)
+{
+    model m;
+    model_open(&m, 5);
+    int64_t c = 4;
+    sm_node *x = sm_input(m.g, "x", SM_F32, 4, (int64_t[]){1, 3, 3, c});
+    sm_node *temb = sm_const(m.g, SM_F32, 2, (int64_t[]){1, 2}, (float[2]){1, 2});
+    nn_scope a = nn_sub(&m.s, "a"), b = nn_sub(&m.s, "b");
+    sm_weights_create(m.w, "a.time_emb_proj.weight", 2, (int64_t[]){2 * c, 2}, &m.e);
+    float *constant = sm_weights_create(m.w, "a.time_emb_proj.bias", 1, (int64_t[]){2 * c}, &m.e)->t.data;
+    sm_node *ya = nn_resnet_block(&a, x, temb, c, 2, 1e-5f), *yb = nn_resnet_block(&b, x, NULL, c, 2, 1e-5f);
+    const char *const shared[] = {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"};
+    for (size_t i = 0; i < SM_COUNT(shared); i++) {
+        char from[64], to[64];
+        snprintf(from, sizeof from, "b.%s", shared[i]);
+        snprintf(to, sizeof to, "a.%s", shared[i]);
+        memcpy(sm_weights_find(m.w, to)->t.data, sm_weights_find(m.w, from)->t.data, sm_weights_find(m.w, to)->bytes);
+    }
+    float *w = sm_weights_find(m.w, "b.norm2.weight")->t.data, *bias = sm_weights_find(m.w, "b.norm2.bias")->t.data;
+    for (int i = 0; i < c; i++) {
+        w[i] = 1 + (constant[i] = 0.3f * (float)i - 0.2f);
+        bias[i] = constant[c + i] = 0.5f - 0.4f * (float)i;
+    }
+    float *va = evaluate(&m, x, ya), *vb = evaluate(&m, x, yb);
+    CHECK(test_maxdiff(va, vb, 9 * c) <= 1e-5 * test_rms(vb, 9 * c));
+    sm_free(va);
+    sm_free(vb);
+    model_close(&m);
+}
+
 /* ---- whole models made anew ------------------------------------------------------------------------------------------ */
 
 static const sm_unet_config UNET = {
@@ -287,6 +336,32 @@ TEST(nn_models_made_then_loaded)
     check_all(&m, "unet.conv_out.weight", 0);
     check_all(&m, "transformer.proj_out.weight", 0);
     check_all(&m, "transformer.transformer_blocks.0.norm1.linear.bias", 0);
+    model_close(&m);
+}
+
+/* A new position table is the one that diffusers makes for the same sizes (the fixture's is not random). */
+TEST(nn_mmdit_position_table)
+{
+    model m;
+    sm_mmdit_config c;
+    model_open(&m, 1);
+    sm_st *f = sm_st_open(test_fixture("mmdit_tiny.safetensors"), NULL, &m.e);
+    const sm_st_entry *want = f ? sm_st_find(f, "w.pos_embed.pos_embed") : NULL;
+    const char *json = f ? sm_st_metadata(f, "config") : NULL;
+    CHECKF(want && json && sm_config_read(SM_MODEL_MMDIT, json, strlen(json), &c, &m.e) == SUMI_OK, "%s", m.e.msg);
+    if (want && json && !m.e.code) {
+        sm_node *x = sm_input(m.g, "x", SM_F32, 4, (int64_t[]){1, 8, 8, c.in_channels});
+        sm_node *t = sm_input(m.g, "t", SM_F32, 1, (int64_t[]){1});
+        sm_node *ctx = sm_input(m.g, "ctx", SM_F32, 3, (int64_t[]){1, 3, c.joint_attention_dim});
+        sm_mmdit(&m.s, &c, x, t, ctx, sm_input(m.g, "p", SM_F32, 2, (int64_t[]){1, c.pooled_projection_dim}));
+        int64_t n;
+        const float *made = values(&m, "pos_embed.pos_embed", &n);
+        float *copy = sm_alloc(NULL, SM_MEM_MISC, want->bytes); /* the file's data need not be aligned */
+        memcpy(copy, want->data, want->bytes);
+        CHECK(made && (size_t)n * 4 == want->bytes && test_maxdiff(made, copy, n) <= 1e-6);
+        sm_free(copy);
+    }
+    sm_st_close(f);
     model_close(&m);
 }
 
@@ -391,7 +466,8 @@ TEST(config_refused)
         {SM_MODEL_UNET, SUMI_E_SUPPORT, "{\"block_out_channels\": [8], \"down_block_types\": [\"K\"]}", "block type K"},
         {SM_MODEL_UNET, SUMI_E_SUPPORT, "{\"block_out_channels\": [8], " PLAIN ", \"class_embed_type\": \"timestep\"}",
             "class_embed_type"},
-        {SM_MODEL_UNET, SUMI_E_SUPPORT, "{\"block_out_channels\": [8], " PLAIN ", \"mid_block_type\": \"UNetMidBlock2DSimpleCrossAttn\"}",
+        {SM_MODEL_UNET, SUMI_E_SUPPORT,
+            "{\"block_out_channels\": [8], " PLAIN ", \"mid_block_type\": \"UNetMidBlock2DSimpleCrossAttn\"}",
             "mid_block_type"},
         {SM_MODEL_CLIP, SUMI_E_FORMAT, "{\"vocab_size\": [3, 4]}", "vocab_size"},
         {SM_MODEL_CLIP, SUMI_E_SUPPORT, "{\"hidden_act\": \"mish\"}", "hidden_act"},
