@@ -10,18 +10,6 @@
 
 enum { PICTURES = 104 }; /* more than a sheet holds */
 
-static const char *model_path(void)
-{
-    static char path[400];
-    if (!path[0]) {
-        char msg[640];
-        tiny s = tiny_setup("score", TINY_UNET, "");
-        CHECKF(!tiny_train(&s, NULL, 0, 0, 1, msg), "%s", msg);
-        snprintf(path, sizeof path, "%s/tiny.safetensors", s.dir);
-    }
-    return path;
-}
-
 /* The shapes twice and some more, every fourth held out as a pair. */
 static bool write_data(const char *pixels, const char *index)
 {
@@ -70,7 +58,7 @@ static sumi_status score(const char *save_dir, int limit, watch *w, sumi_score *
     CHECK(write_data(pixels, index));
     sumi_status st = sumi_context_new(&co, &ctx);
     if (!st)
-        st = sumi_model_load(ctx, model_path(), &m);
+        st = sumi_model_load(ctx, tiny_model(TINY_UNET), &m);
     if (!st)
         st = sumi_score_concepts(ctx, m, &o, w ? &cb : NULL, out);
     snprintf(msg, 640, "%s", sumi_error(ctx));

@@ -1,4 +1,4 @@
-/* The scan before cJSON, and the search for names that appear twice after it (see json.h). */
+/* The scan before cJSON, the search for names that appear twice after it, strings as JSON (see json.h). */
 #include "io/json.h"
 
 #include <stdlib.h>
@@ -101,6 +101,20 @@ cJSON *sm_json_parse(sm_mem *mem, const char *text, size_t n, int max_depth, siz
     cJSON_Delete(v);
     sm_free(copy);
     return NULL;
+}
+
+void sm_json_put_text(sm_buf *b, const char *s)
+{
+    sm_buf_add(b, "\"", 1);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            sm_buf_fmt(b, "\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            sm_buf_fmt(b, "\\u%04x", *s);
+        else
+            sm_buf_add(b, s, 1);
+    }
+    sm_buf_add(b, "\"", 1);
 }
 
 bool sm_json_index(const cJSON *item, uint64_t *value)

@@ -11,6 +11,9 @@
  * but white space after the value. The caller frees the value with cJSON_Delete. NULL on failure. */
 cJSON *sm_json_parse(sm_mem *mem, const char *text, size_t n, int max_depth, size_t max_items, const char *label, sm_err *e);
 
+/* Appends the text as a JSON string, quotes included. */
+void sm_json_put_text(sm_buf *b, const char *s);
+
 /* True when item is a whole number from 0 to 2^53 - 1, where a double is still exact. */
 bool sm_json_index(const cJSON *item, uint64_t *value);
 

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "cpu/cpu.h"
+#include "io/json.h"
 #include "io/safetensors.h"
 
 enum { PIECE = 8192 }; /* elements converted at a time */
@@ -36,20 +37,6 @@ static int by_key(const void *a, const void *b) { return strcmp(((const sm_st_me
 
 /* ---- header ------------------------------------------------------------------------------------------------------ */
 
-static void put_text(sm_buf *b, const char *s)
-{
-    sm_buf_add(b, "\"", 1);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            sm_buf_fmt(b, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            sm_buf_fmt(b, "\\u%04x", *s);
-        else
-            sm_buf_add(b, s, 1);
-    }
-    sm_buf_add(b, "\"", 1);
-}
-
 /* Eight bytes for the length, the JSON text, spaces up to a multiple of 8. */
 static void put_header(sm_buf *b, size_t n, const sm_st_item *const *items, size_t nmeta, const sm_st_meta *meta)
 {
@@ -58,16 +45,16 @@ static void put_header(sm_buf *b, size_t n, const sm_st_item *const *items, size
         sm_buf_fmt(b, "\"__metadata__\":{");
     for (size_t i = 0; i < nmeta; i++) {
         sm_buf_add(b, ",", i > 0);
-        put_text(b, meta[i].key);
+        sm_json_put_text(b, meta[i].key);
         sm_buf_fmt(b, ":");
-        put_text(b, meta[i].value);
+        sm_json_put_text(b, meta[i].value);
     }
     sm_buf_add(b, "},", nmeta ? n ? 2 : 1 : 0);
     for (size_t i = 0, at = 0; i < n; i++) {
         const sm_st_item *x = items[i];
         size_t bytes = numel(x) * sm_dtype_size(stored(x));
         sm_buf_add(b, ",", i > 0);
-        put_text(b, x->name);
+        sm_json_put_text(b, x->name);
         sm_buf_fmt(b, ":{\"dtype\":\"%s\",\"shape\":[", type_names[stored(x)]);
         for (int d = 0; d < x->t.rank; d++)
             sm_buf_fmt(b, d ? ",%lld" : "%lld", (long long)x->t.dims[d]);

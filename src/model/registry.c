@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static int unet_channels(const sm_denoiser_config *c) { return c->unet.in_channels; }
+static int unet_channels(const sm_denoiser_config *c) { return c->unet.out_channels; }
 static int unet_context(const sm_denoiser_config *c) { return c->unet.cross_attention_dim; }
 static int unet_multiple(const sm_denoiser_config *c) { return 1 << (c->unet.blocks - 1); }
 
@@ -13,7 +13,7 @@ static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_n
     return sm_unet(s, &c->unet, x, t, ctx, NULL);
 }
 
-static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.in_channels; }
+static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.out_channels; }
 static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
 static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim; }
 static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }

@@ -11,7 +11,7 @@ typedef struct sm_denoiser {
     const char *class_name; /* diffusers' class */
     const char *marker;     /* a tensor that every member has and no other family */
     sm_model_kind kind;     /* reads and writes its config.json (sm_config_read) */
-    int (*latent_channels)(const sm_denoiser_config *c);
+    int (*latent_channels)(const sm_denoiser_config *c); /* of the result; what goes in is checked when it is recorded */
     int (*context_width)(const sm_denoiser_config *c);
     int (*pooled_width)(const sm_denoiser_config *c); /* P of the pooled text; NULL: the family takes none */
     int (*multiple)(const sm_denoiser_config *c); /* latent sides must divide by this */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "io/json.h"
 #include "io/safetensors.h"
 
 #ifndef SUMI_SHARE
@@ -69,8 +70,11 @@ static sumi_status open_file(sumi_model *m, const char *path, sm_err *e)
     } else if (!merges) {
         sm_fail(e, SUMI_E_MODEL, "%s: the metadata has no \"merges\", the tokenizer's table", path);
     } else if (!sm_model_configure(m, config, path, e)) {
-        m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), e);
-        if (m->bpe)
+        sm_err why = {0};
+        m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), &why);
+        if (!m->bpe)
+            sm_fail(e, why.code, "%s: %s", path, why.msg);
+        else
             return sm_st_into(f, m->w, NULL, m->mem, e);
     }
     sm_st_close(f);
@@ -112,7 +116,8 @@ static sumi_status open_folder(sumi_model *m, const char *dir, sm_err *e)
     if (!denoiser)
         sm_fail(e, SUMI_E_MODEL, "%s: has neither unet/config.json nor transformer/config.json", dir);
     const char *base = strrchr(dir, '/');
-    sm_buf_fmt(&config, "{\"name\":\"%.80s\"", base && base[1] ? base + 1 : "model");
+    sm_buf_fmt(&config, "{\"name\":");
+    sm_json_put_text(&config, base && base[1] ? base + 1 : "model");
     if (!e->code && !load_component(m, dir, denoiser, &config, e) && !load_component(m, dir, "vae", &config, e) &&
         !load_component(m, dir, "text_encoder", &config, e)) {
         sm_buf_fmt(&config, "}");
@@ -126,6 +131,13 @@ static sumi_status open_folder(sumi_model *m, const char *dir, sm_err *e)
     sm_buf_free(&config);
     sm_buf_free(&index);
     return e->code;
+}
+
+static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
+{
+    if (sm_bpe_size(m->bpe) > m->clip.vocab_size)
+        return sm_fail(e, SUMI_E_MODEL, "%s: the tokenizer has %d tokens, the text_encoder's vocab_size is %d", path, (int)sm_bpe_size(m->bpe), m->clip.vocab_size);
+    return SUMI_OK;
 }
 
 static void summarise(sumi_model *m)
@@ -157,7 +169,7 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const char *path, sm_er
     m->w = sm_weights_new(mem, e);
     if (m->w) {
         bool folder = !stat(path, &st) && S_ISDIR(st.st_mode);
-        if (!(folder ? open_folder(m, path, e) : open_file(m, path, e)))
+        if (!(folder ? open_folder(m, path, e) : open_file(m, path, e)) && !check_vocabulary(m, path, e))
             summarise(m);
     }
     if (e->code)

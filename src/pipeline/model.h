@@ -24,6 +24,10 @@ struct sumi_model {
 sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const char *path, sm_err *e);
 /* Reads that configuration text; m->w and m->bpe are the caller's affair. what: a name for messages. */
 sumi_status sm_model_configure(sumi_model *m, const char *json, const char *what, sm_err *e);
+/* Whether the components work together: channels and widths that meet are equal, sizes are in range. What the tensors say is
+ * checked when they are recorded. */
+sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d, const sm_clip_config *clip, const sm_vae_config *vae,
+                              const char *what, sm_err *e);
 /* Appends the configuration text of m. */
 void sm_model_describe(const sumi_model *m, sm_buf *out);
 
