@@ -137,7 +137,7 @@ TEST(train_config_errors_name_the_key)
 {
     static const struct { const char *extra, *want; } cases[] = {
         {",\"stepz\":3", "autoencoder.stepz: unknown key"}, {",\"lr\":-1", "autoencoder.lr"}, {",\"beta1\":\"x\"", "autoencoder.beta1: must be a number"},
-        {",\"crop\":9", "autoencoder.crop"}, {",\"decoder_only\":1", "autoencoder.decoder_only: must be true or false"}, {",", "not a JSON object"},
+        {",\"crop\":9", "the name 'crop' appears twice"}, {",\"ema\":1", "autoencoder.ema"}, {",\"decoder_only\":1", "autoencoder.decoder_only: must be true or false"}, {",", "not a JSON object"},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         char msg[640], name[32];

@@ -1,6 +1,7 @@
 /* First stage: a KL autoencoder (Kingma and Welling 2014; Rombach et al. 2022) on random crops of composed pictures.
  * Loss: mean |x - y|, the same on differences between neighbouring pixels (edges) and on means of 8x8 blocks (colour of
- * plain areas, which group norm tends to lose), and a small KL term that keeps the latents near zero. No perceptual network: nothing but our own data and weights is needed. */
+ * plain areas, which group norm tends to lose), and a small KL term that keeps the latents near zero. No perceptual
+ * network: nothing but our own data and weights is needed. */
 #include <string.h>
 
 #include "train/model_view.h"
@@ -65,7 +66,7 @@ static void crop_task(void *arg, int task, int tasks)
     uint8_t *rgb = j->v->rgb + (size_t)task * (size_t)size * (size_t)size * 3;
     sm_err e = {0};
     if (sm_dataset_draw(t->data, &scene, size, rgb, &e)) {
-        sm_fail(&j->err, e.code, "%s", e.msg); /* any one of several is as good */
+        sm_task_failed(&j->err, &e);
         return;
     }
     int64_t room = size - s + 1;
@@ -88,14 +89,10 @@ static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t st
 }
 
 /* With decoder_only the encoder is part of the graph but nothing of it may change. */
-static void freeze_encoder(sm_trainer *t)
+static bool frozen(const sm_trainer *t, const char *name)
 {
-    for (size_t i = 0; i < sm_weights_count(t->vae_weights); i++) {
-        sm_weight *w = sm_weights_at(t->vae_weights, i);
-        bool enc = !strncmp(w->name, "vae.encoder.", 12) || !strncmp(w->name, "vae.quant_conv.", 15);
-        if (t->cfg.autoencoder.decoder_only && enc)
-            w->mutable_data = false;
-    }
+    bool encoder = !strncmp(name, "vae.encoder.", 12) || !strncmp(name, "vae.quant_conv.", 15);
+    return t->cfg.autoencoder.decoder_only && encoder;
 }
 
 sumi_status sm_stage_autoencoder(sm_trainer *t, bool *done, sm_err *e)
@@ -104,10 +101,10 @@ sumi_status sm_stage_autoencoder(sm_trainer *t, bool *done, sm_err *e)
     if (crop % f || crop > t->cfg.data.size)
         return sm_fail(e, SUMI_E_ARG, "autoencoder.crop: %d must be a multiple of %d, at most data.size (%d)", crop, f, t->cfg.data.size);
     vae_stage v = {0};
-    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill, .validate = sm_vae_validate, .self = &v};
+    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill, .frozen = frozen,
+                  .validate = sm_vae_validate, .self = &v};
     v.rgb = sm_alloc(t->mem, SM_MEM_DATA, (size_t)s.opt->batch * (size_t)t->cfg.data.size * (size_t)t->cfg.data.size * 3);
     s.g = sm_graph_new(t->mem, e);
-    freeze_encoder(t);
     if (s.g && v.rgb)
         s.loss = record(t, s.g, &v);
     else

@@ -1,12 +1,12 @@
 /* Reads the training configuration through one table of keys per section. */
 #include "train/config.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "io/json.h"
 
 typedef enum kind { K_INT, K_INT64, K_FLOAT, K_DOUBLE, K_BOOL, K_TEXT, K_OBJECT, K_LIST } kind;
 
@@ -96,6 +96,8 @@ static sumi_status read_key(void *base, const key *k, const cJSON *j, const char
     if (k->kind == K_LIST)
         return read_list(base, k, j, where, e);
     if (k->kind == K_TEXT || k->kind == K_OBJECT) {
+        if (k->kind == K_TEXT && cJSON_IsString(j) && !j->valuestring[0])
+            return sm_fail(e, SUMI_E_FORMAT, "%s: is empty", where);
         if (k->kind == K_TEXT ? !cJSON_IsString(j) : !cJSON_IsObject(j))
             return sm_fail(e, SUMI_E_FORMAT, "%s: must be %s", where, k->kind == K_TEXT ? "a text" : "an object");
         *(const char **)at = k->kind == K_TEXT ? j->valuestring : cJSON_PrintUnformatted(j);
@@ -145,16 +147,39 @@ static sumi_status read_section(sm_train_config *c, const section *s, const cJSO
     return SUMI_OK;
 }
 
+/* The name is the exported file's name as well. */
+static sumi_status check_name(const sm_train_config *c, const char *path, sm_err *e)
+{
+    bool ok = strlen(c->name) <= 80 && c->name[0] != '.';
+    for (const char *p = c->name; *p; p++)
+        ok = ok && (unsigned char)*p >= 0x20 && *p != 0x7f && *p != '/';
+    return ok ? SUMI_OK : sm_fail(e, SUMI_E_FORMAT, "%s: name: at most 80 bytes, no '/' and no dot in front: it names the model's file", path);
+}
+
+/* The file as a JSON object; no name appears twice in an object. NULL on failure. */
+static cJSON *parse(sm_mem *mem, const char *path, sm_err *e)
+{
+    sm_buf text = {.mem = mem};
+    sm_err why = {0};
+    if (sm_file_read(path, (size_t)1 << 20, &text, e))
+        return NULL;
+    cJSON *j = sm_json_parse(mem, text.data ? text.data : "", text.len, 16, 1 << 16, path, &why);
+    sm_buf_free(&text);
+    if (cJSON_IsObject(j))
+        return j;
+    if (j)
+        sm_fail(e, SUMI_E_FORMAT, "%s: not a JSON object", path);
+    else
+        sm_fail(e, why.code, "%s: not a JSON object", why.msg);
+    cJSON_Delete(j);
+    return NULL;
+}
+
 sumi_status sm_train_config_load(sm_train_config *c, sm_mem *mem, const char *path, sm_err *e)
 {
     *c = (sm_train_config){.mem = mem};
-    sm_buf text = {.mem = mem};
-    if (sm_file_read(path, (size_t)1 << 20, &text, e))
-        return e->code;
-    cJSON *j = cJSON_ParseWithLength(text.data ? text.data : "", text.len);
-    sm_buf_free(&text);
-    c->json = j;
-    sumi_status st = cJSON_IsObject(j) ? SUMI_OK : sm_fail(e, SUMI_E_FORMAT, "%s: not a JSON object", path);
+    const cJSON *j = c->json = parse(mem, path, e);
+    sumi_status st = j ? SUMI_OK : e->code;
     for (size_t i = 0; i < SM_COUNT(sections) && !st; i++) {
         const section *s = &sections[i];
         const cJSON *obj = s->name ? cJSON_GetObjectItemCaseSensitive(j, s->name) : j;
@@ -165,6 +190,8 @@ sumi_status sm_train_config_load(sm_train_config *c, sm_mem *mem, const char *pa
         else
             st = read_section(c, s, obj, path, e);
     }
+    if (!st)
+        st = check_name(c, path, e);
     if (st)
         sm_train_config_free(c);
     return st;

@@ -17,9 +17,12 @@ typedef struct encoder {
     uint8_t *rgb;
 } encoder;
 
+/* A batch from example `first` on; past the last one it repeats that. */
+typedef struct draw_job { sm_trainer *t; encoder *c; int64_t first, count; sm_err err; } draw_job;
+
 static void draw_task(void *arg, int task, int tasks)
 {
-    struct { sm_trainer *t; encoder *c; int64_t first, count; sm_err err; } *j = arg;
+    draw_job *j = arg;
     sm_trainer *t = j->t;
     int size = t->cfg.data.size;
     int64_t k = SM_MIN(j->first + task, j->count - 1);
@@ -27,7 +30,7 @@ static void draw_task(void *arg, int task, int tasks)
     size_t n = (size_t)size * (size_t)size * 3;
     sm_err e = {0};
     if (sm_dataset_draw(t->data, &s, size, j->c->rgb + (size_t)task * n, &e))
-        sm_fail(&j->err, e.code, "%s", e.msg);
+        sm_task_failed(&j->err, &e);
     else
         sm_rgb_to_float(j->c->rgb + (size_t)task * n, (int64_t)n, (float *)sm_plan_data(j->c->p, j->c->image) + (size_t)task * n);
 }
@@ -55,9 +58,24 @@ static void close_encoder(encoder *c)
 
 typedef struct sums { double sum, squares; int64_t n; } sums;
 
+/* n latents from place `at` on, as f16. */
+static sumi_status keep(sm_trainer *t, const float *z, int64_t at, int64_t n, sums *st, sm_err *e)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (!(fabsf(z[i]) < 65520)) /* what f16 rounds to infinity, or NaN */
+            return sm_fail(e, SUMI_E_NUMERIC, "latents: the autoencoder gives %g, which f16 cannot hold: train it longer or with a larger kl_weight",
+                           (double)z[i]);
+        st->sum += z[i];
+        st->squares += (double)z[i] * z[i];
+        t->latents[at + i] = sm_f32_f16(z[i]);
+    }
+    st->n += n;
+    return SUMI_OK;
+}
+
 static sumi_status encode_all(sm_trainer *t, encoder *c, int64_t count, int64_t each, sums *st, sm_err *e)
 {
-    struct { sm_trainer *t; encoder *c; int64_t first, count; sm_err err; } job = {.t = t, .c = c, .count = count};
+    draw_job job = {.t = t, .c = c, .count = count};
     double t0 = sm_now();
     for (int64_t k = 0; k < count; k += BATCH) {
         job.first = k;
@@ -66,14 +84,8 @@ static sumi_status encode_all(sm_trainer *t, encoder *c, int64_t count, int64_t 
             return sm_fail(e, job.err.code, "%s", job.err.msg);
         if (sm_plan_run(c->p, t->pool, t->cb ? t->cb->cancel : NULL, e))
             return e->code;
-        const float *z = sm_plan_data(c->p, c->mean);
-        int64_t n = SM_MIN((int64_t)BATCH, count - k) * each;
-        for (int64_t i = 0; i < n; i++) {
-            st->sum += z[i];
-            st->squares += (double)z[i] * z[i];
-            t->latents[k * each + i] = sm_f32_f16(z[i]);
-        }
-        st->n += n;
+        if (keep(t, sm_plan_data(c->p, c->mean), k * each, SM_MIN((int64_t)BATCH, count - k) * each, st, e))
+            return e->code;
         if (t->cb && t->cb->progress && k / BATCH % 16 == 0) {
             double dt = sm_now() - t0;
             sumi_progress p = {.stage = "latents", .step = k, .steps = count, .seconds = dt, .rate = (double)(k + BATCH) / dt};
@@ -120,6 +132,8 @@ sumi_status sm_stage_latents(sm_trainer *t, bool *done, sm_err *e)
     int64_t count = sm_dataset_count(t->data) * t->cfg.data.variants;
     char path[512];
     sm_out_path(t, "latents.safetensors", path);
+    if (t->as_is && !sm_file_exists(path))
+        return sm_fail(e, SUMI_E_FILE, "%s is missing: run the latents stage before the export", path);
     sm_free(t->latents);
     t->latents = sm_alloc(t->mem, SM_MEM_DATA, (size_t)(count * each) * 2);
     if (!t->latents)

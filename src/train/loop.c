@@ -14,10 +14,17 @@ typedef struct loop {
     sm_train_state state;
     sm_plan *plan;
     char ckpt[512];
-    int64_t first;            /* step at which this call began */
+    int64_t first, saved;     /* steps: at which this call began, of the checkpoint (-1: there is none) */
     double t0, loss_sum, norm_sum, last_log;
     int64_t in_sum;
 } loop;
+
+void sm_task_failed(sm_err *to, const sm_err *from)
+{
+    sumi_status none = SUMI_OK;
+    if (__atomic_compare_exchange_n(&to->code, &none, from->code, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        memcpy(to->msg, from->msg, sizeof to->msg);
+}
 
 const char *sm_out_path(const sm_trainer *t, const char *name, char buf[512])
 {
@@ -61,7 +68,12 @@ static sumi_status report(loop *l, bool log, sm_err *e)
     return write_log(l, loss, norm, rate, e);
 }
 
-static sumi_status save(loop *l, sm_err *e) { return sm_state_save(&l->state, l->ckpt, l->stage->name, e); }
+static sumi_status save(loop *l, sm_err *e)
+{
+    if (!sm_state_save(&l->state, l->ckpt, l->stage->name, e))
+        l->saved = l->state.step;
+    return e->code;
+}
 
 static sumi_status one_step(loop *l, sm_err *e)
 {
@@ -109,11 +121,34 @@ static sumi_status steps(loop *l, sm_err *e)
 static sumi_status stopped(loop *l, const sm_err *why, sm_err *e)
 {
     sm_err second = {0};
-    bool whole = why->code == SUMI_E_CANCELLED && !save(l, &second);
-    int64_t at = whole ? l->state.step : l->state.step - l->state.step % l->stage->opt->save_every;
-    if (at > 0 || whole)
-        return sm_fail(e, why->code, "%s; go on with --resume from %s (step %lld)", why->msg, l->ckpt, (long long)at);
-    return sm_fail(e, why->code, "%s; no checkpoint was written yet", why->msg);
+    if (why->code == SUMI_E_CANCELLED)
+        save(l, &second);
+    const char *but = second.code ? "; " : "";
+    if (l->saved >= 0)
+        return sm_fail(e, why->code, "%s%s%s; go on with --resume from %s (step %lld)", why->msg, but, second.msg, l->ckpt, (long long)l->saved);
+    return sm_fail(e, why->code, "%s%s%s; no checkpoint was written yet", why->msg, but, second.msg);
+}
+
+/* Where to begin: the checkpoint, if there is one and the caller wants to go on. */
+static sumi_status load(loop *l, sm_err *e)
+{
+    sm_stage *s = l->stage;
+    sm_trainer *t = l->t;
+    bool there = sm_file_exists(l->ckpt);
+    if (there && !t->resume)
+        return sm_fail(e, SUMI_E_FILE, "%s exists: go on with --resume, or choose another --output", l->ckpt);
+    if (!there && t->as_is)
+        return sm_fail(e, SUMI_E_FILE, "%s: there is no such checkpoint to export", l->ckpt);
+    if (there && sm_state_load(&l->state, l->ckpt, s->name, e))
+        return e->code;
+    l->saved = there ? l->state.step : -1;
+    for (int i = 0; s->frozen && i < l->state.count; i++)
+        if (s->frozen(t, l->state.t[i].w->name)) {
+            if (!there)
+                return sm_fail(e, SUMI_E_ARG, "%s.decoder_only: there is no trained encoder yet, %s is missing", s->name, l->ckpt);
+            sm_state_freeze(&l->state, i);
+        }
+    return SUMI_OK;
 }
 
 static sumi_status start(loop *l, sm_err *e)
@@ -125,18 +160,17 @@ static sumi_status start(loop *l, sm_err *e)
     sm_out_path(t, name, l->ckpt);
     if (sm_state_init(&l->state, t->mem, s->weights, s->loss, s->opt->ema > 0, e))
         return e->code;
-    bool there = sm_file_exists(l->ckpt);
-    if (there && !t->resume)
-        return sm_fail(e, SUMI_E_FILE, "%s exists: go on with --resume, or choose another --output", l->ckpt);
-    if (there && sm_state_load(&l->state, l->ckpt, s->name, e))
+    if (load(l, e))
         return e->code;
     sm_node **out = sm_alloc(t->mem, SM_MEM_MISC, sizeof *out * (size_t)(l->state.count + 1));
     if (!out)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a training plan");
+    int n = 0;
     for (int i = 0; i < l->state.count; i++)
-        out[i] = l->state.t[i].grad;
-    out[l->state.count] = s->loss;
-    l->plan = sm_plan_new(s->g, l->state.count + 1, out, t->be, e);
+        if (!l->state.t[i].frozen)
+            out[n++] = l->state.t[i].grad;
+    out[n++] = s->loss;
+    l->plan = sm_plan_new(s->g, n, out, t->be, e);
     sm_free(out);
     return l->plan ? SUMI_OK : e->code;
 }
@@ -151,17 +185,16 @@ static void take_average(sm_train_state *s)
 
 sumi_status sm_loop_run(sm_stage *s, sm_trainer *t, bool *done, sm_err *e)
 {
-    loop l = {.stage = s, .t = t};
+    loop l = {.stage = s, .t = t, .saved = -1};
     *done = false;
     sumi_status st = start(&l, e);
     if (!st) {
         sm_err why = {0};
         l.first = l.state.step;
         l.t0 = sm_now();
-        int64_t saved = l.state.step;
         if (steps(&l, &why))
             st = stopped(&l, &why, e);
-        else if (l.state.step != saved && l.state.step % s->opt->save_every)
+        else if (l.state.step != l.first && l.state.step != l.saved)
             st = save(&l, e);
         *done = !st && l.state.step >= s->opt->steps;
     }

@@ -52,6 +52,7 @@ static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, 
 {
     int n = t->cfg.validate.nprompts, size = t->cfg.data.size, w, h;
     sumi_context ctx = {.pool = t->pool, .be = t->be};
+    sumi_callbacks quiet = {.cancel = t->cb ? t->cb->cancel : NULL};
     sumi_request r = sumi_request_default();
     sm_job j;
     char path[512], name[64];
@@ -63,6 +64,7 @@ static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, 
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a validation sheet");
     if (!sm_job_init(&j, m, &ctx, &r, e)) {
         j.prompts = t->cfg.validate.prompts;
+        j.cb = &quiet;
         if (!sm_job_run(&j, rgb, e) && !sm_sheet_make(rgb, n, size, size, 8, t->mem, &sheet, &w, &h, e)) {
             snprintf(name, sizeof name, "validate-%07lld.png", (long long)step);
             sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL, t->mem, e);

@@ -34,7 +34,7 @@ typedef struct sm_trainer {
     sm_compose_opts compose;
     nn_init init;
     char out[400];               /* output folder */
-    bool resume;
+    bool resume, as_is;          /* as_is: the checkpoints are only read, and must be there */
     int64_t steps_left;          /* of this call; < 0: no limit */
     double started;
 } sm_trainer;
@@ -48,6 +48,8 @@ typedef struct sm_stage {
     sm_weights *weights;
     /* Writes the inputs of a step (counted from 0). */
     sumi_status (*fill)(struct sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t step, sm_err *e);
+    /* Tensors that stay as the checkpoint's average has them; may be NULL. */
+    bool (*frozen)(const sm_trainer *t, const char *name);
     /* After every validate.every steps and at the end; may be NULL. */
     sumi_status (*validate)(struct sm_stage *s, sm_trainer *t, const sm_train_state *st, int64_t step, sm_err *e);
     void *self;
@@ -56,6 +58,8 @@ typedef struct sm_stage {
 /* Trains until the stage's steps are done, t->steps_left runs out, or it is cancelled; leaves a checkpoint in each case.
  * *done tells whether all steps are done. A finished stage's weights are its moving average. */
 sumi_status sm_loop_run(sm_stage *s, sm_trainer *t, bool *done, sm_err *e);
+/* A task's failure, from any thread: the first one goes to `to`, which is read when all tasks have ended. */
+void sm_task_failed(sm_err *to, const sm_err *from);
 /* Which of n examples is number `at` of the run: a new permutation every n examples (order.c). */
 int64_t sm_epoch_order(uint64_t seed, int64_t n, int64_t at);
 /* Whether a file or folder is there. */

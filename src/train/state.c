@@ -99,6 +99,14 @@ void sm_state_free(sm_train_state *s)
     *s = (sm_train_state){.mem = s->mem};
 }
 
+void sm_state_freeze(sm_train_state *s, int i)
+{
+    sm_trained *t = &s->t[i];
+    t->frozen = true;
+    if (t->ema)
+        memcpy(t->w->t.data, t->ema, sizeof(float) * (size_t)t->n);
+}
+
 /* ---- one update ---- */
 
 float sm_lr_at(const sm_opt_config *c, int64_t step)
@@ -143,6 +151,8 @@ static piece *make_pieces(const sm_train_state *s, const sm_plan *plan, int *cou
     piece *p = sm_alloc(s->mem, SM_MEM_MISC, sizeof *p * (size_t)n);
     *count = 0;
     for (int i = 0; p && i < s->count; i++) {
+        if (s->t[i].frozen)
+            continue;
         const float *g = sm_plan_data(plan, s->t[i].grad);
         for (int64_t at = 0; at < s->t[i].n; at += PIECE)
             p[(*count)++] = (piece){&s->t[i], g + at, at, SM_MIN((int64_t)PIECE, s->t[i].n - at), 0};
@@ -248,8 +258,11 @@ sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what,
     for (int i = 0; i < s->count && !e->code; i++)
         for (int k = 0; k < part_count(s) && !e->code; k++)
             load_part(f, &s->t[i], &parts[k], path, e);
+    char *end = NULL;
     if (!e->code)
-        s->step = strtoll(step, NULL, 10);
+        s->step = strtoll(step, &end, 10);
+    if (!e->code && (end == step || *end || s->step < 0 || s->step > (int64_t)1 << 50))
+        sm_fail(e, SUMI_E_FORMAT, "%s: its step '%.40s' is no number of steps", path, step);
     sm_st_close(f);
     return e->code;
 }

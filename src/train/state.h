@@ -23,6 +23,7 @@ typedef struct sm_trained {
     sm_node *param, *grad;      /* in the training graph */
     float *m, *v, *ema;         /* n each; ema NULL when not kept */
     int64_t n;
+    bool frozen;                /* keeps its value, its grad is not computed */
 } sm_trained;
 
 typedef struct sm_train_state {
@@ -36,6 +37,9 @@ typedef struct sm_train_state {
 /* Collects the mutable params of the graph that loss depends on and appends their gradients. */
 sumi_status sm_state_init(sm_train_state *s, sm_mem *mem, sm_weights *w, sm_node *loss, bool ema, sm_err *e);
 void sm_state_free(sm_train_state *s);
+
+/* Tensor i changes no more: its value is the moving average from now on. To be called before the plan is made. */
+void sm_state_freeze(sm_train_state *s, int i);
 
 /* The learning rate of step (counted from 0). */
 float sm_lr_at(const sm_opt_config *c, int64_t step);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "pipeline/context.h"
+#include "pipeline/model.h"
 #include "train/stages.h"
 
 static const struct {
@@ -19,11 +19,14 @@ static const struct {
     {"export", sm_stage_export},
 };
 
-/* mkdir -p */
-static sumi_status make_folder(const char *path, sm_err *e)
+/* The output folder's path, and mkdir -p of it. */
+static sumi_status make_output(sm_trainer *t, const char *path, sm_err *e)
 {
-    char part[400];
-    snprintf(part, sizeof part, "%s", path);
+    char part[sizeof t->out];
+    if (!*path || strlen(path) >= sizeof t->out)
+        return sm_fail(e, SUMI_E_ARG, "output: a folder's path of 1 to %zu bytes is needed, not of %zu", sizeof t->out - 1, strlen(path));
+    strcpy(t->out, path);
+    strcpy(part, path);
     for (char *p = part + 1;; p++) {
         if (*p && *p != '/')
             continue;
@@ -62,7 +65,8 @@ static sumi_status learn_merges(sm_trainer *t, sm_buf *out, sm_err *e)
         sm_dataset_caption(t->data, &s, t->init.seed, (uint64_t)i, texts + i * CAP, CAP);
         lines[i] = (sm_bpe_line){texts + i * CAP, strlen(texts + i * CAP), 1};
     }
-    sumi_status st = lines && texts ? sm_bpe_train(t->mem, lines, (size_t)n, t->cfg.vocab_size, out, e) : sm_fail(e, SUMI_E_MEMORY, "out of memory for the tokenizer's texts");
+    sumi_status st = lines && texts ? sm_bpe_train(t->mem, lines, (size_t)n, t->cfg.vocab_size, out, e)
+                                    : sm_fail(e, SUMI_E_MEMORY, "out of memory for the tokenizer's texts");
     sm_free(lines);
     sm_free(texts);
     return st;
@@ -75,34 +79,32 @@ static sumi_status open_tokenizer(sm_trainer *t, sm_err *e)
     sm_buf text = {.mem = t->mem};
     sm_out_path(t, "merges.txt", path);
     bool there = sm_file_exists(path);
-    if (there ? sm_file_read(path, (size_t)16 << 20, &text, e) : learn_merges(t, &text, e))
-        return e->code;
-    if (!there && sm_file_write(path, text.data, text.len, e)) {
-        sm_buf_free(&text);
-        return e->code;
-    }
+    if (there)
+        sm_file_read(path, (size_t)16 << 20, &text, e);
+    else if (!learn_merges(t, &text, e))
+        sm_file_write(path, text.data, text.len, e);
     t->merges = text.data;
+    if (e->code || !text.data)
+        return sm_fail(e, SUMI_E_FORMAT, "%s is empty", path);
     t->bpe = sm_bpe_from_merges(t->mem, text.data, text.len, e);
     return e->code;
 }
 
-static sumi_status configure(sm_trainer *t, sm_err *e)
+static sumi_status configure(sm_trainer *t, const char *config, sm_err *e)
 {
     if (sm_config_read(SM_MODEL_CLIP, t->cfg.text_encoder, strlen(t->cfg.text_encoder), &t->clip, e) ||
         sm_config_read(SM_MODEL_VAE, t->cfg.vae, strlen(t->cfg.vae), &t->vae, e))
         return e->code;
-    t->family = strstr(t->cfg.denoiser, "\"SD3Transformer2DModel\"") ? sm_denoiser_by_class("SD3Transformer2DModel") : sm_denoiser_by_class("UNet2DConditionModel");
+    t->family = sm_denoiser_by_class(strstr(t->cfg.denoiser, "\"SD3Transformer2DModel\"") ? "SD3Transformer2DModel" : "UNet2DConditionModel");
     if (sm_config_read(t->family->kind, t->cfg.denoiser, strlen(t->cfg.denoiser), &t->denoiser, e))
         return e->code;
     t->clip.vocab_size = sm_bpe_size(t->bpe);
     t->clip.eos_token_id = sm_bpe_end(t->bpe);
-    if (t->family->latent_channels(&t->denoiser) != t->vae.latent_channels)
-        return sm_fail(e, SUMI_E_ARG, "denoiser: in_channels %d, but the vae has %d latent_channels", t->family->latent_channels(&t->denoiser), t->vae.latent_channels);
-    if (t->family->context_width(&t->denoiser) != t->clip.hidden_size)
-        return sm_fail(e, SUMI_E_ARG, "denoiser: context width %d, but the text_encoder's hidden_size is %d", t->family->context_width(&t->denoiser), t->clip.hidden_size);
-    int side = t->cfg.data.size / sm_vae_factor(&t->vae);
-    if (t->cfg.data.size % sm_vae_factor(&t->vae) || side % t->family->multiple(&t->denoiser))
-        return sm_fail(e, SUMI_E_ARG, "data.size: %d does not divide by the vae's %d and the denoiser's %d", t->cfg.data.size, sm_vae_factor(&t->vae), t->family->multiple(&t->denoiser));
+    if (sm_components_fit(t->family, &t->denoiser, &t->clip, &t->vae, config, e))
+        return e->code;
+    int f = sm_vae_factor(&t->vae), multiple = t->family->multiple(&t->denoiser);
+    if (t->cfg.data.size % (f * multiple))
+        return sm_fail(e, SUMI_E_ARG, "%s: data.size: %d does not divide by the vae's %d and the denoiser's %d", config, t->cfg.data.size, f, multiple);
     return SUMI_OK;
 }
 
@@ -110,28 +112,27 @@ static sumi_status open_all(sm_trainer *t, const char *config, const sumi_train_
 {
     if (sm_train_config_load(&t->cfg, t->mem, config, e))
         return e->code;
-    snprintf(t->out, sizeof t->out, "%s", o->output ? o->output : t->cfg.output);
     t->init.seed = (uint64_t)t->cfg.seed;
     t->compose = SM_COMPOSE_DEFAULT;
     t->resume = o->resume;
     t->steps_left = o->max_steps > 0 ? o->max_steps : -1;
     t->vae_weights = sm_weights_new(t->mem, e);
     t->flow_weights = sm_weights_new(t->mem, e);
-    if (e->code || make_folder(t->out, e) || open_data(t, e) || open_tokenizer(t, e))
+    if (e->code || make_output(t, o->output ? o->output : t->cfg.output, e) || open_data(t, e) || open_tokenizer(t, e))
         return e->code;
-    return configure(t, e);
+    return configure(t, config, e);
 }
 
 /* Up to and with stage `only`. Export takes the checkpoints as they are: the stages before it then only load theirs. */
 static sumi_status run_stages(sm_trainer *t, const char *only, sm_err *e)
 {
     size_t last = SM_COUNT(stages) - 1;
-    bool as_is = only && !strcmp(only, stages[last].name);
+    t->as_is = only && !strcmp(only, stages[last].name);
     while (only && last && strcmp(only, stages[last].name))
         last--;
     if (only && strcmp(only, stages[last].name))
         return sm_fail(e, SUMI_E_ARG, "stage: '%s' is none of autoencoder, latents, flow, export", only);
-    if (as_is) {
+    if (t->as_is) {
         t->steps_left = 0;
         t->resume = true;
     }
@@ -139,7 +140,7 @@ static sumi_status run_stages(sm_trainer *t, const char *only, sm_err *e)
         bool done = false;
         if (stages[i].run(t, &done, e))
             return e->code;
-        if (!done && !as_is)
+        if (!done && !t->as_is)
             return SUMI_OK;
     }
     return SUMI_OK;

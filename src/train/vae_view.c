@@ -37,7 +37,7 @@ static sumi_status show(view *v, sm_trainer *t, int k, uint8_t *rgb, sm_err *e)
     if (sm_dataset_draw(t->data, &s, size, above, e))
         return e->code;
     sm_rgb_to_float(above, n, sm_plan_data(v->p, v->image));
-    if (sm_plan_run(v->p, t->pool, NULL, e))
+    if (sm_plan_run(v->p, t->pool, t->cb ? t->cb->cancel : NULL, e))
         return e->code;
     sm_pixels_from_float(sm_plan_data(v->p, v->out), n, below);
     return SUMI_OK;
