@@ -250,7 +250,7 @@ const char *sm_st_metadata(const sm_st *f, const char *key)
 
 static void close_kept(void *f) { sm_st_close(f); }
 
-static sumi_status add(const sm_st_entry *t, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
+sumi_status sm_st_add(const sm_st_entry *t, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     char name[2 * SM_ST_MAX_NAME + 2];
     size_t n = strlen(prefix), k = strlen(t->name);
@@ -277,7 +277,7 @@ sumi_status sm_st_into(sm_st *f, sm_weights *w, const char *prefix, sm_mem *mem,
     sumi_status st = sm_weights_keep(w, close_kept, f, e);
     for (size_t i = 0; st == SUMI_OK && i < f->count; i++)
         if (f->entries[i].computable)
-            st = add(&f->entries[i], w, prefix ? prefix : "", mem, e);
+            st = sm_st_add(&f->entries[i], w, prefix ? prefix : "", mem, e);
     return st;
 }
 

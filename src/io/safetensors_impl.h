@@ -26,5 +26,7 @@ struct sm_st {
 
 sm_st *sm_st_open_file(const char *path, sm_mem *mem, sm_err *e);  /* one file */
 int sm_st_by_name(const void *a, const void *b);                   /* compares entries */
+/* Adds the computable entry t as prefix + name; a copy where it is not aligned. */
+sumi_status sm_st_add(const sm_st_entry *t, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 
 #endif
