@@ -3,7 +3,8 @@
  * Conventions. Every fallible call takes a context and returns a sumi_status (0 is success); sumi_error(ctx) then holds
  * one line that names the file, tensor or parameter and what to do. Handles are opaque; what sumi_x_new or sumi_x_load
  * makes, sumi_x_free releases (NULL is allowed). The library never prints, exits or aborts, and keeps no global state.
- * A context is used by one thread at a time; several contexts may work at once. Texts are UTF-8, NUL-terminated.
+ * A context is used by one thread at a time; several contexts may work at once, with one model too. What was made with a
+ * context is released before the context is. Texts are UTF-8, NUL-terminated.
  *
  * The shortest program:
  *     sumi_context *ctx;  sumi_model *model;  sumi_images *out;
@@ -77,7 +78,8 @@ SUMI_API void sumi_model_free(sumi_model *model);
 /* A line about the family, for logs: "rectified-flow UNet, 11.2 M parameters, 128x128". */
 SUMI_API const char *sumi_model_summary(const sumi_model *model);
 /* Family, components, parameters, types, missing and unexpected tensors of a file or folder, as text for people
- * (json = 0) or JSON. Works for any safetensors file, also one that is no model. */
+ * (json = 0) or JSON. Works for any safetensors file and any PyTorch checkpoint (.ckpt .pt .pth .bin), also one that is no
+ * model; nothing in a checkpoint is run. */
 SUMI_API sumi_status sumi_inspect(sumi_context *ctx, const char *path, int json, char **out);
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */

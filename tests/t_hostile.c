@@ -26,12 +26,15 @@ static bool lie(const char *config, const char *section, const char *key, const 
     return !out->oom;
 }
 
-/* Writes the model of `from` with this configuration; the first size of tensors whose name begins with cut becomes 1. */
-static bool rewrite(const char *from, const char *to, const char *config, const char *merges, const char *cut)
+/* Writes the model of `from` with this configuration; the first size of tensors whose name begins with cut becomes 1, those
+ * of the tensor `nan` become NaN. */
+static bool rewrite_with(const char *from, const char *to, const char *config, const char *merges, const char *cut, const char *nan)
 {
     enum { MOST = 400 };
+    static uint8_t ones[64]; /* every float type calls this NaN */
     sm_err e = {0};
     sm_st_item item[MOST];
+    memset(ones, 0xff, sizeof ones);
     sm_st *f = sm_st_open(from, NULL, &e);
     size_t n = f ? sm_st_count(f) : 0;
     for (size_t i = 0; i < n && i < MOST; i++) {
@@ -40,12 +43,19 @@ static bool rewrite(const char *from, const char *to, const char *config, const 
         memcpy(item[i].t.dims, x->dims, sizeof item[i].t.dims);
         if (cut && !strncmp(x->name, cut, strlen(cut)))
             item[i].t.dims[0] = 1;
+        if (nan && !strcmp(x->name, nan) && x->bytes <= sizeof ones)
+            item[i].t.data = ones;
     }
     sm_st_meta meta[] = {{"sumi.model", config}, {"merges", merges ? merges : f ? sm_st_metadata(f, "merges") : ""}};
     bool ok = n && n < MOST && !sm_st_write(to, n, item, 2, meta, NULL, &e);
     sm_st_close(f);
     CHECKF(ok, "%s", e.msg);
     return ok;
+}
+
+static bool rewrite(const char *from, const char *to, const char *config, const char *merges, const char *cut)
+{
+    return rewrite_with(from, to, config, merges, cut, NULL);
 }
 
 /* Everything a caller may do with the file; the message of the first failure, "" if there was none. */
@@ -165,6 +175,23 @@ TEST(hostile_configuration_texts)
         use(path, msg);
         CHECKF(strstr(msg, "configuration") || strstr(msg, "config"), "%.30s: %s", texts[i], msg);
     }
+}
+
+TEST(hostile_weights_of_nan_are_no_picture)
+{
+    static const struct { const char *tensor, *want; } cases[] = {
+        {"vae.decoder.conv_in.bias", "the autoencoder gave NaN"}, {"unet.conv_in.bias", "the model gave NaN"},
+        {"text_encoder.text_model.final_layer_norm.bias", "the model gave NaN"},
+    };
+    char msg[640], path[300];
+    sm_st *f = sm_st_open(tiny_model(TINY_UNET), NULL, NULL);
+    snprintf(path, sizeof path, "%s", test_tmp("hostile-nan.safetensors"));
+    for (size_t i = 0; f && i < SM_COUNT(cases); i++)
+        if (rewrite_with(tiny_model(TINY_UNET), path, sm_st_metadata(f, "sumi.model"), NULL, NULL, cases[i].tensor)) {
+            use(path, msg);
+            CHECKF(strstr(msg, cases[i].want) != NULL, "%s: '%s'", cases[i].tensor, msg);
+        }
+    sm_st_close(f);
 }
 
 TEST(hostile_merges)

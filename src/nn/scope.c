@@ -167,7 +167,7 @@ static sm_weight *entry(const nn_scope *s, const char *name, int rank, const int
         w = NULL;
     }
     if (w)
-        w->used = true;
+        __atomic_store_n(&w->used, true, __ATOMIC_RELAXED); /* several contexts may record one model */
     return w;
 }
 

@@ -213,6 +213,14 @@ static sumi_status open_decoder(part *p, const sm_job *j, int h, int w, sm_err *
     return e->code;
 }
 
+static bool all_finite(const float *x, size_t n)
+{
+    float sum = 0; /* 0 * x is 0 for numbers alone */
+    for (size_t i = 0; i < n; i++)
+        sum += 0 * x[i];
+    return sum == 0;
+}
+
 static sumi_status decode(drawing *d, uint8_t *rgb, sm_err *e)
 {
     const sm_job *j = d->j;
@@ -224,6 +232,10 @@ static sumi_status decode(drawing *d, uint8_t *rgb, sm_err *e)
             memcpy(sm_plan_data(p.p, p.in[0]), d->latents + (size_t)k * each, sizeof(float) * each);
             if (sm_plan_run(p.p, j->pool, cancel_of(j), e))
                 break;
+            if (!all_finite(sm_plan_data(p.p, p.out), bytes)) {
+                sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", d->first + k + 1);
+                break;
+            }
             sm_pixels_from_float(sm_plan_data(p.p, p.out), (int64_t)bytes, rgb + (size_t)(d->first + k) * bytes);
         }
     close_part(&p);
@@ -276,14 +288,15 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)
     return e->code;
 }
 
-static size_t part_bytes(const part *p) { return sm_plan_activation_bytes(p->p) + sm_plan_packed_bytes(p->p); }
+static size_t held(const sm_job *j) { return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); }
 
-/* Adds one component's figures. */
-static void add_part(const part *p, sumi_plan_info *out, size_t weights)
+/* Adds one component's figures. An open part holds what it will hold when it runs, so the peak is counted, not guessed;
+ * besides are: what is held in any case. */
+static void add_part(const part *p, const sm_job *j, size_t besides, sumi_plan_info *out)
 {
     out->packed_bytes += sm_plan_packed_bytes(p->p);
     out->activation_bytes = SM_MAX(out->activation_bytes, sm_plan_activation_bytes(p->p));
-    out->peak_bytes = SM_MAX(out->peak_bytes, part_bytes(p) + weights);
+    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides);
 }
 
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
@@ -294,18 +307,20 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
     *out = (sumi_plan_info){.steps = j->r.steps};
     for (size_t i = 0; i < sm_weights_count(j->m->w); i++)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
+    size_t rgb = (size_t)j->r.count * (size_t)j->r.width * (size_t)j->r.height * 3, besides = out->weight_bytes + rgb - held(j);
+    out->peak_bytes = out->weight_bytes + 2 * rgb; /* at the end, when the pictures are handed out */
     if (!open_drawing(&d, j, e) && !open_text(&p, j, n + 1, e)) {
-        add_part(&p, out, out->weight_bytes);
+        add_part(&p, j, besides, out);
         out->encode_flops = sm_plan_cost(p.p).flops / (n + 1) * (j->r.count + 1);
         close_part(&p);
     }
     if (!e->code && !open_denoiser(&p, j, guided(j) ? 2 * n : n, d.h, d.w, e)) {
-        add_part(&p, out, out->weight_bytes);
+        add_part(&p, j, besides, out);
         out->step_flops = sm_plan_cost(p.p).flops / n * j->r.count;
         close_part(&p);
     }
     if (!e->code && !open_decoder(&p, j, d.h, d.w, e)) {
-        add_part(&p, out, out->weight_bytes);
+        add_part(&p, j, besides, out);
         out->decode_flops = sm_plan_cost(p.p).flops * j->r.count;
     }
     if (!e->code) {

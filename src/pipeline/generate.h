@@ -18,7 +18,7 @@ typedef struct sm_job {
 } sm_job;
 
 /* Fills defaults, checks sizes and names against the model. */
-sumi_status sm_job_init(sm_job *j, const sumi_model *m, const sumi_context *ctx, const sumi_request *r, sm_err *e);
+sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const sumi_request *r, sm_err *e);
 /* Draws r.count pictures into rgb, uint8 [count, height, width, 3]. Picture k has seed r.seed + k. */
 sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e);
 /* Bytes and flops of the request, without running it. */

@@ -48,9 +48,11 @@ static sumi_status check_size(const sm_job *j, sm_err *e)
     return SUMI_OK;
 }
 
-sumi_status sm_job_init(sm_job *j, const sumi_model *m, const sumi_context *ctx, const sumi_request *r, sm_err *e)
+sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const sumi_request *r, sm_err *e)
 {
-    *j = (sm_job){.m = m, .be = ctx->be, .pool = ctx->pool, .mem = m->mem, .r = *r};
+    *j = (sm_job){.m = m, .be = ctx->be, .pool = ctx->pool, .mem = &ctx->mem, .r = *r};
+    if (!ctx->be || !ctx->pool)
+        return sm_fail(e, SUMI_E_ARG, "the context could not be made and holds only its error");
     if (sm_request_check(r, e))
         return e->code;
     if (!r->prompt[strspn(r->prompt, " \t\r\n")])

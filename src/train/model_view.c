@@ -65,6 +65,7 @@ static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, 
     if (!sm_job_init(&j, m, &ctx, &r, e)) {
         j.prompts = t->cfg.validate.prompts;
         j.cb = &quiet;
+        j.mem = t->mem;
         if (!sm_job_run(&j, rgb, e) && !sm_sheet_make(rgb, n, size, size, 8, t->mem, &sheet, &w, &h, e)) {
             snprintf(name, sizeof name, "validate-%07lld.png", (long long)step);
             sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL, t->mem, e);

@@ -163,6 +163,8 @@ sumi_status sumi_train(sumi_context *ctx, const char *config, const sumi_train_o
     sumi_train_options none = {0};
     sm_trainer t = {.mem = &ctx->mem, .be = ctx->be, .pool = ctx->pool, .cb = cb, .started = sm_now()};
     o = o ? o : &none;
+    if (!ctx->be || !ctx->pool)
+        return sm_fail(e, SUMI_E_ARG, "the context could not be made and holds only its error");
     if (!open_all(&t, config, o, e))
         run_stages(&t, o->stage, e);
     close_all(&t);
