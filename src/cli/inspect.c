@@ -25,6 +25,7 @@ static const cli_option options[] = {CLI_OPT_JSON, CLI_OPT_HELP, {0}};
 
 static const char *const examples[] = {
     "sumi inspect model.safetensors", "family, components, parameters, types",
+    "sumi inspect old.ckpt", "a PyTorch checkpoint (.ckpt .pt .pth .bin), without running what it holds",
     "sumi inspect --json lora.safetensors", "the same for programs",
     NULL,
 };
@@ -34,7 +35,7 @@ const cli_command cmd_inspect = {
     .summary = "say what a model file or folder holds",
     .usage = "inspect [--json] FILE|DIR",
     .about = "Prints the family, its components with their parameters and types, and which tensors are missing or\n"
-             "unexpected. Any safetensors file can be inspected, also one that is no whole model.",
+             "unexpected. Any safetensors file or PyTorch checkpoint can be inspected, also one that is no whole model.",
     .options = options,
     .examples = examples,
     .run = run,

@@ -1,11 +1,11 @@
-/* sumi_inspect: what a safetensors file or a diffusers folder holds: components, parameters, types, and, where it is a model
+/* sumi_inspect: what a file of tensors or a diffusers folder holds: components, parameters, types, and, where it is a model
  * sumi knows, which tensors are missing or unexpected (recording the model finds both). */
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "io/safetensors.h"
+#include "io/tensors.h"
 #include "pipeline/model.h"
 
 enum { MAX_GROUPS = 32, MAX_LISTED = 20 };
@@ -18,7 +18,7 @@ typedef struct report {
     int components, types, tensors;
     double params, bytes;
     char family[96], problem[640];
-    const char *unexpected[MAX_LISTED];
+    const char *format, *unexpected[MAX_LISTED];
     int nunexpected;
 } report;
 
@@ -39,10 +39,10 @@ static void count(group *g, int *n, const char *name, size_t len, double params,
     g[i].bytes += bytes;
 }
 
-static void count_file(report *r, const sm_st *f, const char *component)
+static void count_file(report *r, const sm_tensors *f, const char *component)
 {
-    for (size_t i = 0; i < sm_st_count(f); i++) {
-        const sm_st_entry *x = sm_st_at(f, i);
+    for (size_t i = 0; i < sm_tensors_count(f); i++) {
+        const sm_st_entry *x = sm_tensors_at(f, i);
         double params = 1;
         for (int d = 0; d < x->rank; d++)
             params *= (double)x->dims[d];
@@ -66,10 +66,12 @@ static sumi_status count_path(report *r, const char *path, sm_err *e)
         snprintf(index, sizeof index, "%.500s/%s", path, parts[i]);
         if (folder && stat(index, &st))
             continue;
-        sm_st *f = sm_st_open(folder ? index : path, r->mem, e);
-        if (f)
+        sm_tensors *f = sm_tensors_open(folder ? index : path, r->mem, e);
+        if (f) {
             count_file(r, f, folder ? parts[i] : NULL);
-        sm_st_close(f);
+            r->format = sm_tensors_format(f);
+        }
+        sm_tensors_close(f);
     }
     return e->code;
 }
@@ -97,6 +99,10 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
 static void look_at_model(report *r, sumi_context *ctx, const char *path, sumi_model **m)
 {
     sm_err why = {0};
+    if (r->format && strcmp(r->format, "safetensors")) {
+        snprintf(r->problem, sizeof r->problem, "%s: a %s; its tensors are read, but models are drawn with from safetensors only", path, r->format);
+        return;
+    }
     if (!sm_model_open(m, &ctx->mem, path, &why)) {
         snprintf(r->family, sizeof r->family, "rectified flow, %s", (*m)->family->class_name);
         check_model(r, *m, &why);
