@@ -303,6 +303,7 @@ TEST(ckpt_stack_and_memo)
     PICKLE("\x80\x02NN.", "stops with 2 values");
     PICKLE("\x80\x02N(.", "stops with 1 values");
     PICKLE("\x80\x02N(0.", "");
+    PICKLE("\x80\x02(1N.", "");
     PICKLE("\x80\x02N20.", "");
     PICKLE("\x80\x02" "0.", "empty stack");
     PICKLE("\x80\x02" "1.", "no mark");

@@ -148,7 +148,7 @@ static bool pop_mark(vm *v, sm_pk_value ***items, size_t *n)
     if (!v->nmarks)
         return bad(v, "has no mark to go back to");
     size_t from = v->marks[--v->nmarks];
-    *items = v->stack + from;
+    *items = v->stack ? v->stack + from : NULL; /* nothing was pushed yet */
     *n = v->depth - from;
     v->depth = from;
     return true;
