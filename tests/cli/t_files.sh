@@ -2,13 +2,6 @@
 # Hostile and damaged files: one line and status 1, for inspect and for --model alike.
 . tests/cli/lib.sh
 
-word() { # LITTLE-ENDIAN 64 bit
-    local n=$1 i
-    for i in 1 2 3 4 5 6 7 8; do
-        printf "\\x$(printf %02x $((n & 255)))"
-        n=$((n >> 8))
-    done
-}
 st() { # HEADER DATA-BYTES: a safetensors file
     word ${#1}
     printf %s "$1"
