@@ -43,9 +43,9 @@ static void block_uniform(const uint32_t b[4], float v[4])
         v[i] = (float)(b[i] >> 8) * 0x1p-24f;
 }
 
-/* Natural logarithm of x, 0 < x < 1, normal: x = 2^k m with m in [1/sqrt 2, sqrt 2), and with s = (m-1)/(m+1)
+/* x = 2^k m with m in [1/sqrt 2, sqrt 2), and with s = (m-1)/(m+1)
  * ln m = 2 (s + s^3/3 + ... + s^21/21), |s| < 0.172: what is cut off is below 2e-19. */
-static double ln(double x)
+double sm_rng_ln(double x)
 {
     uint64_t bits;
     memcpy(&bits, &x, 8);
@@ -85,7 +85,7 @@ static void sincos_turn(uint32_t u, double *sin_out, double *cos_out)
 static void block_normal(const uint32_t b[4], float v[4])
 {
     for (int i = 0; i < 4; i += 2) {
-        double s, c, r = sqrt(-2 * ln(((double)b[i] + 0.5) * 0x1p-32));
+        double s, c, r = sqrt(-2 * sm_rng_ln(((double)b[i] + 0.5) * 0x1p-32));
         sincos_turn(b[i + 1], &s, &c);
         v[i] = (float)(r * c);
         v[i + 1] = (float)(r * s);

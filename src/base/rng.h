@@ -23,6 +23,9 @@ void sm_rng_normal(uint64_t seed, uint64_t stream, uint64_t offset, float *out, 
 /* out becomes a random order of 0 .. n-1 (Fisher-Yates). */
 void sm_rng_permutation(uint64_t seed, uint64_t stream, uint32_t *out, uint32_t n);
 
+/* Natural logarithm of x, 0 < x <= 1 and normal, the same bits on every machine; within 2 units in the last place. */
+double sm_rng_ln(double x);
+
 /* FNV-1a, 64 bit: names to streams, table keys. Not for hostile input where collisions matter. */
 uint64_t sm_hash64(const void *data, size_t n);
 
