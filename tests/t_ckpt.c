@@ -420,6 +420,7 @@ typedef struct part {
     int64_t size, packed;   /* what the directory claims, when not 0 */
     int64_t shift;          /* added to the claimed place of the local header */
     int flags;
+    bool zip64;             /* sizes and place in an extra field of 64-bit numbers */
 } part;
 
 static void le(sm_buf *b, uint64_t v, int bytes)
@@ -459,15 +460,24 @@ static void archive(sm_buf *b, const part *parts, int n)
             le(o, (uint64_t)p->method, 2);
             le(o, 0, 4);
             le(o, crc32(0, (const Bytef *)p->data, (uInt)p->n), 4);
-            le(o, (uint64_t)(p->packed ? p->packed : (int64_t)k), 4);
-            le(o, (uint64_t)(p->size ? p->size : (int64_t)p->n), 4);
+            uint64_t number[3] = {(uint64_t)(p->size ? p->size : (int64_t)p->n), (uint64_t)(p->packed ? p->packed : (int64_t)k),
+                                  (uint64_t)((int64_t)at + p->shift)};
+            size_t numbers = d ? 3 : 2;
+            le(o, p->zip64 ? UINT32_MAX : number[1], 4);
+            le(o, p->zip64 ? UINT32_MAX : number[0], 4);
             le(o, name, 2);
-            le(o, 0, 2);
+            le(o, p->zip64 ? 4 + 8 * numbers : 0, 2);
             if (d) {
                 le(o, 0, 10); /* comment, disk, attributes */
-                le(o, (uint64_t)((int64_t)at + p->shift), 4);
+                le(o, p->zip64 ? UINT32_MAX : number[2], 4);
             }
             sm_buf_add(o, p->name, name);
+            if (p->zip64) {
+                le(o, 1, 2);
+                le(o, 8 * numbers, 2);
+                for (size_t j = 0; j < numbers; j++)
+                    le(o, number[j], 8);
+            }
         }
         sm_buf_add(b, packed ? (const char *)packed : p->data, k);
         free(packed);
@@ -551,6 +561,13 @@ TEST(ckpt_zip_lies)
     SAYS("local header", p, WITH(shift, 1));
     SAYS("encrypted", p, WITH(flags, 1));
     SAYS("other than deflate", p, WITH(method, 12));
+    SAYS("", p, WITH(zip64, true));
+    SAYS("", ((part){.name = "a/data.pkl", .data = good, .n = sizeof good - 1, .zip64 = true}), WITH(zip64, true));
+    static const int64_t lies[] = {4000, 1 << 30, (int64_t)1 << 32, (int64_t)1 << 40, INT64_MAX, INT64_MIN, -1, -24};
+    for (size_t i = 0; i < SM_COUNT(lies); i++)
+        SAYS("reaches out of the file", p, (q = d, q.zip64 = true, q.size = q.packed = lies[i], q));
+    SAYS("local header", p, (q = d, q.zip64 = true, q.shift = (int64_t)1 << 40, q));
+    SAYS("local header", p, (q = d, q.zip64 = true, q.shift = INT64_MIN, q));
     static const char *const names[] = {"", "/a", "../a", "a/..", "a/../b", "a\\b", "\xff", ".."};
     for (size_t i = 0; i < SM_COUNT(names); i++)
         SAYS("a name that no checkpoint has", p, d, ((part){.name = names[i], .data = six, .n = 24}));
@@ -567,7 +584,7 @@ TEST(ckpt_zip_overlap)
     static const char good[] = TENSOR("K\0K\6\x85K\1\x85");
     const part p = {.name = "a/data.pkl", .data = good, .n = sizeof good - 1}, d = {.name = "a/data/0", .data = six, .n = 24};
     const part again = {.name = "a/data/1", .data = six, .n = 24, .shift = -(30 + 8 + 24)};
-    SAYS("overlaps another", p, d, again);
+    SAYS("does not fit its local header", p, d, again);
     /* An entry whose content is the next one, header and all. */
     sm_buf inner = {0}, outer = {0};
     archive(&inner, &d, 1);

@@ -1,49 +1,61 @@
-/* A zip archive in memory (see zip.h; format: PKWARE's APPNOTE.TXT). minizip reads through the callbacks below, which never
- * leave the archive's bytes. */
+/* A zip archive in memory (see zip.h), after PKWARE's APPNOTE.TXT 4.3 and 4.5.3. The directory at the end says where the local
+ * header of an entry is, and that where its content begins; the two must agree. */
 #include "io/zip.h"
 
-#include <minizip/unzip.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
-enum { MAX_ENTRIES = 1000000, MAX_NAME = 1023, LOCAL_HEADER = 30, FLAG_ENCRYPTED = 1, METHOD_STORED = 0, METHOD_DEFLATED = 8 };
+enum {
+    MAX_ENTRIES = 1000000, MAX_NAME = 1023,
+    LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR64 = 20, MAX_COMMENT = 65535, /* bytes of the records, without names */
+    LOCAL_MAGIC = 0x04034b50, CENTRAL_MAGIC = 0x02014b50, END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50, LOCATOR64_MAGIC = 0x07064b50,
+    FLAG_ENCRYPTED = 1, FLAG_SIZES_FOLLOW = 8, METHOD_STORED = 0, METHOD_DEFLATED = 8, EXTRA_ZIP64 = 1
+};
 
 struct sm_zip {
     const uint8_t *data;
-    size_t size, at;       /* at: where minizip reads next */
+    size_t size;
     const char *label;
     sm_mem *mem;
     sm_arena arena;        /* names, label */
-    unzFile file;
     sm_zip_entry *entries;
     size_t count;
 };
 
-/* ---- the archive as minizip sees it ------------------------------------------------------------------------------ */
+/* Where the directory is: entries of them from begin to end. */
+typedef struct directory {
+    uint64_t begin, end, entries;
+} directory;
 
-static voidpf ZCALLBACK mem_open(voidpf z, const void *name, int mode) { return z; }
-static int ZCALLBACK mem_close(voidpf opaque, voidpf z) { return 0; }
-static int ZCALLBACK mem_error(voidpf opaque, voidpf z) { return 0; }
-static uLong ZCALLBACK mem_write(voidpf opaque, voidpf z, const void *p, uLong n) { return 0; }
-static ZPOS64_T ZCALLBACK mem_tell(voidpf opaque, voidpf stream) { return ((sm_zip *)stream)->at; }
-
-static uLong ZCALLBACK mem_read(voidpf opaque, voidpf stream, void *out, uLong n)
+static uint64_t get(const uint8_t *p, int bytes)
 {
-    sm_zip *z = stream;
-    n = SM_MIN(n, z->size - z->at);
-    memcpy(out, z->data + z->at, n);
-    z->at += n;
-    return n;
+    uint64_t x = 0;
+    for (int i = bytes - 1; i >= 0; i--)
+        x = x << 8 | p[i];
+    return x;
 }
 
-static long ZCALLBACK mem_seek(voidpf opaque, voidpf stream, ZPOS64_T to, int origin)
+/* The record at the end, behind which only its comment follows, and the one of 64-bit numbers before it where there is one. */
+static bool find_directory(const sm_zip *z, directory *d)
 {
-    sm_zip *z = stream;
-    uint64_t from = origin == ZLIB_FILEFUNC_SEEK_CUR ? z->at : origin == ZLIB_FILEFUNC_SEEK_END ? z->size : 0, at;
-    if (__builtin_add_overflow(from, (uint64_t)to, &at) || at > z->size)
-        return -1;
-    z->at = (size_t)at;
-    return 0;
+    const uint8_t *p = z->data;
+    size_t at = z->size;
+    for (size_t k = END; k <= z->size && k <= END + MAX_COMMENT && at == z->size; k++)
+        if (get(p + z->size - k, 4) == END_MAGIC && get(p + z->size - 2 - (k - END), 2) == k - END)
+            at = z->size - k;
+    if (at == z->size)
+        return false;
+    *d = (directory){get(p + at + 16, 4), at, get(p + at + 10, 2)};
+    uint64_t bytes = get(p + at + 12, 4);
+    if (at >= LOCATOR64 && get(p + at - LOCATOR64, 4) == LOCATOR64_MAGIC) {
+        uint64_t end64 = get(p + at - LOCATOR64 + 8, 8);
+        if (at - LOCATOR64 < END64 || end64 > at - LOCATOR64 - END64 || get(p + end64, 4) != END64_MAGIC)
+            return false;
+        *d = (directory){get(p + end64 + 48, 8), end64, get(p + end64 + 32, 8)};
+        bytes = get(p + end64 + 40, 8);
+    }
+    return d->begin <= d->end && d->end - d->begin == bytes;
 }
 
 /* ---- the directory ----------------------------------------------------------------------------------------------- */
@@ -66,35 +78,80 @@ static bool plain_name(const char *s, size_t n)
     return true;
 }
 
-/* Describes minizip's current entry; limit is where the directory begins. */
-static bool read_entry(sm_zip *z, size_t limit, sm_zip_entry *x, sm_err *e)
+/* The directory's numbers of one entry; those that are 0xffffffff are in its extra field. */
+typedef struct numbers {
+    uint64_t size, packed, local;
+} numbers;
+
+static bool read_extra(const uint8_t *p, size_t n, numbers *x)
+{
+    uint64_t *const field[] = {&x->size, &x->packed, &x->local};
+    while (n >= 4) {
+        size_t id = (size_t)get(p, 2), k = (size_t)get(p + 2, 2);
+        p += 4;
+        n -= 4;
+        if (k > n)
+            return false;
+        for (size_t i = 0, at = 0; id == EXTRA_ZIP64 && i < SM_COUNT(field); i++)
+            if (*field[i] == UINT32_MAX) {
+                if (k - at < 8)
+                    return false;
+                *field[i] = get(p + at, 8);
+                at += 8;
+            }
+        if (id == EXTRA_ZIP64)
+            return true;
+        p += k;
+        n -= k;
+    }
+    return true;
+}
+
+/* The local header of an entry whose directory record is c, before limit; where its content begins, or NULL. */
+static const uint8_t *content_of(const sm_zip *z, const uint8_t *c, const numbers *x, uint64_t limit)
+{
+    size_t nname = (size_t)get(c + 28, 2);
+    if (x->local > limit || limit - x->local < LOCAL + nname)
+        return NULL;
+    const uint8_t *p = z->data + x->local;
+    uint64_t before = LOCAL + nname + get(p + 28, 2), packed = get(p + 18, 4), size = get(p + 22, 4);
+    bool sizes = get(p + 6, 2) & FLAG_SIZES_FOLLOW || ((packed == x->packed || packed == UINT32_MAX) && (size == x->size || size == UINT32_MAX));
+    bool same = get(p, 4) == LOCAL_MAGIC && get(p + 8, 2) == get(c + 10, 2) && get(p + 26, 2) == nname && !memcmp(p + LOCAL, c + CENTRAL, nname);
+    return same && sizes && limit - x->local >= before ? p + before : NULL;
+}
+
+/* Describes the entry at *at of the directory and goes on to the next. */
+static bool read_entry(sm_zip *z, const directory *d, uint64_t *at, sm_zip_entry *x, sm_err *e)
 {
     char name[MAX_NAME + 1] = "";
-    unz_file_info64 info;
-    unz64_file_pos pos;
-    int method, level;
-    if (unzGetCurrentFileInfo64(z->file, &info, name, sizeof name, NULL, 0, NULL, 0) != UNZ_OK || unzGetFilePos64(z->file, &pos) != UNZ_OK)
+    const uint8_t *c = z->data + *at;
+    if (d->end - *at < CENTRAL || get(c, 4) != CENTRAL_MAGIC)
         return bad(z, name, "cannot be read; is the file truncated?", e);
-    if (info.size_filename > MAX_NAME || !plain_name(name, info.size_filename))
+    size_t nname = (size_t)get(c + 28, 2), nextra = (size_t)get(c + 30, 2), all = CENTRAL + nname + nextra + (size_t)get(c + 32, 2);
+    if (d->end - *at < all)
+        return bad(z, name, "cannot be read; is the file truncated?", e);
+    *at += all;
+    memcpy(name, c + CENTRAL, SM_MIN(nname, (size_t)MAX_NAME));
+    if (nname > MAX_NAME || !plain_name(name, nname))
         return bad(z, "", "has a name that no checkpoint has", e);
-    if (info.flag & FLAG_ENCRYPTED)
+    uint64_t method = get(c + 10, 2);
+    if (get(c + 8, 2) & FLAG_ENCRYPTED)
         return bad(z, name, "is encrypted", e);
-    if (info.compression_method != METHOD_STORED && info.compression_method != METHOD_DEFLATED)
+    if (method != METHOD_STORED && method != METHOD_DEFLATED)
         return bad(z, name, "is packed by a method other than deflate; unpack and zip it again without compression", e);
-    if (unzOpenCurrentFile2(z->file, &method, &level, 1) != UNZ_OK)
+    numbers n = {.size = get(c + 24, 4), .packed = get(c + 20, 4), .local = get(c + 42, 4)};
+    x->data = read_extra(c + CENTRAL + nname, nextra, &n) ? content_of(z, c, &n, d->begin) : NULL;
+    if (!x->data)
         return bad(z, name, "does not fit its local header", e);
-    uint64_t begin = unzGetCurrentFileZStreamPos64(z->file);
-    unzCloseCurrentFile(z->file);
-    if (begin > limit || info.compressed_size > limit - begin)
+    if (n.packed > d->begin - (uint64_t)(x->data - z->data))
         return bad(z, name, "reaches out of the file", e);
-    x->stored = info.compression_method == METHOD_STORED;
-    if (info.uncompressed_size > SIZE_MAX / 2 || (x->stored && info.compressed_size != info.uncompressed_size))
+    x->stored = method == METHOD_STORED;
+    if (n.size > SIZE_MAX / 2 || (x->stored && n.packed != n.size))
         return bad(z, name, "has two sizes that do not fit", e);
-    x->data = z->data + begin;
-    x->packed = (size_t)info.compressed_size;
-    x->size = (size_t)info.uncompressed_size;
-    x->directory = pos.pos_in_zip_directory;
-    x->number = pos.num_of_file;
+    x->header = z->data + n.local;
+    x->packed = (size_t)n.packed;
+    x->size = (size_t)n.size;
+    x->crc = (uint32_t)get(c + 16, 4);
     x->name = sm_arena_str(&z->arena, name);
     if (!x->name)
         sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for its list of entries", z->label);
@@ -106,17 +163,16 @@ static int by_name(const void *a, const void *b) { return strcmp(((const sm_zip_
 static int by_place(const void *a, const void *b)
 {
     const sm_zip_entry *x = a, *y = b;
-    return (x->data > y->data) - (x->data < y->data);
+    return (x->header > y->header) - (x->header < y->header);
 }
 
-/* Between the contents of two entries lies at least the local header of the second, with its name. */
 static bool check_places(sm_zip *z, sm_err *e)
 {
     const uint8_t *end = z->data;
     qsort(z->entries, z->count, sizeof *z->entries, by_place);
     for (size_t i = 0; i < z->count; i++) {
         const sm_zip_entry *x = &z->entries[i];
-        if ((size_t)(x->data - end) < LOCAL_HEADER + strlen(x->name) || x->data < end)
+        if (x->header < end)
             return bad(z, x->name, "overlaps another", e);
         end = x->data + x->packed;
     }
@@ -129,27 +185,28 @@ static bool check_places(sm_zip *z, sm_err *e)
 
 static bool read_directory(sm_zip *z, sm_err *e)
 {
-    unz_global_info64 info;
-    if (unzGetGlobalInfo64(z->file, &info) != UNZ_OK || info.number_entry > MAX_ENTRIES || info.number_entry > z->size / LOCAL_HEADER) {
+    directory d;
+    if (!find_directory(z, &d)) {
+        sm_fail(e, SUMI_E_FORMAT, "%s: begins like a zip archive but has no directory at its end; is the file truncated?", z->label);
+        return false;
+    }
+    if (d.entries > MAX_ENTRIES || d.entries > (d.end - d.begin) / CENTRAL) {
         sm_fail(e, SUMI_E_FORMAT, "%s: the zip archive claims more entries than it can hold", z->label);
         return false;
     }
-    z->entries = sm_alloc0(z->mem, SM_MEM_MISC, ((size_t)info.number_entry + 1) * sizeof *z->entries);
+    z->entries = sm_alloc0(z->mem, SM_MEM_MISC, ((size_t)d.entries + 1) * sizeof *z->entries);
     if (!z->entries) {
         sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for its list of entries", z->label);
         return false;
     }
-    if (!info.number_entry)
-        return true;
-    int st = unzGoToFirstFile(z->file);
-    size_t limit = (size_t)SM_MIN(unzGetOffset64(z->file), z->size);
-    for (; st == UNZ_OK && z->count < info.number_entry; st = unzGoToNextFile(z->file)) {
-        if (!read_entry(z, limit, &z->entries[z->count], e))
+    uint64_t at = d.begin;
+    for (; z->count < d.entries; z->count++)
+        if (!read_entry(z, &d, &at, &z->entries[z->count], e))
             return false;
-        z->count++;
+    if (at != d.end) {
+        sm_fail(e, SUMI_E_FORMAT, "%s: the zip archive's directory holds more than its entries", z->label);
+        return false;
     }
-    if (z->count != info.number_entry)
-        return bad(z, "", "cannot be read; is the file truncated?", e);
     return check_places(z, e);
 }
 
@@ -165,18 +222,11 @@ sm_zip *sm_zip_open_mem(const void *data, size_t size, const char *label, sm_mem
     z->mem = mem;
     z->label = label;
     sm_arena_init(&z->arena, mem, SM_MEM_MISC);
-    zlib_filefunc64_def io = {mem_open, mem_read, mem_write, mem_tell, mem_seek, mem_close, mem_error, z};
     char *own = sm_arena_str(&z->arena, label);
-    if (!own) {
+    if (!own)
         sm_fail(e, SUMI_E_MEMORY, "%s: out of memory", label);
-    } else {
-        z->label = own;
-        z->file = unzOpen2_64(label, &io);
-        if (!z->file)
-            sm_fail(e, SUMI_E_FORMAT, "%s: begins like a zip archive but has no directory at its end; is the file truncated?", label);
-        else if (read_directory(z, e))
-            return z;
-    }
+    else if (z->label = own, read_directory(z, e))
+        return z;
     sm_zip_close(z);
     return NULL;
 }
@@ -185,8 +235,6 @@ void sm_zip_close(sm_zip *z)
 {
     if (!z)
         return;
-    if (z->file)
-        unzClose(z->file);
     sm_free(z->entries);
     sm_arena_free(&z->arena);
     sm_free(z);
@@ -201,17 +249,26 @@ const sm_zip_entry *sm_zip_find(const sm_zip *z, const char *name)
     return z->count ? bsearch(&key, z->entries, z->count, sizeof key, by_name) : NULL;
 }
 
-sumi_status sm_zip_inflate(sm_zip *z, const sm_zip_entry *x, void *out, sm_err *e)
+sumi_status sm_zip_inflate(const sm_zip *z, const sm_zip_entry *x, void *out, sm_err *e)
 {
-    unz64_file_pos pos = {x->directory, x->number};
-    uint8_t *to = out, extra;
-    size_t left = x->size;
-    bool ok = unzGoToFilePos64(z->file, &pos) == UNZ_OK && unzOpenCurrentFile(z->file) == UNZ_OK;
-    for (int n = 1; ok && left && n > 0; left -= (size_t)SM_MAX(n, 0), to += SM_MAX(n, 0))
-        n = unzReadCurrentFile(z->file, to, (unsigned)SM_MIN(left, (size_t)1 << 30));
-    ok = ok && !left && unzReadCurrentFile(z->file, &extra, 1) == 0;
-    int closed = unzCloseCurrentFile(z->file); /* checks the CRC */
-    if (!ok || closed != UNZ_OK)
+    enum { PIECE = 1 << 30 }; /* zlib counts in 32 bits */
+    z_stream s = {.next_in = (Bytef *)x->data, .next_out = out};
+    size_t in = x->packed, room = x->size;
+    uint32_t crc = 0;
+    int st = inflateInit2(&s, -15);
+    if (st != Z_OK)
+        return sm_fail(e, SUMI_E_MEMORY, "%s: out of memory unpacking '%.200s'", z->label, x->name);
+    for (bool moved = true; st == Z_OK && moved;) {
+        uInt a = s.avail_in = (uInt)SM_MIN(in, (size_t)PIECE), b = s.avail_out = (uInt)SM_MIN(room, (size_t)PIECE);
+        const Bytef *from = s.next_out;
+        st = inflate(&s, Z_NO_FLUSH);
+        crc = (uint32_t)crc32(crc, from, b - s.avail_out);
+        moved = a != s.avail_in || b != s.avail_out;
+        in -= a - s.avail_in;
+        room -= b - s.avail_out;
+    }
+    inflateEnd(&s);
+    if (st != Z_STREAM_END || in || room || crc != x->crc)
         bad(z, x->name, "is damaged: it does not unpack to the size and checksum that the archive states", e);
-    return ok && closed == UNZ_OK ? SUMI_OK : SUMI_E_FORMAT;
+    return e->code;
 }

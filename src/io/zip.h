@@ -1,5 +1,6 @@
 /* Zip archives as torch.save writes them, seen without unpacking: an entry that is stored is a view of the archive's bytes.
- * The directory is read by minizip (of zlib's authors), zip64 included; what it says is checked before anything uses it. */
+ * Read here rather than by a library, because those of Debian 12 do not serve: minizip 1.1 does not see zip64's 64-bit places on
+ * a 64-bit system (archives past 4 GB), libzip does not say where a content lies. */
 #ifndef SM_ZIP_H
 #define SM_ZIP_H
 
@@ -7,10 +8,10 @@
 
 typedef struct sm_zip_entry {
     const char *name;
-    const uint8_t *data;           /* as it lies in the archive: the content, when stored */
+    const uint8_t *header, *data;  /* the local header; what follows it: the content, when stored */
     size_t size, packed;           /* of the content, in the archive */
     bool stored;                   /* else deflated */
-    uint64_t directory, number;    /* minizip's place of the entry */
+    uint32_t crc;
 } sm_zip_entry;
 
 typedef struct sm_zip sm_zip;
@@ -27,6 +28,6 @@ const sm_zip_entry *sm_zip_at(const sm_zip *z, size_t i);
 const sm_zip_entry *sm_zip_find(const sm_zip *z, const char *name); /* NULL when absent */
 
 /* Fills out, x->size bytes, with the content; the checksum must fit. */
-sumi_status sm_zip_inflate(sm_zip *z, const sm_zip_entry *x, void *out, sm_err *e);
+sumi_status sm_zip_inflate(const sm_zip *z, const sm_zip_entry *x, void *out, sm_err *e);
 
 #endif
