@@ -138,7 +138,8 @@ typedef struct sumi_progress {
 
 typedef struct sumi_callbacks {
     void (*progress)(void *user, const sumi_progress *p); /* may be NULL */
-    /* The step's current estimate of the picture, RGB, 8 bit, at the latent's size; may be NULL. */
+    /* The step's current estimate of picture `index`, RGB, 8 bit, at the latent's size (a latent's block of pixels averaged); good
+     * during the call. Costs a decoding per picture and step; the result is not touched. May be NULL. */
     void (*preview)(void *user, int index, int step, int width, int height, const uint8_t *rgb);
     const int *cancel; /* polled; nonzero stops with SUMI_E_CANCELLED. May be NULL. */
     void *user;

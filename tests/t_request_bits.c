@@ -116,6 +116,69 @@ TEST(request_threads_share_a_model)
     sumi_context_free(ctx);
 }
 
+typedef struct looks { int calls, index[64], step[64]; uint8_t last[20 * 20 * 3]; int width, height; } looks;
+
+static void on_preview(void *user, int index, int step, int width, int height, const uint8_t *rgb)
+{
+    looks *l = user;
+    if (l->calls < 64) {
+        l->index[l->calls] = index;
+        l->step[l->calls] = step;
+    }
+    l->calls++;
+    l->width = width;
+    l->height = height;
+    if ((size_t)width * (size_t)height * 3 <= sizeof l->last)
+        memcpy(l->last, rgb, (size_t)width * (size_t)height * 3);
+}
+
+/* One preview a step and picture; looking changes no bit; the last estimate of Euler is the picture itself, so its blocks'
+ * means are the preview up to rounding. */
+TEST(request_previews_show_the_picture)
+{
+    sumi_context *c;
+    sumi_model *m = NULL;
+    sumi_images *im = NULL, *plain = NULL;
+    looks l = {0};
+    sumi_callbacks cb = {.preview = on_preview, .user = &l};
+    sumi_request r = request(10);
+    r.sampler = "euler";
+    r.width = 32;
+    r.height = 16;
+    CHECK(!sumi_context_new(NULL, &c) && !sumi_model_load(c, tiny_model(TINY_UNET), &m));
+    CHECKF(m && !sumi_generate(c, m, &r, &cb, &im) && !sumi_generate(c, m, &r, NULL, &plain), "%s", sumi_error(c));
+    CHECKF(l.calls == 30 && l.width == 16 && l.height == 8, "%d calls, %dx%d", l.calls, l.width, l.height);
+    CHECK(l.index[0] == 0 && l.index[7] == 7 && l.index[8] == 0 && l.step[8] == 1 && l.index[24] == 8 && l.index[29] == 9 && l.step[29] == 2);
+    for (size_t k = 0; k < 10; k++)
+        CHECK(same(im, k, plain, k));
+    const sumi_image *last = sumi_images_at(im, 9);
+    int off = 0, seen = 0;
+    for (int i = 0; last && i < 16 * 8 * 3; i++) {
+        int ch = i % 3, x = i / 3 % 16 * 2, y = i / 3 / 16 * 2, sum = 0;
+        bool clipped = false; /* the picture's pixels are cut off at 0 and 255 before this mean is taken */
+        for (int k = 0; k < 4; k++) {
+            int v = last->pixels[((y + k / 2) * 32 + x + k % 2) * 3 + ch];
+            clipped |= v == 0 || v == 255;
+            sum += v;
+        }
+        off += !clipped && (l.last[i] * 4 > sum + 8 || l.last[i] * 4 < sum - 8);
+        seen += !clipped;
+    }
+    CHECKF(!off && seen > 100, "%d of %d values are off", off, seen);
+    sumi_images_free(im);
+    sumi_images_free(plain);
+    sumi_model_free(m);
+    sumi_context_free(c);
+}
+
+TEST(request_saving_nothing_is_refused)
+{
+    sumi_context *c;
+    CHECK(!sumi_context_new(NULL, &c));
+    CHECK(sumi_image_save(c, sumi_images_at(NULL, 0), "x.png") == SUMI_E_ARG && sumi_error(c)[0]);
+    sumi_context_free(c);
+}
+
 /* The planned peak is what a request takes, within a twentieth; mapped weights are not allocated. */
 TEST(request_plan_is_what_is_taken)
 {

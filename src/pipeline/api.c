@@ -103,6 +103,8 @@ const char *sumi_schedule_name(size_t i, const char **advice)
 
 sumi_status sumi_image_save(sumi_context *ctx, const sumi_image *im, const char *path)
 {
+    if (!im || !im->pixels || !path)
+        return sm_fail(sm_begin(ctx), SUMI_E_ARG, "there is no picture to save, or no path");
     sm_image_text text = {"parameters", im->infotext};
     sm_image x = {.width = im->width, .height = im->height, .channels = im->channels, .pixels = im->pixels};
     return sm_image_save(&x, path, im->infotext && im->infotext[0] ? &text : NULL, &ctx->mem, sm_begin(ctx));

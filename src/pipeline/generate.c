@@ -34,7 +34,8 @@ typedef struct drawing {
     float *context;           /* [n + 1, tokens, width]: each picture's prompt, then the negative one */
     float *pooled;            /* [n + 1, pool], in the same order */
     float *latents;           /* [n, h, w, c], also x of the sampler */
-    part den;
+    part den, dec;            /* dec is open from the first preview, or for decoding, to the round's end */
+    uint8_t *small;           /* [h, w, 3], a preview; NULL when nobody looks */
     int64_t evals, evals_all; /* of the denoiser, over the whole request */
 } drawing;
 
@@ -172,31 +173,6 @@ static sumi_status step_noise(void *ctx, int draw, float *out, sm_err *e)
     return SUMI_OK;
 }
 
-static bool on_step(void *ctx, int step, double sigma, const float *x, const float *x0)
-{
-    drawing *d = ctx;
-    double each = (sm_now() - d->j->started) / (double)SM_MAX(d->evals, 1);
-    tell(d->j, "sample", d->evals, d->evals_all, each * (double)(d->evals_all - d->evals));
-    return true;
-}
-
-static sumi_status sample(drawing *d, sm_err *e)
-{
-    const sm_job *j = d->j;
-    int rows = guided(j) ? 2 * d->n : d->n;
-    if (!open_denoiser(&d->den, j, rows, d->h, d->w, e)) {
-        place_context(d);
-        draw_noise(d, STREAM_START, d->latents);
-        sm_sampling s = {.mem = j->mem, .n = (int64_t)d->n * d->h * d->w * d->c, .flow = true, .sigmas = d->sigmas, .steps = j->r.steps, .eta = -1,
-                         .denoise = denoise, .noise = step_noise, .on_step = on_step, .ctx = d};
-        for (int64_t i = 0; i < s.n; i++)
-            d->latents[i] = (float)(d->sigmas[0] * d->latents[i]);
-        sm_sample(sm_sampler_find(j->r.sampler), &s, d->latents, e);
-    }
-    close_part(&d->den);
-    return e->code;
-}
-
 /* ---- pictures ---- */
 
 static sumi_status open_decoder(part *p, const sm_job *j, int h, int w, sm_err *e)
@@ -221,24 +197,90 @@ static bool all_finite(const float *x, size_t n)
     return sum == 0;
 }
 
+/* The picture of latent k of these, [height, width, 3] in about -1..1, good until the next one; NULL on failure. */
+static const float *decode_one(drawing *d, const float *latents, int k, sm_err *e)
+{
+    const sm_job *j = d->j;
+    size_t each = (size_t)d->h * (size_t)d->w * (size_t)d->c;
+    if (!d->dec.p && open_decoder(&d->dec, j, d->h, d->w, e))
+        return NULL;
+    memcpy(sm_plan_data(d->dec.p, d->dec.in[0]), latents + (size_t)k * each, sizeof(float) * each);
+    if (sm_plan_run(d->dec.p, j->pool, cancel_of(j), e))
+        return NULL;
+    const float *out = sm_plan_data(d->dec.p, d->dec.out);
+    if (all_finite(out, (size_t)j->r.width * (size_t)j->r.height * 3))
+        return out;
+    sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", d->first + k + 1);
+    return NULL;
+}
+
 static sumi_status decode(drawing *d, uint8_t *rgb, sm_err *e)
 {
     const sm_job *j = d->j;
-    size_t each = (size_t)d->h * (size_t)d->w * (size_t)d->c, bytes = (size_t)j->r.width * (size_t)j->r.height * 3;
-    part p = {0};
-    if (!open_decoder(&p, j, d->h, d->w, e))
-        for (int k = 0; k < d->n; k++) {
-            tell(j, "decode", d->first + k, j->r.count, -1);
-            memcpy(sm_plan_data(p.p, p.in[0]), d->latents + (size_t)k * each, sizeof(float) * each);
-            if (sm_plan_run(p.p, j->pool, cancel_of(j), e))
-                break;
-            if (!all_finite(sm_plan_data(p.p, p.out), bytes)) {
-                sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", d->first + k + 1);
-                break;
-            }
-            sm_pixels_from_float(sm_plan_data(p.p, p.out), (int64_t)bytes, rgb + (size_t)(d->first + k) * bytes);
+    size_t bytes = (size_t)j->r.width * (size_t)j->r.height * 3;
+    for (int k = 0; k < d->n; k++) {
+        tell(j, "decode", d->first + k, j->r.count, -1);
+        const float *x = decode_one(d, d->latents, k, e);
+        if (!x)
+            break;
+        sm_pixels_from_float(x, (int64_t)bytes, rgb + (size_t)(d->first + k) * bytes);
+    }
+    return e->code;
+}
+
+/* Means of the blocks that each belong to one latent. */
+static void shrink(const drawing *d, const float *x, uint8_t *rgb)
+{
+    int width = d->j->r.width, f = width / d->w;
+    for (int i = 0; i < d->h * d->w; i++)
+        for (int c = 0; c < 3; c++) {
+            double sum = 0;
+            for (int y = 0; y < f; y++)
+                for (int k = 0; k < f; k++)
+                    sum += x[((size_t)(i / d->w * f + y) * (size_t)width + (size_t)(i % d->w * f + k)) * 3 + (size_t)c];
+            float mean = (float)(sum / (f * f));
+            sm_pixels_from_float(&mean, 1, rgb + 3 * i + c);
         }
-    close_part(&p);
+}
+
+static sumi_status preview(drawing *d, int step, const float *x0, sm_err *e)
+{
+    const sumi_callbacks *cb = d->j->cb;
+    for (int k = 0; k < d->n && d->small; k++) {
+        const float *x = decode_one(d, x0, k, e);
+        if (!x)
+            return e->code;
+        shrink(d, x, d->small);
+        cb->preview(cb->user, d->first + k, step, d->w, d->h, d->small);
+    }
+    return SUMI_OK;
+}
+
+/* ---- sampling ---- */
+
+static bool on_step(void *ctx, int step, double sigma, const float *x, const float *x0)
+{
+    drawing *d = ctx;
+    double each = (sm_now() - d->j->started) / (double)SM_MAX(d->evals, 1);
+    sm_err why = {0};
+    tell(d->j, "sample", d->evals, d->evals_all, each * (double)(d->evals_all - d->evals));
+    return preview(d, step, x0, &why) != SUMI_E_CANCELLED; /* a preview that fails otherwise is none */
+}
+
+static sumi_status sample(drawing *d, sm_err *e)
+{
+    const sm_job *j = d->j;
+    int rows = guided(j) ? 2 * d->n : d->n;
+    if (!open_denoiser(&d->den, j, rows, d->h, d->w, e)) {
+        place_context(d);
+        draw_noise(d, STREAM_START, d->latents);
+        sm_sampling s = {.mem = j->mem, .n = (int64_t)d->n * d->h * d->w * d->c, .flow = true, .sigmas = d->sigmas,
+                         .steps = j->r.steps, .eta = -1, .denoise = denoise, .noise = step_noise, .on_step = on_step, .ctx = d};
+        for (int64_t i = 0; i < s.n; i++)
+            d->latents[i] = (float)(d->sigmas[0] * d->latents[i]);
+        sm_sample(sm_sampler_find(j->r.sampler), &s, d->latents, e);
+    }
+    close_part(&d->den);
     return e->code;
 }
 
@@ -255,9 +297,12 @@ static sumi_status open_drawing(drawing *d, sm_job *j, sm_err *e)
     d->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->tokens * (size_t)d->width);
     d->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->pool);
     d->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)most * (size_t)d->h * (size_t)d->w * (size_t)d->c);
+    if (j->cb && j->cb->preview)
+        d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)d->h * (size_t)d->w * 3);
     if (!d->sigmas || !d->context || !d->pooled || !d->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, j->r.width, j->r.height);
-    if (sm_noise_flow(&d->noise, 1000, m->defaults.shift, e) || sm_schedule_fill(sm_schedule_find(j->r.schedule), &d->noise, j->r.steps, d->sigmas, e))
+    if (sm_noise_flow(&d->noise, 1000, m->defaults.shift, e) ||
+        sm_schedule_fill(sm_schedule_find(j->r.schedule), &d->noise, j->r.steps, d->sigmas, e))
         return e->code;
     int rounds = (j->r.count + ROUND - 1) / ROUND;
     d->evals_all = rounds * sm_sampler_evals(sm_sampler_find(j->r.sampler), d->sigmas, j->r.steps);
@@ -270,6 +315,7 @@ static void close_drawing(drawing *d)
     sm_free(d->context);
     sm_free(d->pooled);
     sm_free(d->latents);
+    sm_free(d->small);
     sm_noise_free(&d->noise);
 }
 
@@ -283,6 +329,7 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)
         d.n = SM_MIN(ROUND, j->r.count - k);
         if (!encode(&d, e) && !sample(&d, e))
             decode(&d, rgb, e);
+        close_part(&d.dec);
     }
     close_drawing(&d);
     return e->code;
