@@ -109,6 +109,18 @@ TEST(train_export_takes_what_is_there)
     CHECK(same_files(&whole, &s, "flow.ckpt") && same_files(&whole, &s, "tiny.safetensors"));
 }
 
+TEST(train_latents_of_another_encoder_are_refused)
+{
+    tiny s = tiny_setup("stale", TINY_UNET, "");
+    char msg[640];
+    CHECKF(!train_stage(&s, "latents", NULL, msg), "%s", msg);
+    CHECKF(!train_stage(&s, "latents", NULL, msg), "%s", msg); /* the same again: read, not refused */
+    edit(&s, "\"steps\":8", "\"steps\":11");
+    CHECK(train_stage(&s, "latents", NULL, msg) == SUMI_E_FORMAT);
+    CHECKF(strstr(msg, "latents.safetensors: latents of another data set or model; delete it"), "%s", msg);
+    CHECK(!unlink(in_folder(&s, "latents.safetensors")) && !train_stage(&s, "latents", NULL, msg));
+}
+
 TEST(train_decoder_only_leaves_the_encoder)
 {
     tiny s = tiny_setup("decoder", TINY_UNET, ""), parts = tiny_setup("decoder-parts", TINY_UNET, "");
@@ -128,6 +140,7 @@ TEST(train_decoder_only_leaves_the_encoder)
     CHECK(same(values(ckpt, "w.vae.encoder."), values(ckpt, "e.vae.encoder.")));
     CHECK(!same(decoder, values(ckpt, "e.vae.decoder.")));
     CHECK(same_files(&s, &parts, "autoencoder.ckpt"));
+    CHECKF(!train_stage(&s, "latents", NULL, msg), "%s", msg); /* the latents are still good */
 }
 
 TEST(train_names_that_need_quotes_or_are_refused)

@@ -74,7 +74,7 @@ static void fill_task(void *arg, int task, int tasks)
     sm_scene scene = sm_dataset_scene(t->data, &t->compose, seed, i, (uint64_t)variant);
     sm_err e = {0};
     if (text_row(j, i, &scene, at, j->ids + (int64_t)task * j->f->tokens, &e))
-        sm_fail(&j->err, e.code, "%s", e.msg);
+        sm_task_failed(&j->err, &e);
 }
 
 static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t step, sm_err *e)
@@ -97,7 +97,8 @@ sumi_status sm_stage_flow(sm_trainer *t, bool *done, sm_err *e)
         return e->code;
     s.loss = record(t, s.g, &f);
     f.empty = sm_alloc(t->mem, SM_MEM_MISC, sizeof *f.empty * (size_t)f.tokens);
-    sumi_status st = !f.empty ? sm_fail(e, SUMI_E_MEMORY, "out of memory for the flow stage") : sm_bpe_row(t->bpe, "", 0, f.tokens, -1, f.empty, NULL, NULL, e);
+    sumi_status st = f.empty ? sm_bpe_row(t->bpe, "", 0, f.tokens, -1, f.empty, NULL, NULL, e)
+                             : sm_fail(e, SUMI_E_MEMORY, "out of memory for the flow stage");
     if (!st)
         st = sm_loop_run(&s, t, done, e);
     sm_free(f.empty);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "io/safetensors.h"
 #include "train/stages.h"
 
@@ -63,7 +64,8 @@ static sumi_status keep(sm_trainer *t, const float *z, int64_t at, int64_t n, su
 {
     for (int64_t i = 0; i < n; i++) {
         if (!(fabsf(z[i]) < 65520)) /* what f16 rounds to infinity, or NaN */
-            return sm_fail(e, SUMI_E_NUMERIC, "latents: the autoencoder gives %g, which f16 cannot hold: train it longer or with a larger kl_weight",
+            return sm_fail(e, SUMI_E_NUMERIC, "latents: the autoencoder gives %g, which f16 cannot hold: train it longer or with a "
+                           "larger kl_weight",
                            (double)z[i]);
         st->sum += z[i];
         st->squares += (double)z[i] * z[i];
@@ -96,15 +98,28 @@ static sumi_status encode_all(sm_trainer *t, encoder *c, int64_t count, int64_t 
     return SUMI_OK;
 }
 
+/* What the latents depend on beside their shape: the encoder's values and the seed of the compositions. */
+static const char *source_of(const sm_trainer *t, char buf[40])
+{
+    uint64_t h = sm_hash64(&t->init.seed, sizeof t->init.seed);
+    for (size_t i = 0; i < sm_weights_count(t->vae_weights); i++) {
+        const sm_weight *w = sm_weights_at(t->vae_weights, i);
+        if (!strncmp(w->name, "vae.encoder.", 12) || !strncmp(w->name, "vae.quant_conv.", 15))
+            h = h * 31 + sm_hash64(w->t.data, w->bytes);
+    }
+    snprintf(buf, 40, "%016llx", (unsigned long long)h);
+    return buf;
+}
+
 static sumi_status write_latents(const sm_trainer *t, const char *path, int64_t count, sm_err *e)
 {
     int64_t s = t->cfg.data.size / sm_vae_factor(&t->vae);
-    char shift[32], scale[32];
+    char shift[32], scale[32], source[40];
     snprintf(shift, sizeof shift, "%.9g", t->shift);
     snprintf(scale, sizeof scale, "%.9g", t->scale);
     sm_st_item item = {.name = "latents", .t = {.data = t->latents, .dtype = SM_F16, .rank = 4, .dims = {count, s, s, t->vae.latent_channels}}};
-    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}};
-    return sm_st_write(path, 1, &item, 2, meta, t->mem, e);
+    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}, {"source", source_of(t, source)}};
+    return sm_st_write(path, 1, &item, SM_COUNT(meta), meta, t->mem, e);
 }
 
 static sumi_status read_latents(sm_trainer *t, const char *path, int64_t count, int64_t each, sm_err *e)
@@ -112,10 +127,12 @@ static sumi_status read_latents(sm_trainer *t, const char *path, int64_t count, 
     sm_st *f = sm_st_open(path, t->mem, e);
     if (!f)
         return e->code;
-    const char *shift = sm_st_metadata(f, "shift_factor"), *scale = sm_st_metadata(f, "scaling_factor");
+    char now[40];
+    const char *shift = sm_st_metadata(f, "shift_factor"), *scale = sm_st_metadata(f, "scaling_factor"), *source = sm_st_metadata(f, "source");
     const sm_st_entry *x = sm_st_find(f, "latents");
     size_t bytes = (size_t)(count * each) * 2;
-    if (!shift || !scale || !x || strcmp(x->dtype, "F16") || x->bytes != bytes)
+    bool stale = source && strcmp(source, source_of(t, now));
+    if (!shift || !scale || !x || strcmp(x->dtype, "F16") || x->bytes != bytes || stale)
         sm_fail(e, SUMI_E_FORMAT, "%s: latents of another data set or model; delete it to encode anew", path);
     else {
         memcpy(t->latents, x->data, bytes);

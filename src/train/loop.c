@@ -85,7 +85,8 @@ static sumi_status one_step(loop *l, sm_err *e)
         return e->code;
     float loss = *(float *)sm_plan_data(l->plan, s->loss);
     if (!isfinite(loss))
-        return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: the loss is %g; lower lr or raise warmup", s->name, (long long)l->state.step + 1, loss);
+        return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: the loss is %g; lower lr or raise warmup", s->name,
+                       (long long)l->state.step + 1, loss);
     if (sm_state_step(&l->state, s->opt, l->plan, t->be->name, t->pool, &norm, e))
         return e->code;
     l->loss_sum += loss;

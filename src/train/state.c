@@ -160,7 +160,8 @@ static piece *make_pieces(const sm_train_state *s, const sm_plan *plan, int *cou
     return p;
 }
 
-sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_plan *plan, const char *isa, sm_pool *pool, double *norm, sm_err *e)
+sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_plan *plan, const char *isa, sm_pool *pool,
+                          double *norm, sm_err *e)
 {
     int n;
     update u = {.p = make_pieces(s, plan, &n), .fn = sm_optim_for(isa)};

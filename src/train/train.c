@@ -104,7 +104,8 @@ static sumi_status configure(sm_trainer *t, const char *config, sm_err *e)
         return e->code;
     int f = sm_vae_factor(&t->vae), multiple = t->family->multiple(&t->denoiser);
     if (t->cfg.data.size % (f * multiple))
-        return sm_fail(e, SUMI_E_ARG, "%s: data.size: %d does not divide by the vae's %d and the denoiser's %d", config, t->cfg.data.size, f, multiple);
+        return sm_fail(e, SUMI_E_ARG, "%s: data.size: %d does not divide by the vae's %d and the denoiser's %d", config,
+                       t->cfg.data.size, f, multiple);
     return SUMI_OK;
 }
 
