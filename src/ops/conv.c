@@ -85,7 +85,8 @@ bool shape_conv2d_dx(sm_node *n)
         return false;
     if (w->dims[0] != y->dims[3] || w->dims[0] % g || out_size(&n->p, 0, h, w->dims[2]) != y->dims[1] ||
         out_size(&n->p, 1, wd, w->dims[3]) != y->dims[2])
-        return sm_node_fail(n, "%s and weight %s do not give a %lldx%lld input", sm_dims_str(y, s), sm_dims_str(w, t), (long long)h, (long long)wd);
+        return sm_node_fail(n, "%s and weight %s do not give a %lldx%lld input", sm_dims_str(y, s), sm_dims_str(w, t),
+                            (long long)h, (long long)wd);
     n->rank = 4;
     n->dims[0] = y->dims[0];
     n->dims[1] = h;

@@ -29,7 +29,8 @@ bool shape_matmul(sm_node *n)
     for (int i = 0; ok && i < r - 2; i++)
         ok = a->dims[i] == b->dims[i];
     if (!ok || a->dims[r - 1 - n->p.matmul.ta] != b->dims[r - 2 + n->p.matmul.tb])
-        return sm_node_fail(n, "%s%s and %s%s do not fit", sm_dims_str(a, s), n->p.matmul.ta ? "^T" : "", sm_dims_str(b, t), n->p.matmul.tb ? "^T" : "");
+        return sm_node_fail(n, "%s%s and %s%s do not fit", sm_dims_str(a, s), n->p.matmul.ta ? "^T" : "", sm_dims_str(b, t),
+                            n->p.matmul.tb ? "^T" : "");
     sm_take_shape(n, a);
     n->dims[r - 2] = a->dims[r - 2 + n->p.matmul.ta];
     n->dims[r - 1] = b->dims[r - 1 - n->p.matmul.tb];

@@ -20,7 +20,8 @@ bool sm_want_f32(sm_node *n, unsigned weights)
 {
     for (int i = 0; i < n->nsrc; i++)
         if (n->src[i] && n->src[i]->dtype != SM_F32 && (n->src[i]->dtype == SM_I32 || !(weights >> i & 1)))
-            return sm_node_fail(n, "source %d is %s, must be %s", i, sm_dtype_name(n->src[i]->dtype), weights >> i & 1 ? "f32, f16 or bf16" : "f32");
+            return sm_node_fail(n, "source %d is %s, must be %s", i, sm_dtype_name(n->src[i]->dtype),
+                                weights >> i & 1 ? "f32, f16 or bf16" : "f32");
     return true;
 }
 

@@ -21,17 +21,20 @@ static sumi_status component(const cJSON *j, const char *name, sm_model_kind kin
     return st ? sm_fail(e, st, "%s: %s: %s", what, name, inner.msg) : SUMI_OK;
 }
 
-sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d, const sm_clip_config *clip, const sm_vae_config *vae, const char *what, sm_err *e)
+sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d, const sm_clip_config *clip, const sm_vae_config *vae,
+                              const char *what, sm_err *e)
 {
     if (vae->in_channels != 3 || vae->out_channels != 3)
         return sm_fail(e, SUMI_E_MODEL, "%s: vae: in_channels %d, out_channels %d; pictures have 3", what, vae->in_channels, vae->out_channels);
     if (vae->latent_channels < 1 || vae->latent_channels > 1024 || vae->scaling_factor == 0)
-        return sm_fail(e, SUMI_E_MODEL, "%s: vae: latent_channels %d, scaling_factor %g are out of range", what, vae->latent_channels, (double)vae->scaling_factor);
+        return sm_fail(e, SUMI_E_MODEL, "%s: vae: latent_channels %d, scaling_factor %g are out of range", what,
+                       vae->latent_channels, (double)vae->scaling_factor);
     if (clip->max_position_embeddings < 2 || clip->max_position_embeddings > 4096 || clip->hidden_size < 1 || clip->hidden_size > 65536)
         return sm_fail(e, SUMI_E_MODEL, "%s: text_encoder: max_position_embeddings %d, hidden_size %d are out of range", what,
                        clip->max_position_embeddings, clip->hidden_size);
     if (f->latent_channels(d) != vae->latent_channels)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the %s makes %d latent channels, the vae has %d", what, f->component, f->latent_channels(d), vae->latent_channels);
+        return sm_fail(e, SUMI_E_MODEL, "%s: the %s makes %d latent channels, the vae has %d", what, f->component,
+                       f->latent_channels(d), vae->latent_channels);
     if (f->context_width(d) != clip->hidden_size)
         return sm_fail(e, SUMI_E_MODEL, "%s: the %s takes text of width %d, the text_encoder's hidden_size is %d", what, f->component,
                        f->context_width(d), clip->hidden_size);
@@ -113,8 +116,8 @@ void sm_model_describe(const sumi_model *m, sm_buf *b)
     sm_config_write(SM_MODEL_CLIP, &m->clip, b);
     sm_buf_fmt(b, ",\"vae\":");
     sm_config_write(SM_MODEL_VAE, &m->vae, b);
-    sm_buf_fmt(b, ",\"defaults\":{\"steps\":%d,\"width\":%d,\"height\":%d,\"cfg_scale\":%.6g,\"shift\":%.6g,\"sampler\":", m->defaults.steps,
-               m->defaults.width, m->defaults.height, (double)m->defaults.cfg_scale, (double)m->defaults.shift);
+    sm_buf_fmt(b, ",\"defaults\":{\"steps\":%d,\"width\":%d,\"height\":%d,\"cfg_scale\":%.6g,\"shift\":%.6g,\"sampler\":",
+               m->defaults.steps, m->defaults.width, m->defaults.height, (double)m->defaults.cfg_scale, (double)m->defaults.shift);
     sm_json_put_text(b, m->defaults.sampler);
     sm_buf_fmt(b, ",\"schedule\":");
     sm_json_put_text(b, m->defaults.schedule);

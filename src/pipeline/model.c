@@ -43,7 +43,8 @@ static sumi_status find_builtin(char *out, size_t size, sm_err *e)
         if (i == 0 && out[0])
             return sm_fail(e, SUMI_E_FILE, "%s: cannot be read (named by the environment's SUMI_MODEL)", out);
     }
-    return sm_fail(e, SUMI_E_FILE, BUILTIN ": the built-in model is not beside the program nor in " SUMI_SHARE "; give --model FILE or set SUMI_MODEL");
+    return sm_fail(e, SUMI_E_FILE, BUILTIN ": the built-in model is not beside the program nor in " SUMI_SHARE
+                   "; give --model FILE or set SUMI_MODEL");
 }
 
 /* What a file without our configuration is, in a message that says what to do. */
@@ -55,7 +56,8 @@ static sumi_status not_ours(const sm_st *f, const char *path, sm_err *e)
         lora |= strstr(n, "lora_") || strstr(n, ".lora");
         vae |= !strncmp(n, "decoder.", 8) || !strncmp(n, "encoder.", 8) || !strncmp(n, "first_stage_model.", 18);
     }
-    const char *what = lora ? "it looks like a LoRA, which goes on top of a model" : vae ? "it looks like an autoencoder alone" : "no component of it is known";
+    const char *what = lora ? "it looks like a LoRA, which goes on top of a model"
+                       : vae ? "it looks like an autoencoder alone" : "no component of it is known";
     return sm_fail(e, SUMI_E_MODEL, "%s: not a whole model in sumi's single-file layout (no \"sumi.model\" in its metadata): %s", path, what);
 }
 
@@ -136,7 +138,8 @@ static sumi_status open_folder(sumi_model *m, const char *dir, sm_err *e)
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
 {
     if (sm_bpe_size(m->bpe) > m->clip.vocab_size)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the tokenizer has %d tokens, the text_encoder's vocab_size is %d", path, (int)sm_bpe_size(m->bpe), m->clip.vocab_size);
+        return sm_fail(e, SUMI_E_MODEL, "%s: the tokenizer has %d tokens, the text_encoder's vocab_size is %d", path,
+                       (int)sm_bpe_size(m->bpe), m->clip.vocab_size);
     return SUMI_OK;
 }
 

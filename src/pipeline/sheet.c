@@ -13,7 +13,8 @@ void sm_pixels_from_float(const float *x, int64_t n, uint8_t *rgb)
     }
 }
 
-sumi_status sm_sheet_make(const uint8_t *rgb, int count, int w, int h, int columns, sm_mem *mem, uint8_t **sheet, int *width, int *height, sm_err *e)
+sumi_status sm_sheet_make(const uint8_t *rgb, int count, int w, int h, int columns, sm_mem *mem, uint8_t **sheet,
+                          int *width, int *height, sm_err *e)
 {
     columns = SM_MAX(1, SM_MIN(columns, count));
     int rows = (count + columns - 1) / columns;
