@@ -10,6 +10,7 @@
 #include "cpu/cpu.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
+#include "io/tensors.h"
 #include "test.h"
 
 static sm_gguf *open_fixture(const char *name)
@@ -229,6 +230,22 @@ TEST(gguf_into_weights)
         sm_weights_unref(&w);
         CHECK(mem.total == 0);
     }
+}
+
+/* The front that tells formats apart knows it by content, and loads block types as f16. */
+TEST(gguf_as_tensors)
+{
+    sm_err e = {0};
+    sm_mem mem = {0};
+    sm_tensors *f = sm_tensors_open(test_fixture("gguf_meta.gguf"), &mem, &e);
+    CHECKF(f && !strcmp(sm_tensors_format(f), "GGUF file") && sm_tensors_count(f) == 8, "%s", e.msg);
+    if (!f)
+        return;
+    CHECK(sm_tensors_find(f, "q8") && !strcmp(sm_tensors_find(f, "q8")->dtype, "Q8_0") && !sm_tensors_find(f, "q9"));
+    sm_weights *w = sm_weights_new(&mem, &e);
+    CHECK(sm_tensors_into(f, w, NULL, &mem, &e) == SUMI_OK && sm_weights_find(w, "q8")->t.dtype == SM_F16);
+    sm_weights_unref(&w);
+    CHECK(mem.total == 0);
 }
 
 TEST(gguf_into_weights_errors)

@@ -390,10 +390,12 @@ static bool read_header(reader *r)
     return read_metadata(r, pairs) && read_tensors(r, tensors);
 }
 
+bool sm_gguf_is(const void *head, size_t n) { return n >= 4 && !memcmp(head, "GGUF", 4); }
+
 sm_gguf *sm_gguf_open_mem(const void *data, size_t size, const char *label, sm_mem *mem, sm_err *e)
 {
     sm_err own = {0};
-    if (size < 24 || memcmp(data, "GGUF", 4)) {
+    if (size < 24 || !sm_gguf_is(data, size)) {
         sm_fail(e, SUMI_E_FORMAT, "%s: no GGUF file, or a truncated one", label);
         return NULL;
     }

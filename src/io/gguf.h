@@ -38,6 +38,9 @@ typedef struct sm_gguf_meta {
 
 typedef struct sm_gguf sm_gguf;
 
+/* Whether a file that begins with these n bytes is one. */
+bool sm_gguf_is(const void *head, size_t n);
+
 /* NULL on failure. Refused are: other versions, big-endian files, texts that are not UTF-8 or of more than 64 MiB, names and
  * keys that appear twice, hold control characters or are longer than 1024 bytes, arrays nested deeper than 4, tensors outside of the file, not at a multiple of
  * the alignment, overlapping, or with a gap between them (ggml refuses these too). Bytes after the last tensor are ignored. */

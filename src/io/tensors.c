@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "io/ckpt.h"
+#include "io/gguf.h"
 
 enum { HEAD = 512 }; /* bytes at the beginning of a file that tell its format */
 
@@ -21,22 +22,24 @@ typedef struct format {
     sumi_status (*into)(void *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 } format;
 
-/* The calls of a reader whose struct is sm_NAME, behind void pointers. */
-#define READER(NAME)                                                                                                        \
+/* The calls of a reader whose struct is sm_NAME, behind void pointers; what follows NAME goes to sm_NAME_into. */
+#define READER(NAME, ...)                                                                                                   \
     static void *open_##NAME(const char *path, sm_mem *mem, sm_err *e) { return sm_##NAME##_open(path, mem, e); }           \
     static void close_##NAME(void *f) { sm_##NAME##_close(f); }                                                             \
     static size_t count_##NAME(const void *f) { return sm_##NAME##_count(f); }                                              \
     static const sm_st_entry *at_##NAME(const void *f, size_t i) { return sm_##NAME##_at(f, i); }                           \
     static sumi_status into_##NAME(void *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)                      \
     {                                                                                                                       \
-        return sm_##NAME##_into(f, w, prefix, mem, e);                                                                      \
+        return sm_##NAME##_into(f, w, prefix, ##__VA_ARGS__, mem, e);                                                       \
     }
 #define ROW(NAME) open_##NAME, close_##NAME, count_##NAME, at_##NAME, into_##NAME
 
 READER(ckpt)
 READER(st)
+READER(gguf, SM_F16) /* what quantised types become when they are loaded */
 
 static const format formats[] = {
+    {"GGUF file", sm_gguf_is, ROW(gguf)},
     {"PyTorch checkpoint", sm_ckpt_is, ROW(ckpt)},
     {"safetensors", NULL, ROW(st)},
 };

@@ -9,7 +9,7 @@ typedef struct sm_tensors sm_tensors;
 /* path: a file of any format in tensors.c's table, or what else sm_st_open takes. NULL on failure. */
 sm_tensors *sm_tensors_open(const char *path, sm_mem *mem, sm_err *e);
 void sm_tensors_close(sm_tensors *f); /* takes NULL */
-const char *sm_tensors_format(const sm_tensors *f); /* "safetensors", "PyTorch checkpoint", ... */
+const char *sm_tensors_format(const sm_tensors *f); /* "safetensors", "PyTorch checkpoint", "GGUF file" */
 
 /* Entries are sorted by name (bytewise). */
 size_t sm_tensors_count(const sm_tensors *f);
