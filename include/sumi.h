@@ -96,7 +96,8 @@ SUMI_API sumi_status sumi_inspect(sumi_context *ctx, const char *path, int json,
     X(INT, height, 0, 0, 8192, "height", "Height", "pixels; 0: the model's default")                                       \
     X(INT, count, 1, 1, 1024, "count", "Batch size", "pictures, each with a seed of its own")                              \
     X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "euler, euler_a, heun, ddim, dpmpp_2m; empty: the model's default")   \
-    X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default")
+    X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default") \
+    X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs")
 
 #define SUMI_FIELD_TEXT const char *
 #define SUMI_FIELD_INT int

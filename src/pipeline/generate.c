@@ -5,15 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "pipeline/params.h"
+#include "pipeline/randn.h"
 #include "pipeline/sheet.h"
 #include "sample/guidance.h"
 #include "sample/param.h"
 #include "sample/sampler.h"
 
 /* Pictures drawn together; more go in several rounds, so memory does not grow with the count. */
-enum { ROUND = 8, STREAM_START = 1, STREAM_STEP = 2 };
+enum { ROUND = 8 };
 
 /* One component's graph and plan. */
 typedef struct part {
@@ -29,6 +29,7 @@ typedef struct drawing {
     int tokens, width, pool;  /* of the text encoder's outputs; pool is 0 without pooled text */
     int h, w, c;              /* of a latent */
     sm_noise noise;
+    sm_randn randn;
     double *sigmas;
     sm_guidance guide;
     float *context;           /* [n + 1, tokens, width]: each picture's prompt, then the negative one */
@@ -159,17 +160,9 @@ static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, s
     return SUMI_OK;
 }
 
-/* Noise of picture k depends on its own seed only, so a batch draws what single pictures would. */
-static void draw_noise(const drawing *d, uint64_t stream, float *out)
+static sumi_status step_noise(void *ctx, int step, float *out, sm_err *e)
 {
-    size_t each = (size_t)d->h * (size_t)d->w * (size_t)d->c;
-    for (int k = 0; k < d->n; k++)
-        sm_rng_normal((uint64_t)(d->j->r.seed + d->first + k), stream, 0, out + (size_t)k * each, each);
-}
-
-static sumi_status step_noise(void *ctx, int draw, float *out, sm_err *e)
-{
-    draw_noise(ctx, STREAM_STEP + (uint64_t)draw, out);
+    sm_randn_draw(&((drawing *)ctx)->randn, step, out);
     return SUMI_OK;
 }
 
@@ -273,7 +266,8 @@ static sumi_status sample(drawing *d, sm_err *e)
     int rows = guided(j) ? 2 * d->n : d->n;
     if (!open_denoiser(&d->den, j, rows, d->h, d->w, e)) {
         place_context(d);
-        draw_noise(d, STREAM_START, d->latents);
+        sm_randn_start(&d->randn, (uint64_t)(j->r.seed + d->first), d->n);
+        sm_randn_draw(&d->randn, -1, d->latents);
         sm_sampling s = {.mem = j->mem, .n = (int64_t)d->n * d->h * d->w * d->c, .flow = true, .sigmas = d->sigmas,
                          .steps = j->r.steps, .eta = -1, .denoise = denoise, .noise = step_noise, .on_step = on_step, .ctx = d};
         for (int64_t i = 0; i < s.n; i++)
@@ -301,6 +295,8 @@ static sumi_status open_drawing(drawing *d, sm_job *j, sm_err *e)
         d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)d->h * (size_t)d->w * 3);
     if (!d->sigmas || !d->context || !d->pooled || !d->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, j->r.width, j->r.height);
+    if (sm_randn_open(&d->randn, j->mem, j->r.rng, most, d->h, d->w, d->c, e))
+        return e->code;
     if (sm_noise_flow(&d->noise, 1000, m->defaults.shift, e) ||
         sm_schedule_fill(sm_schedule_find(j->r.schedule), &d->noise, j->r.steps, d->sigmas, e))
         return e->code;
@@ -317,6 +313,7 @@ static void close_drawing(drawing *d)
     sm_free(d->latents);
     sm_free(d->small);
     sm_noise_free(&d->noise);
+    sm_randn_close(&d->randn);
 }
 
 sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)

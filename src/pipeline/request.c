@@ -4,6 +4,7 @@
 
 #include "pipeline/generate.h"
 #include "pipeline/params.h"
+#include "pipeline/randn.h"
 #include "sample/sampler.h"
 #include "sample/schedule.h"
 
@@ -34,6 +35,8 @@ static sumi_status check_names(const sumi_request *r, sm_err *e)
         return sm_fail(e, SUMI_E_ARG, "--sampler: %s does not work with flow models; see `sumi generate --help`", r->sampler);
     if (!sm_schedule_find(r->schedule))
         return sm_fail(e, SUMI_E_ARG, "--schedule: '%.40s' is unknown; see `sumi generate --help`", r->schedule);
+    if (sm_randn_find(r->rng) == SM_RANDN_COUNT)
+        return sm_fail(e, SUMI_E_ARG, "--rng: '%.40s' is unknown; sumi, torch or philox", r->rng);
     return SUMI_OK;
 }
 
@@ -64,10 +67,14 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
 void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
 {
     const sumi_request *r = &j->r;
+    const char *rng = sm_randn_a1111(sm_randn_find(r->rng));
     sm_buf_fmt(b, "%s\n", j->prompts ? j->prompts[k] : r->prompt);
     if (r->negative_prompt[0])
         sm_buf_fmt(b, "Negative prompt: %s\n", r->negative_prompt);
-    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: %s, Version: sumi " SUMI_VERSION,
+    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: %s",
                r->steps, sm_sampler_find(r->sampler)->a1111, sm_schedule_find(r->schedule)->a1111, (double)r->cfg_scale,
                (long long)(r->seed + k), r->width, r->height, j->m->name);
+    if (rng)
+        sm_buf_fmt(b, ", RNG: %s", rng);
+    sm_buf_fmt(b, ", Version: sumi " SUMI_VERSION);
 }

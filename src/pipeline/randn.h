@@ -1,0 +1,33 @@
+/* Where a request's noise comes from, the parameter rng: sumi's own counter-based numbers, or torch's CPU or CUDA generator
+ * as diffusers, ComfyUI and A1111 use it: one generator per picture, seeded with the picture's seed, which draws the start
+ * noise and then each step's, every time as one tensor (1, C, H, W). Noise of a picture depends on its own seed only. */
+#ifndef SM_RANDN_H
+#define SM_RANDN_H
+
+#include "base/rng_torch.h"
+
+typedef enum sm_randn_kind { SM_RANDN_SUMI, SM_RANDN_TORCH, SM_RANDN_PHILOX, SM_RANDN_COUNT } sm_randn_kind;
+
+typedef struct sm_randn {
+    sm_randn_kind kind;
+    int h, w, c;        /* of a latent */
+    uint64_t seed;      /* of the first picture; the next ones count up */
+    int n;              /* pictures */
+    uint32_t drawn;     /* draws since the start */
+    sm_torch_cpu *cpu;  /* [most], with torch */
+    float *planes;      /* [c, h, w], unless sumi */
+} sm_randn;
+
+/* The kind of that name, SM_RANDN_COUNT for none. */
+sm_randn_kind sm_randn_find(const char *name);
+/* A1111's word for it in the infotext; NULL for sumi's own. */
+const char *sm_randn_a1111(sm_randn_kind kind);
+/* For up to `most` pictures at once. sm_randn_close in any case. */
+sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, int h, int w, int c, sm_err *e);
+void sm_randn_close(sm_randn *r);
+/* Begins n pictures; what follows is their start noise. */
+void sm_randn_start(sm_randn *r, uint64_t seed, int n);
+/* Normals [n, h, w, c]: of the start (step -1) or of a step. torch's generators give their next ones whatever the step. */
+void sm_randn_draw(sm_randn *r, int step, float *out);
+
+#endif
