@@ -82,6 +82,18 @@ SUMI_API const char *sumi_model_summary(const sumi_model *model);
  * model; nothing in a checkpoint is run. */
 SUMI_API sumi_status sumi_inspect(sumi_context *ctx, const char *path, int json, char **out);
 
+/* Tokens of a text as text encoders get them: start, the text's, end; not padded, not cut. */
+typedef struct sumi_tokens {
+    size_t count;
+    const int32_t *id;
+    const char *const *text; /* spelled as in the vocabulary: "cat</w>" */
+} sumi_tokens;
+
+/* By the model's tokenizer, or, when vocab is not NULL, by that of a file as OpenAI publishes CLIP's
+ * (bpe_simple_vocab_16e6.txt.gz) or of a folder with vocab.json and merges.txt; model may be NULL then. */
+SUMI_API sumi_status sumi_tokenize(sumi_context *ctx, const sumi_model *model, const char *vocab, const char *text, sumi_tokens **out);
+SUMI_API void sumi_tokens_free(sumi_tokens *t);
+
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 /* The table of generation parameters: X(type, field, default, low, high, flag, A1111's name, help).

@@ -17,6 +17,7 @@ typedef struct cli_values {
     const char *output; /* -o: generate's pattern, train's folder */
     bool quiet, json, resume, man;
     const char *stage;
+    const char *vocab;  /* tokenize */
     int64_t max_steps;
     sumi_score_options score;
 } cli_values;
@@ -58,7 +59,7 @@ typedef struct cli_command {
     int (*run)(cli_args *a);
 } cli_command;
 
-extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_version, cmd_help;
+extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_version, cmd_help;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 
