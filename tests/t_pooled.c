@@ -10,13 +10,17 @@
 
 enum { BYTES = 16 * 16 * 3 };
 
-static const char *const CONTEXT = "transformer.context_embedder.weight", *const POOLED = "transformer.time_text_embed.text_embedder.linear_1.weight";
+/* Where text enters a denoiser (parts of tensor names), and how far its random weights go. */
+static const struct { tiny_kind kind; const char *component, *context, *pooled; float most; } families[] = {
+    {TINY_MMDIT, "transformer.", "context_embedder.weight", "text_embedder.linear_1.weight", 0.4f},
+    {TINY_UNET_XL, "unet.", "attn2.to_v.weight", "add_embedding.linear_1.weight", 0.2f},
+};
 
-/* The tiny MMDiT with random transformer and text projection, tensors a and b (may be NULL) zero. */
-static const char *random_model(const char *name, const char *a, const char *b)
+/* The family's tiny model with random denoiser and text projection, tensors whose names hold a or b (may be NULL) zero. */
+static const char *random_model(size_t family, const char *name, const char *a, const char *b)
 {
     sm_err e = {0};
-    sm_st *f = sm_st_open(tiny_model(TINY_MMDIT), NULL, &e);
+    sm_st *f = sm_st_open(tiny_model(families[family].kind), NULL, &e);
     const char *path = test_tmp(name);
     sm_arena room;
     sm_arena_init(&room, NULL, SM_MEM_MISC);
@@ -26,12 +30,12 @@ static const char *random_model(const char *name, const char *a, const char *b)
         const sm_st_entry *x = sm_st_at(f, i);
         it[i] = (sm_st_item){.name = x->name, .t = {.data = (void *)(uintptr_t)x->data, .dtype = x->type, .rank = x->rank}};
         memcpy(it[i].t.dims, x->dims, sizeof it[i].t.dims);
-        if (strncmp(x->name, "transformer.", 12) && !strstr(x->name, "text_projection"))
+        if (strncmp(x->name, families[family].component, strlen(families[family].component)) && !strstr(x->name, "text_projection"))
             continue;
         int64_t count = (int64_t)(x->bytes / sm_dtype_size(x->type));
         float *v = sm_arena_get(&room, sizeof *v * (size_t)count);
-        if (v && !(a && !strcmp(x->name, a)) && !(b && !strcmp(x->name, b)))
-            test_fill(v, count, i, -0.4f, 0.4f);
+        if (v && !(a && strstr(x->name, a)) && !(b && strstr(x->name, b)))
+            test_fill(v, count, i, -families[family].most, families[family].most);
         it[i].t.data = v;
         it[i].t.dtype = SM_F32;
     }
@@ -74,20 +78,27 @@ static bool differ(const char *model, const char *p, const char *neg, const char
     return memcmp(a, b, BYTES) != 0;
 }
 
-TEST(request_prompts_reach_the_picture_through_pooled_text)
+static void check_family(size_t k)
 {
     char model[300];
-    snprintf(model, sizeof model, "%s", random_model("pooled-only.safetensors", CONTEXT, NULL));
+    const char *context = families[k].context, *pooled = families[k].pooled;
+    snprintf(model, sizeof model, "%s", random_model(k, "pooled-only.safetensors", context, NULL));
     CHECK(differ(model, "red disc", "", "blue ring", "", 1));
     CHECK(differ(model, "red disc", "", "red disc", "blue ring", 3));
     CHECK(!differ(model, "red disc", "", "red disc", "blue ring", 1)); /* unguided: the negative prompt is not asked */
     CHECK(!differ(model, "red disc", "blue ring", "red disc", "blue ring", 3));
     CHECK(!differ(model, "red disc", "red disc", "red disc", "red disc", 3));
-    snprintf(model, sizeof model, "%s", random_model("no-text.safetensors", CONTEXT, POOLED));
+    snprintf(model, sizeof model, "%s", random_model(k, "no-text.safetensors", context, pooled));
     CHECK(!differ(model, "red disc", "", "blue ring", "", 1));
     CHECK(!differ(model, "red disc", "", "red disc", "blue ring", 3));
-    snprintf(model, sizeof model, "%s", random_model("context-only.safetensors", POOLED, NULL));
+    snprintf(model, sizeof model, "%s", random_model(k, "context-only.safetensors", pooled, NULL));
     CHECK(differ(model, "red disc", "", "blue ring", "", 1));
+}
+
+TEST(request_prompts_reach_the_picture_through_pooled_text)
+{
+    for (size_t k = 0; k < SM_COUNT(families); k++)
+        check_family(k);
 }
 
 /* A text encoder whose pooled width is not the transformer's: one line that names both. */

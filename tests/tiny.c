@@ -21,16 +21,20 @@ static const char config_text[] =
     "\"autoencoder\":{\"steps\":8,\"batch\":2,\"crop\":8,\"save_every\":3,\"log_every\":4,\"warmup\":2%s},"
     "\"flow\":{\"steps\":10,\"batch\":4,\"save_every\":3,\"log_every\":5,\"warmup\":2}%s}";
 
-static const char *const denoisers[] = {
-    [TINY_UNET] = "\"in_channels\":4,\"out_channels\":4,\"block_out_channels\":[8,16],\"layers_per_block\":1,\"norm_num_groups\":4,"
-                  "\"down_block_types\":[\"DownBlock2D\",\"CrossAttnDownBlock2D\"],"
-                  "\"up_block_types\":[\"CrossAttnUpBlock2D\",\"UpBlock2D\"],\"attention_head_dim\":2,\"cross_attention_dim\":16",
+#define UNET "\"in_channels\":4,\"out_channels\":4,\"block_out_channels\":[8,16],\"layers_per_block\":1,\"norm_num_groups\":4," \
+    "\"down_block_types\":[\"DownBlock2D\",\"CrossAttnDownBlock2D\"]," \
+    "\"up_block_types\":[\"CrossAttnUpBlock2D\",\"UpBlock2D\"],\"attention_head_dim\":2,\"cross_attention_dim\":16"
+static const char *const denoisers[TINY_KINDS] = {
+    [TINY_UNET] = UNET,
+    [TINY_UNET_XL] = UNET ",\"addition_embed_type\":\"text_time\",\"addition_time_embed_dim\":4,"
+                          "\"projection_class_embeddings_input_dim\":36",
     [TINY_MMDIT] = "\"_class_name\":\"SD3Transformer2DModel\",\"sample_size\":8,\"patch_size\":2,\"in_channels\":4,\"out_channels\":4,"
                    "\"num_layers\":2,\"attention_head_dim\":8,\"num_attention_heads\":2,\"joint_attention_dim\":16,"
                    "\"caption_projection_dim\":16,\"pooled_projection_dim\":12,\"pos_embed_max_size\":8",
 };
-static const char *const sections[] = {
+static const char *const sections[TINY_KINDS] = {
     [TINY_UNET] = "",
+    [TINY_UNET_XL] = "",
     [TINY_MMDIT] = ",\"validate\":{\"every\":10,\"steps\":1,\"prompts\":[\"red disc\"]}",
 };
 
@@ -65,9 +69,10 @@ sumi_status tiny_train(const tiny *s, const char *out, int resume, int64_t max_s
 
 const char *tiny_model(tiny_kind kind)
 {
-    static char paths[2][300];
+    static const char *const names[TINY_KINDS] = {"request-unet", "request-unet-xl", "request-mmdit"};
+    static char paths[TINY_KINDS][300];
     if (!paths[kind][0]) {
-        tiny s = tiny_setup(kind == TINY_UNET ? "request-unet" : "request-mmdit", kind, "");
+        tiny s = tiny_setup(names[kind], kind, "");
         char msg[640];
         sumi_status st = tiny_train(&s, NULL, 0, 0, 0, msg);
         CHECKF(!st, "%s", msg);

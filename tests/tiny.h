@@ -7,7 +7,8 @@
 
 typedef struct tiny { char dir[256], config[320], pixels[320], index[320]; } tiny;
 
-typedef enum tiny_kind { TINY_UNET, TINY_MMDIT } tiny_kind; /* the latter takes pooled text and draws validation sheets */
+/* The latter two take pooled text: as SDXL's UNet and as SD 3. The last draws validation sheets. */
+typedef enum tiny_kind { TINY_UNET, TINY_UNET_XL, TINY_MMDIT, TINY_KINDS } tiny_kind;
 
 /* Writes data set and configuration. extra: more keys for the autoencoder section (",\"lr\":1"), or "". */
 tiny tiny_setup(const char *name, tiny_kind kind, const char *extra);

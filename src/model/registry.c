@@ -8,14 +8,34 @@ static int unet_channels(const sm_denoiser_config *c) { return c->unet.out_chann
 static int unet_context(const sm_denoiser_config *c) { return c->unet.cross_attention_dim; }
 static int unet_multiple(const sm_denoiser_config *c) { return 1 << (c->unet.blocks - 1); }
 
+enum { XL_IDS = 6, XL_FACTOR = 8 }; /* time ids of SDXL; its pixels per latent */
+
+/* What add_embedding takes is the pooled text and the embedded time ids, one after the other. */
+static int unet_pooled(const sm_denoiser_config *c)
+{
+    int width = c->unet.projection_class_embeddings_input_dim - XL_IDS * c->unet.addition_time_embed_dim;
+    return !c->unet.text_time ? 0 : width > 0 ? width : -1;
+}
+
+/* SDXL's size and crop conditioning: original size, crop corner, target size; the whole picture, uncropped. */
+static sm_node *whole_picture(const sm_node *x)
+{
+    float h = (float)(x->dims[1] * XL_FACTOR), w = (float)(x->dims[2] * XL_FACTOR);
+    sm_node *ids = sm_const(x->g, SM_F32, 2, (int64_t[]){1, XL_IDS}, (float[XL_IDS]){h, w, 0, 0, h, w});
+    return sm_expand(ids, 2, (int64_t[]){x->dims[0], XL_IDS});
+}
+
 static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
 {
-    return sm_unet(s, &c->unet, x, t, ctx, NULL);
+    if (!c->unet.text_time || sm_poisoned(x))
+        return sm_unet(s, &c->unet, x, t, ctx, NULL);
+    sm_unet_cond cond = {.text_embeds = pooled, .time_ids = whole_picture(x)};
+    return sm_unet(s, &c->unet, x, t, ctx, &cond);
 }
 
 static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.out_channels; }
 static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
-static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim; }
+static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim > 0 ? c->mmdit.pooled_projection_dim : -1; }
 static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }
 
 static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
@@ -25,7 +45,8 @@ static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_
 
 const sm_denoiser sm_denoisers[] = {
     {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
-     .latent_channels = unet_channels, .context_width = unet_context, .multiple = unet_multiple, .record = unet_record},
+     .latent_channels = unet_channels, .context_width = unet_context, .pooled_width = unet_pooled, .multiple = unet_multiple,
+     .record = unet_record},
     {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT,
      .latent_channels = mmdit_channels, .context_width = mmdit_context, .pooled_width = mmdit_pooled, .multiple = mmdit_multiple,
      .record = mmdit_record},
@@ -53,8 +74,8 @@ const sm_denoiser *sm_denoiser_detect(const sm_weights *w)
 
 sm_node *sm_denoiser_pooled(const sm_denoiser *d, const sm_denoiser_config *c, const sm_clip_out *text)
 {
-    if (!d->pooled_width || sm_poisoned(text->last))
-        return d->pooled_width ? text->last : NULL;
+    if (!d->pooled_width(c) || sm_poisoned(text->last))
+        return d->pooled_width(c) ? text->last : NULL;
     sm_node *pooled = text->projected ? text->projected : text->pooled;
     sm_graph *g = text->last->g;
     if (!pooled)

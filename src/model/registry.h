@@ -13,9 +13,9 @@ typedef struct sm_denoiser {
     sm_model_kind kind;     /* reads and writes its config.json (sm_config_read) */
     int (*latent_channels)(const sm_denoiser_config *c); /* of the result; what goes in is checked when it is recorded */
     int (*context_width)(const sm_denoiser_config *c);
-    int (*pooled_width)(const sm_denoiser_config *c); /* P of the pooled text; NULL: the family takes none */
+    int (*pooled_width)(const sm_denoiser_config *c); /* P of the pooled text; 0: this member takes none; < 0: nonsense */
     int (*multiple)(const sm_denoiser_config *c); /* latent sides must divide by this */
-    /* sample [N,h,w,L], t [N] in 0..1000, ctx [N,T,C], pooled [N,P] (NULL without pooled_width) -> [N,h,w,L] */
+    /* sample [N,h,w,L], t [N] in 0..1000, ctx [N,T,C], pooled [N,P] (NULL where P is 0) -> [N,h,w,L] */
     sm_node *(*record)(const nn_scope *s, const sm_denoiser_config *c, sm_node *sample, sm_node *t, sm_node *ctx, sm_node *pooled);
 } sm_denoiser;
 

@@ -38,8 +38,8 @@ sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d,
     if (f->context_width(d) != clip->hidden_size)
         return sm_fail(e, SUMI_E_MODEL, "%s: the %s takes text of width %d, the text_encoder's hidden_size is %d", what, f->component,
                        f->context_width(d), clip->hidden_size);
-    int multiple = f->multiple(d), pooled = f->pooled_width ? f->pooled_width(d) : 1;
-    if (multiple < 1 || multiple > 4096 || pooled < 1 || pooled > 65536)
+    int multiple = f->multiple(d), pooled = f->pooled_width(d);
+    if (multiple < 1 || multiple > 4096 || pooled < 0 || pooled > 65536)
         return sm_fail(e, SUMI_E_MODEL, "%s: the %s's patch_size or pooled_projection_dim is out of range", what, f->component);
     return SUMI_OK;
 }

@@ -67,7 +67,7 @@ static sumi_status open_text(part *p, const sm_job *j, int64_t rows, sm_err *e)
         return e->code;
     nn_scope root = nn_root(p->g, m->w, NULL), s = nn_sub(&root, "text_encoder");
     p->in[0] = sm_input(p->g, "input_ids", SM_I32, 2, (int64_t[]){rows, m->clip.max_position_embeddings});
-    p->in[1] = m->family->pooled_width ? sm_input(p->g, "eos", SM_I32, 1, &rows) : NULL;
+    p->in[1] = m->family->pooled_width(&m->denoiser) ? sm_input(p->g, "eos", SM_I32, 1, &rows) : NULL;
     sm_clip_out text = sm_clip_text(&s, &m->clip, p->in[0], p->in[1]);
     p->out = text.last;
     p->pooled = sm_denoiser_pooled(m->family, &m->denoiser, &text);
@@ -112,7 +112,7 @@ static sumi_status open_denoiser(part *p, const sm_job *j, int64_t rows, int h, 
     p->in[0] = sm_input(p->g, "sample", SM_F32, 4, (int64_t[]){rows, h, w, m->vae.latent_channels});
     p->in[1] = sm_input(p->g, "timestep", SM_F32, 1, &rows);
     p->in[2] = sm_input(p->g, "encoder_hidden_states", SM_F32, 3, (int64_t[]){rows, m->clip.max_position_embeddings, m->clip.hidden_size});
-    if (m->family->pooled_width)
+    if (m->family->pooled_width(&m->denoiser))
         p->in[3] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, m->family->pooled_width(&m->denoiser)});
     p->out = m->family->record(&s, &m->denoiser, p->in[0], p->in[1], p->in[2], p->in[3]);
     p->p = sm_plan_new(p->g, 1, &p->out, j->be, e);
@@ -286,7 +286,7 @@ static sumi_status open_drawing(drawing *d, sm_job *j, sm_err *e)
     int f = sm_vae_factor(&m->vae), most = SM_MIN(j->r.count, ROUND);
     *d = (drawing){.j = j, .tokens = m->clip.max_position_embeddings, .width = m->clip.hidden_size, .h = j->r.height / f, .w = j->r.width / f,
                    .c = m->vae.latent_channels, .guide = {.scale = j->r.cfg_scale}};
-    d->pool = m->family->pooled_width ? m->family->pooled_width(&m->denoiser) : 0;
+    d->pool = m->family->pooled_width(&m->denoiser);
     d->sigmas = sm_alloc(j->mem, SM_MEM_MISC, sizeof *d->sigmas * (size_t)(j->r.steps + 1));
     d->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->tokens * (size_t)d->width);
     d->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most + 1) * (size_t)d->pool);

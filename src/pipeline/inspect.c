@@ -85,7 +85,7 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
         return;
     nn_scope root = nn_root(g, m->w, NULL), text = nn_sub(&root, "text_encoder"), den = nn_sub(&root, "%s", m->family->component), vae = nn_sub(&root, "vae");
     int f = sm_vae_factor(&m->vae), one = m->family->multiple(&m->denoiser), c = m->vae.latent_channels;
-    sm_node *eos = m->family->pooled_width ? sm_input(g, "eos", SM_I32, 1, (int64_t[]){1}) : NULL;
+    sm_node *eos = m->family->pooled_width(&m->denoiser) ? sm_input(g, "eos", SM_I32, 1, (int64_t[]){1}) : NULL;
     sm_clip_out words = sm_clip_text(&text, &m->clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, m->clip.max_position_embeddings}), eos);
     sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, one, one, c}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
     m->family->record(&den, &m->denoiser, x, t, words.last, sm_denoiser_pooled(m->family, &m->denoiser, &words));

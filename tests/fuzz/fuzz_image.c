@@ -69,9 +69,9 @@ static void decode(const uint8_t *data, size_t size)
     check(st == e.code && (st == SUMI_OK || e.msg[0]));
     if (st == SUMI_OK) {
         check(im.width > 0 && im.width <= 256 && im.height > 0 && im.height <= 256 && (im.channels == 3 || im.channels == 4));
-        volatile uint8_t sum = 0;
+        volatile uint8_t sum = 0; /* every pixel is read */
         for (size_t i = 0; i < (size_t)im.width * (size_t)im.height * (size_t)im.channels; i++)
-            sum ^= im.pixels[i];
+            sum = sum ^ im.pixels[i];
         for (int i = 0; i < im.ntext; i++)
             check(sm_utf8_valid(im.text[i].key, strlen(im.text[i].key)) && sm_utf8_valid(im.text[i].value, strlen(im.text[i].value)));
         if (im.ntext)
