@@ -15,8 +15,9 @@ rule() { # NAME FINDINGS
 
 if [ "${1:-}" = cppcheck ]; then
     command -v cppcheck >/dev/null || { echo "skipped cppcheck: not installed"; exit 0; }
+    # A block is cut into arrays before its one check for NULL; lanes of vector types are no buffer overrun.
     exec cppcheck -q --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 -j2 -D__AVX2__ -D__x86_64__ \
-        --suppress=missingIncludeSystem --suppress=uninitvar --suppress='*:*_table.h' -Iinclude -Isrc src examples
+        --suppress=missingIncludeSystem --suppress=uninitvar --suppress=nullPointerArithmeticRedundantCheck --suppress='bufferAccessOutOfBounds:src/cpu/simd.h' --suppress='*:*_table.h' -Iinclude -Isrc src examples
 fi
 
 sources=$(ls include/*.h src/*/*.[ch] tests/*.[ch] tests/fuzz/*.c examples/*.c bench/*.[ch] 2>/dev/null)
