@@ -195,7 +195,7 @@ SUMI_API sumi_status sumi_plan_request(sumi_context *ctx, sumi_model *model, con
 typedef struct sumi_train_options {
     int resume;          /* go on from the output folder's checkpoints; 0: they must not exist */
     const char *output;  /* NULL: the configuration's */
-    const char *stage;   /* NULL: every stage that is not finished; "autoencoder", "latents", "flow", "export": just that one */
+    const char *stage;   /* NULL: every stage that is not finished; "autoencoder", "latents", "flow", "export": up to that one */
     int64_t max_steps;   /* stop after so many steps of this call, with a checkpoint; 0: no limit */
 } sumi_train_options;
 

@@ -29,7 +29,7 @@ typedef struct key {
 
 static const key top_keys[] = {
     {"name", K_TEXT, AT(name), 0, 0, 0, 1}, {"output", K_TEXT, AT(output), 0, 0, 0, 1},
-    {"seed", K_DOUBLE, AT(seed), 0, 0, 9007199254740992.0, 1}, {"threads", K_INT, AT(threads), 0, 0, 1024, 0},
+    {"seed", K_DOUBLE, AT(seed), 0, 0, 9007199254740992.0, 1},
     {"vocab_size", K_INT, AT(vocab_size), 0, 514, 65536, 2048}, {"vae", K_OBJECT, AT(vae), 0, 0, 0, 1},
     {"text_encoder", K_OBJECT, AT(text_encoder), 0, 0, 0, 1}, {"denoiser", K_OBJECT, AT(denoiser), 0, 0, 0, 1},
 };

@@ -11,7 +11,6 @@ typedef struct sm_train_config {
     void *json;                      /* cJSON tree that the strings below point into */
     const char *name, *output;       /* output: folder for checkpoints, logs, the finished model */
     double seed;
-    int threads;                     /* 0: all processors */
     struct {
         const char *pictures, *index; /* as tools/pictograms/prepare.py writes them */
         const char *styles[SM_MAX_STYLES];
