@@ -1,0 +1,49 @@
+/* Layouts: which stored tensor is which canonical one. A canonical name is "<component>.<diffusers' or transformers' name>",
+ * component one of unet, transformer, vae, text_encoder, text_encoder_2. Single files of other programs (CompVis' and
+ * Stability's "model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.N.") are mapped
+ * by bijective alias tables that serve reading and export alike. */
+#ifndef SM_LAYOUT_H
+#define SM_LAYOUT_H
+
+#include "io/tensors.h"
+
+typedef enum sm_component {
+    SM_COMPONENT_UNET, SM_COMPONENT_TRANSFORMER, SM_COMPONENT_VAE, SM_COMPONENT_TEXT, SM_COMPONENT_TEXT_2, SM_COMPONENTS
+} sm_component;
+
+extern const char *const sm_component_names[SM_COMPONENTS]; /* "unet", "transformer", "vae", "text_encoder", "text_encoder_2" */
+
+/* What a file turned out to hold. */
+typedef struct sm_layout_report {
+    const char *layout;           /* "diffusers", "original" or "mixed" */
+    size_t found[SM_COMPONENTS];  /* canonical tensors of each component */
+    size_t ignored;               /* known and not needed: schedules, EMA copies, position ids, the loss's own nets */
+    size_t unknown;               /* neither */
+    char first_unknown[160];
+    bool lora, controlnet, embedding; /* tensors of things that go on top of a model */
+    bool v_prediction, zero_snr;  /* marks that trainers leave in a checkpoint: keys "v_pred" and "ztsnr" */
+    bool edm_mark;                /* Playground v2.5's "edm_mean", "edm_std" */
+    float latents_mean[4], latents_std[4]; /* with edm_mark, or where the file has them */
+} sm_layout_report;
+
+/* Adds f's tensors to w under their canonical names and takes f over (it lives as long as w does). Views where an
+ * order of bytes allows (whole tensors, row ranges of a fused matrix, other dims of the same bytes), copies where not
+ * (transposes). only: the component to take, the rest is left out; SM_COMPONENTS takes all. A file that holds one component
+ * under bare names ("down_blocks.0...", "encoder.down.0...", "text_model...") is recognised too. r is filled also on failure. */
+sumi_status sm_layout_into(sm_tensors *f, sm_weights *w, sm_component only, sm_layout_report *r, sm_mem *mem, sm_err *e);
+
+/* One stored tensor of an export: rows of canonical tensors, one after the other, in the stored shape. */
+typedef struct sm_layout_export {
+    char name[160];
+    int rank;
+    int64_t dims[SM_MAX_DIMS];
+    int parts;                    /* 1..3 */
+    const sm_weight *part[3];     /* written in this order */
+    bool transpose;               /* of the only part, rank 2 */
+} sm_layout_export;
+
+/* The single-file ("original") form of all tensors of w, sorted by name; *out is released with sm_free. SUMI_E_SUPPORT where
+ * w's family has no such layout. */
+sumi_status sm_layout_original(const sm_weights *w, sm_layout_export **out, size_t *n, sm_mem *mem, sm_err *e);
+
+#endif
