@@ -72,6 +72,9 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
+# Compiled in with .incbin, which the dependency files do not see.
+$(BUILD)/src/text/bpe_clip.o: models/clip/bpe_simple_vocab_16e6.txt.gz
+
 define isa_rule
 $(BUILD)/%.$(1).o: %.c
 	@mkdir -p $$(@D)

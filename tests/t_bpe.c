@@ -26,17 +26,8 @@ static char *read_text(const char *path, size_t *n)
 
 static sm_bpe *clip_vocab(void)
 {
-    const char *path = getenv("SUMI_CLIP_VOCAB");
-    if (!path)
-        path = "../shared/data/tokenizers/clip_bpe_simple_vocab_16e6.txt.gz";
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        test_skip("no CLIP vocabulary: set SUMI_CLIP_VOCAB to bpe_simple_vocab_16e6.txt.gz");
-        return NULL;
-    }
-    fclose(f);
     sm_err e = {0};
-    sm_bpe *b = sm_bpe_load_openai(NULL, path, &e);
+    sm_bpe *b = sm_bpe_clip(NULL, &e);
     CHECKF(b != NULL, "%s", e.msg);
     return b;
 }
@@ -80,6 +71,34 @@ TEST(bpe_clip_fixture)
     cJSON_Delete(root);
     free(text);
     sm_bpe_free(b);
+}
+
+/* The whole file, read as a user would, and the part that is built in give one vocabulary; each allocation may fail. */
+TEST(bpe_clip_builtin)
+{
+    sm_err e = {0};
+    sm_bpe *b = clip_vocab(), *f = sm_bpe_load_openai(NULL, "models/clip/bpe_simple_vocab_16e6.txt.gz", &e);
+    CHECKF(f != NULL, "%s", e.msg);
+    if (b && f) {
+        int other = sm_bpe_size(b) != sm_bpe_size(f);
+        for (int32_t i = 0; i < sm_bpe_size(b) && i < sm_bpe_size(f); i++)
+            other += strcmp(sm_bpe_token(b, i), sm_bpe_token(f, i)) != 0;
+        CHECKF(!other, "%d tokens differ", other);
+    }
+    sm_bpe_free(b);
+    sm_bpe_free(f);
+    sm_mem m = {0};
+    for (int64_t k = 1; k < 8; k++) {
+        m.fail_at = k;
+        sm_err_clear(&e);
+        b = sm_bpe_clip(&m, &e);
+        CHECK(!b && e.code == SUMI_E_MEMORY && m.total == 0);
+    }
+    m.fail_at = 0;
+    b = sm_bpe_clip(&m, NULL);
+    CHECK(b != NULL);
+    sm_bpe_free(b);
+    CHECK(m.total == 0);
 }
 
 TEST(bpe_clip_rows)

@@ -28,6 +28,8 @@ sm_bpe *sm_bpe_from_vocab(sm_mem *mem, const char *vocab, size_t vocab_n, const 
 sm_bpe *sm_bpe_load(sm_mem *mem, const char *vocab_json, const char *merges_txt, sm_err *e);
 /* OpenAI's bpe_simple_vocab_16e6.txt, gzipped or not: its first 48,894 merges give CLIP's 49,408 tokens. */
 sm_bpe *sm_bpe_load_openai(sm_mem *mem, const char *path, sm_err *e);
+/* The same vocabulary, built into the library: the tokenizer of SD 1.x, 2.x and both of XL's encoders. */
+sm_bpe *sm_bpe_clip(sm_mem *mem, sm_err *e);
 void sm_bpe_free(sm_bpe *b);
 
 /* ---- use --------------------------------------------------------------------------------------------------------- */

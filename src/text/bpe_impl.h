@@ -32,6 +32,9 @@ struct sm_bpe {
     int32_t start, end;
 };
 
+/* The text of OpenAI's bpe_simple_vocab_16e6.txt, of which anything behind CLIP's last merge may be missing. */
+sm_bpe *sm_bpe_from_openai(sm_mem *mem, const char *text, size_t n, sm_err *e);
+
 static inline uint64_t sm_bpe_mix(uint64_t x)
 {
     x = (x ^ x >> 32) * 0xd6e8feb86659fd93u;

@@ -151,24 +151,25 @@ static sumi_status link_vocab(sm_bpe *b, const merge_line *l, size_t n, sm_err *
     if (b->start < 0 || b->end < 0)
         return sm_fail(e, SUMI_E_FORMAT, "the vocabulary lacks %s: it is not a CLIP tokenizer's",
                        b->start < 0 ? "<|startoftext|>" : "<|endoftext|>");
-    for (size_t i = 0; i < n; i++) {
+    sm_buf made = {.mem = b->mem};
+    sumi_status st = SUMI_OK;
+    for (size_t i = 0; st == SUMI_OK && i < n; i++) {
         int32_t left = sm_bpe_find(b, l[i].a, l[i].an), right = sm_bpe_find(b, l[i].b, l[i].bn);
-        sm_buf made = {.mem = b->mem};
+        made.len = 0;
         sm_buf_add(&made, l[i].a, l[i].an);
         sm_buf_add(&made, l[i].b, l[i].bn);
         int32_t id = made.oom ? -1 : sm_bpe_find(b, made.data, made.len);
-        bool oom = made.oom;
-        sm_buf_free(&made);
-        if (oom)
-            return sm_fail(e, SUMI_E_MEMORY, "out of memory for a list of %zu merges", n);
-        if (left < 0 || right < 0 || id < 0) {
-            bool a = left < 0, c = !a && right < 0;
-            return sm_fail(e, SUMI_E_FORMAT, "merges, line %zu: '%.*s%.*s' is not in the vocabulary", l[i].line,
-                           c ? 0 : (int)SM_MIN(l[i].an, 100u), l[i].a, a ? 0 : (int)SM_MIN(l[i].bn, 100u), l[i].b);
-        }
-        set_pair(b, left, right, (uint32_t)i, id);
+        bool c = left >= 0 && right < 0;
+        if (made.oom)
+            st = sm_fail(e, SUMI_E_MEMORY, "out of memory for a list of %zu merges", n);
+        else if (left < 0 || right < 0 || id < 0)
+            st = sm_fail(e, SUMI_E_FORMAT, "merges, line %zu: '%.*s%.*s' is not in the vocabulary", l[i].line,
+                         c ? 0 : (int)SM_MIN(l[i].an, 100u), l[i].a, left < 0 ? 0 : (int)SM_MIN(l[i].bn, 100u), l[i].b);
+        else
+            set_pair(b, left, right, (uint32_t)i, id);
     }
-    return SUMI_OK;
+    sm_buf_free(&made);
+    return st;
 }
 
 /* Ids in OpenAI's order. */
@@ -212,6 +213,11 @@ static sm_bpe *from_merges(sm_mem *mem, const char *text, size_t n, bool skip_fi
 sm_bpe *sm_bpe_from_merges(sm_mem *mem, const char *text, size_t n, sm_err *e)
 {
     return from_merges(mem, text, n, false, SIZE_MAX, e);
+}
+
+sm_bpe *sm_bpe_from_openai(sm_mem *mem, const char *text, size_t n, sm_err *e)
+{
+    return from_merges(mem, text, n, true, OPENAI_MERGES, e);
 }
 
 /* ---- vocab.json: one flat object of strings to whole numbers ------------------------------------------------------ */
@@ -410,7 +416,7 @@ sm_bpe *sm_bpe_load_openai(sm_mem *mem, const char *path, sm_err *e)
     sm_buf m = {.mem = mem};
     sm_bpe *b = NULL;
     if (read_all(path, &m, e) == SUMI_OK) {
-        b = from_merges(mem, m.data ? m.data : "", m.len, true, OPENAI_MERGES, e);
+        b = sm_bpe_from_openai(mem, m.data ? m.data : "", m.len, e);
         if (!b)
             name_file(e, path);
     }
