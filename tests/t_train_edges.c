@@ -121,6 +121,39 @@ TEST(train_latents_of_another_encoder_are_refused)
     CHECK(!unlink(in_folder(&s, "latents.safetensors")) && !train_stage(&s, "latents", NULL, msg));
 }
 
+/* With eps 0, Adam divides 0 by 0 where no gradient came: at words that no caption of the first step has. The loss does not
+ * see them yet, but a checkpoint with them would be no good one. */
+TEST(train_nan_is_never_saved)
+{
+    tiny s = tiny_setup("nan-saved", TINY_UNET, "");
+    char msg[640];
+    edit(&s, "\"batch\":4,\"save_every\":3", "\"eps\":0,\"batch\":4,\"save_every\":1");
+    CHECK(train_stage(&s, NULL, NULL, msg) == SUMI_E_NUMERIC);
+    CHECKF(!strcmp(msg, "flow: step 1: a weight is NaN or infinite; lower lr or raise warmup or eps; no checkpoint was written yet"), "%s", msg);
+    CHECK(access(in_folder(&s, "flow.ckpt"), F_OK));
+}
+
+/* As many pictures of another style are other latents. */
+TEST(train_latents_of_other_pictures_are_refused)
+{
+    tiny s = tiny_setup("other", TINY_UNET, "");
+    char msg[640];
+    sm_buf old = {0}, new = {0};
+    sm_err e = {0};
+    CHECKF(!train_stage(&s, "latents", NULL, msg), "%s", msg);
+    CHECKF(!sm_file_read(s.index, 1 << 16, &old, &e), "%s", e.msg);
+    for (const char *at = old.data, *end; at && *at; at = end) {
+        const char *style = strstr(at, "\"noto\"");
+        end = style ? style + 6 : at + strlen(at);
+        sm_buf_fmt(&new, "%.*s%s", (int)((style ? style : end) - at), at, style ? "\"twemoji\"" : "");
+    }
+    CHECKF(!new.oom && !sm_file_write(s.index, new.data, new.len, &e), "%s", e.msg);
+    CHECK(train_stage(&s, "latents", NULL, msg) == SUMI_E_FORMAT);
+    CHECKF(strstr(msg, "latents.safetensors: latents of another data set or model; delete it"), "%s", msg);
+    sm_buf_free(&old);
+    sm_buf_free(&new);
+}
+
 TEST(train_decoder_only_leaves_the_encoder)
 {
     tiny s = tiny_setup("decoder", TINY_UNET, ""), parts = tiny_setup("decoder-parts", TINY_UNET, "");
@@ -168,8 +201,13 @@ TEST(train_configurations_that_cannot_be)
         {TINY_UNET, "\"latent_channels\":4", "\"out_channels\":1,\"latent_channels\":4", "out_channels 1"},
         {TINY_UNET, "\"out_channels\":4", "\"out_channels\":1", "makes 1 latent channels"}, {TINY_UNET, "\"in_channels\":4", "\"in_channels\":9", "sample"},
         {TINY_UNET, "\"max_position_embeddings\":16", "\"max_position_embeddings\":0", "max_position_embeddings 0"},
+        {TINY_UNET, "\"seed\":7", "\"seed\":7.5", "seed: 7.5 is not a whole number"},
         {TINY_UNET, "\"size\":16", "\"size\":18", "does not divide"}, {TINY_MMDIT, "\"patch_size\":2", "\"patch_size\":0", "patch_size"},
         {TINY_MMDIT, "\"patch_size\":2", "\"patch_size\":16777216", "patch_size"},
+        {TINY_MMDIT, "SD3Transformer2DModel", "FluxTransformer2DModel", "denoiser._class_name: 'FluxTransformer2DModel' is none"},
+        {TINY_MMDIT, "\"SD3Transformer2DModel\"", "7", "denoiser._class_name: must be a text"},
+        /* a class named elsewhere is not the denoiser's */
+        {TINY_UNET, "\"in_channels\":4", "\"note\":\"SD3Transformer2DModel\",\"in_channels\":9", "sample"},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         char msg[640], name[32];

@@ -24,10 +24,10 @@ static sumi_status no_memory(sm_err *e, const char *path)
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-/* Opens for reading; refuses folders. -1 on failure. */
+/* Opens for reading, without waiting for the other end of a pipe; refuses folders. -1 on failure. */
 static int open_read(const char *path, struct stat *st, sm_err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         sys_fail(e, "open", path);
         return -1;
@@ -38,6 +38,7 @@ static int open_read(const char *path, struct stat *st, sm_err *e)
         close(fd);
         return -1;
     }
+    (void)fcntl(fd, F_SETFL, 0);
     return fd;
 }
 

@@ -15,7 +15,8 @@ typedef struct sm_map {
 sm_map *sm_map_open(sm_mem *mem, const char *path, sm_err *e); /* NULL on failure */
 void sm_map_close(void *map);                                  /* an sm_map or NULL; the signature of sm_weights_keep */
 
-/* Appends the whole file (or pipe) to out. A file of more than limit bytes is SUMI_E_FORMAT. On failure out is freed. */
+/* Appends the whole file (or pipe; one that nobody writes to is empty) to out. A file of more than limit bytes is SUMI_E_FORMAT.
+ * On failure out is freed. */
 sumi_status sm_file_read(const char *path, size_t limit, sm_buf *out, sm_err *e);
 
 /* Replaces path by these n bytes, or leaves it untouched and fails. */

@@ -106,7 +106,7 @@ static sumi_status read_key(void *base, const key *k, const cJSON *j, const char
     if (k->kind == K_BOOL ? !cJSON_IsBool(j) : !cJSON_IsNumber(j))
         return sm_fail(e, SUMI_E_FORMAT, "%s: must be %s", where, k->kind == K_BOOL ? "true or false" : "a number");
     double v = k->kind == K_BOOL ? cJSON_IsTrue(j) : j->valuedouble;
-    bool whole = k->kind == K_INT || k->kind == K_INT64;
+    bool whole = k->kind != K_FLOAT && k->kind != K_BOOL; /* the one K_DOUBLE is the seed */
     if (k->kind != K_BOOL && (!(v >= k->lo && v <= k->hi) || (whole && v != (double)(int64_t)v)))
         return sm_fail(e, SUMI_E_FORMAT, "%s: %g is not %s in %g to %g", where, v, whole ? "a whole number" : "a number", k->lo, k->hi);
     put_number(at, k->kind, v);

@@ -111,14 +111,26 @@ static const char *source_of(const sm_trainer *t, char buf[40])
     return buf;
 }
 
+/* Which pictures, in which order: their places in the data set, what they are called and how they are drawn. */
+static const char *pictures_of(const sm_trainer *t, char buf[40])
+{
+    uint64_t h = 0;
+    for (int64_t i = 0; i < sm_dataset_count(t->data); i++) {
+        const sm_picture *p = sm_dataset_picture(t->data, i);
+        h = (h * 31 + sm_hash64(p->name, strlen(p->name))) * 31 + sm_hash64(p->style, strlen(p->style)) + (uint64_t)p->row;
+    }
+    snprintf(buf, 40, "%016llx", (unsigned long long)h);
+    return buf;
+}
+
 static sumi_status write_latents(const sm_trainer *t, const char *path, int64_t count, sm_err *e)
 {
     int64_t s = t->cfg.data.size / sm_vae_factor(&t->vae);
-    char shift[32], scale[32], source[40];
+    char shift[32], scale[32], source[40], pictures[40];
     snprintf(shift, sizeof shift, "%.9g", t->shift);
     snprintf(scale, sizeof scale, "%.9g", t->scale);
     sm_st_item item = {.name = "latents", .t = {.data = t->latents, .dtype = SM_F16, .rank = 4, .dims = {count, s, s, t->vae.latent_channels}}};
-    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}, {"source", source_of(t, source)}};
+    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}, {"source", source_of(t, source)}, {"pictures", pictures_of(t, pictures)}};
     return sm_st_write(path, 1, &item, SM_COUNT(meta), meta, t->mem, e);
 }
 
@@ -127,11 +139,12 @@ static sumi_status read_latents(sm_trainer *t, const char *path, int64_t count, 
     sm_st *f = sm_st_open(path, t->mem, e);
     if (!f)
         return e->code;
-    char now[40];
+    char now[40], here[40];
     const char *shift = sm_st_metadata(f, "shift_factor"), *scale = sm_st_metadata(f, "scaling_factor"), *source = sm_st_metadata(f, "source");
     const sm_st_entry *x = sm_st_find(f, "latents");
+    const char *pictures = sm_st_metadata(f, "pictures"); /* files of older versions have none */
     size_t bytes = (size_t)(count * each) * 2;
-    bool stale = source && strcmp(source, source_of(t, now));
+    bool stale = (source && strcmp(source, source_of(t, now))) || (pictures && strcmp(pictures, pictures_of(t, here)));
     if (!shift || !scale || !x || strcmp(x->dtype, "F16") || x->bytes != bytes || stale)
         sm_fail(e, SUMI_E_FORMAT, "%s: latents of another data set or model; delete it to encode anew", path);
     else {

@@ -43,7 +43,10 @@ static sumi_status write_log(const loop *l, double loss, double norm, double rat
             l->stage->name, (long long)l->state.step, loss, norm, sm_lr_at(l->stage->opt, l->state.step - 1), rate, sm_now() - l->t0);
     bool bad = fflush(f) || ferror(f);
     int why = errno;
-    bad |= fclose(f) != 0;
+    if (fclose(f) && !bad) {
+        bad = true;
+        why = errno;
+    }
     return bad ? sm_fail(e, SUMI_E_FILE, "%s: %s", path, strerror(why)) : SUMI_OK;
 }
 
@@ -81,14 +84,15 @@ static sumi_status one_step(loop *l, sm_err *e)
     sm_trainer *t = l->t;
     const int *cancel = t->cb ? t->cb->cancel : NULL;
     double norm;
+    sm_err why = {0};
     if (s->fill(s, t, l->plan, l->state.step, e) || sm_plan_run(l->plan, t->pool, cancel, e))
         return e->code;
     float loss = *(float *)sm_plan_data(l->plan, s->loss);
     if (!isfinite(loss))
         return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: the loss is %g; lower lr or raise warmup", s->name,
                        (long long)l->state.step + 1, loss);
-    if (sm_state_step(&l->state, s->opt, l->plan, t->be->name, t->pool, &norm, e))
-        return e->code;
+    if (sm_state_step(&l->state, s->opt, l->plan, t->be->name, t->pool, &norm, &why))
+        return sm_fail(e, why.code, "%s: %s", s->name, why.msg);
     l->loss_sum += loss;
     l->norm_sum += norm;
     l->in_sum++;

@@ -220,9 +220,26 @@ static sm_st_item *make_items(const sm_train_state *s, sm_arena *a)
     return it;
 }
 
+/* A sum of x - x is NaN when one value is NaN or infinite; tensor by tensor it stays exact otherwise. */
+static bool all_finite(const sm_train_state *s)
+{
+    for (int i = 0; i < s->count; i++)
+        for (int k = 0; k < part_count(s); k++) {
+            const float *x = parts[k].of(&s->t[i]);
+            float odd = 0;
+            for (int64_t j = 0; j < s->t[i].n; j++)
+                odd += x[j] - x[j];
+            if (odd != 0)
+                return false;
+        }
+    return true;
+}
+
 sumi_status sm_state_save(const sm_train_state *s, const char *path, const char *what, sm_err *e)
 {
     sm_arena a;
+    if (!all_finite(s))
+        return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: a weight is NaN or infinite; lower lr or raise warmup or eps", what, (long long)s->step);
     char step[32];
     sm_arena_init(&a, s->mem, SM_MEM_MISC);
     sm_st_item *it = make_items(s, &a);
@@ -242,7 +259,7 @@ static sumi_status load_part(const sm_st *f, const sm_trained *t, const part *p,
     const sm_st_entry *x = sm_st_find(f, part_name(t, p, name));
     if (!x)
         return sm_fail(e, SUMI_E_MODEL, "%s: %s is missing: a checkpoint of another configuration", path, name);
-    if (x->type != SM_F32 || x->bytes != sizeof(float) * (size_t)t->n)
+    if (!x->computable || x->type != SM_F32 || x->bytes != sizeof(float) * (size_t)t->n)
         return sm_fail(e, SUMI_E_MODEL, "%s: %s has another size than the configuration's", path, name);
     memcpy(p->of(t), x->data, x->bytes);
     return SUMI_OK;

@@ -49,7 +49,8 @@ float sm_lr_at(const sm_opt_config *c, int64_t step);
 sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_plan *plan, const char *isa, sm_pool *pool,
                           double *norm, sm_err *e);
 
-/* Checkpoint: one safetensors file, w.NAME m.NAME v.NAME e.NAME, metadata step and what. Written whole or not at all. */
+/* Checkpoint: one safetensors file, w.NAME m.NAME v.NAME e.NAME, metadata step and what. Written whole or not at all;
+ * SUMI_E_NUMERIC, and the older file stays, when a value is not finite. */
 sumi_status sm_state_save(const sm_train_state *s, const char *path, const char *what, sm_err *e);
 sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what, sm_err *e);
 

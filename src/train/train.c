@@ -1,4 +1,5 @@
 /* sumi_train: opens configuration, data, tokenizer and models, then runs the stages that are not finished. */
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,13 +91,29 @@ static sumi_status open_tokenizer(sm_trainer *t, sm_err *e)
     return e->code;
 }
 
+/* The family by the registry's name for its class; without _class_name a UNet. */
+static const sm_denoiser *family_of(const char *denoiser, const char *config, sm_err *e)
+{
+    cJSON *j = cJSON_Parse(denoiser);
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(j, "_class_name");
+    const sm_denoiser *d = NULL;
+    if (!j)
+        sm_fail(e, SUMI_E_MEMORY, "%s: out of memory reading denoiser", config);
+    else if (name && !cJSON_IsString(name))
+        sm_fail(e, SUMI_E_FORMAT, "%s: denoiser._class_name: must be a text", config);
+    else if (!(d = sm_denoiser_by_class(name ? name->valuestring : "UNet2DConditionModel")))
+        sm_fail(e, SUMI_E_SUPPORT, "%s: denoiser._class_name: '%.60s' is none that can be trained", config, name ? name->valuestring : "");
+    cJSON_Delete(j);
+    return d;
+}
+
 static sumi_status configure(sm_trainer *t, const char *config, sm_err *e)
 {
     if (sm_config_read(SM_MODEL_CLIP, t->cfg.text_encoder, strlen(t->cfg.text_encoder), &t->clip, e) ||
         sm_config_read(SM_MODEL_VAE, t->cfg.vae, strlen(t->cfg.vae), &t->vae, e))
         return e->code;
-    t->family = sm_denoiser_by_class(strstr(t->cfg.denoiser, "\"SD3Transformer2DModel\"") ? "SD3Transformer2DModel" : "UNet2DConditionModel");
-    if (sm_config_read(t->family->kind, t->cfg.denoiser, strlen(t->cfg.denoiser), &t->denoiser, e))
+    t->family = family_of(t->cfg.denoiser, config, e);
+    if (!t->family || sm_config_read(t->family->kind, t->cfg.denoiser, strlen(t->cfg.denoiser), &t->denoiser, e))
         return e->code;
     t->clip.vocab_size = sm_bpe_size(t->bpe);
     t->clip.eos_token_id = sm_bpe_end(t->bpe);
