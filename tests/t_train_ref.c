@@ -61,7 +61,7 @@ static void record(lesson *l, const sm_denoiser *family)
     l->time = input(l, "t");
     l->ctx = input(l, "encoder_hidden_states");
     l->pooled = family->kind == SM_MODEL_MMDIT ? input(l, "pooled_projections") : NULL;
-    l->loss = sm_mse(family->record(&s, &c, l->sample, l->time, l->ctx, l->pooled), l->target);
+    l->loss = sm_mse(family->record(&s, &c, l->sample, l->time, &(sm_conditions){.ctx = l->ctx, .pooled = l->pooled}), l->target);
     if (sm_state_init(&l->state, &l->f.mem, l->w, l->loss, false, &l->f.err))
         return;
     sm_node *out[512];

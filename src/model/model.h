@@ -55,14 +55,23 @@ typedef struct sm_unet_config {
     int addition_time_embed_dim;
     int projection_class_embeddings_input_dim;
     int num_class_embeds;                     /* 0: no class_embedding */
+    int time_cond_proj_dim;                   /* 0: no time_embedding.cond_proj (LCM has one) */
+    int time_ids;                             /* with text_time, how many; in no config.json: 0 until the text encoder is
+                                                 known (sm_denoiser_settle), see sm_unet_time_ids */
 } sm_unet_config;
 
 /* Conditions beyond the text; members that the config does not ask for are NULL. */
 typedef struct sm_unet_cond {
     sm_node *text_embeds; /* [N,P], text_time */
-    sm_node *time_ids;    /* [N,6] f32: original height, width, crop top, left, target height, width */
+    sm_node *time_ids;    /* [N,6] f32: original height, width, crop top, left, target height, width; or the refiner's
+                             [N,5]: original height, width, crop top, left, aesthetic score */
     sm_node *labels;      /* [N] i32, num_class_embeds */
+    sm_node *timestep_cond; /* [N,time_cond_proj_dim]; may be NULL, which adds nothing */
 } sm_unet_cond;
+
+/* How many time ids the model takes: 0, 6, or 5 for the XL refiner. Where they are not settled, the refiner is known by its one
+ * text encoder: context and pooled text have one width, which with five ids fills projection_class_embeddings_input_dim. */
+int sm_unet_time_ids(const sm_unet_config *c);
 
 /* sample [N,H,W,in], timestep [N] f32, ctx [N,T,cross_attention_dim] -> [N,H,W,out]. cond may be NULL. */
 sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx,

@@ -8,48 +8,52 @@ static int unet_channels(const sm_denoiser_config *c) { return c->unet.out_chann
 static int unet_context(const sm_denoiser_config *c) { return c->unet.cross_attention_dim; }
 static int unet_multiple(const sm_denoiser_config *c) { return 1 << (c->unet.blocks - 1); }
 
-enum { XL_IDS = 6, XL_FACTOR = 8 }; /* time ids of SDXL; its pixels per latent */
+enum { XL_FACTOR = 8 }; /* pixels per latent of SDXL */
+
+static int unet_time_ids(const sm_denoiser_config *c) { return sm_unet_time_ids(&c->unet); }
 
 /* What add_embedding takes is the pooled text and the embedded time ids, one after the other. */
 static int unet_pooled(const sm_denoiser_config *c)
 {
-    int width = c->unet.projection_class_embeddings_input_dim - XL_IDS * c->unet.addition_time_embed_dim;
+    int width = c->unet.projection_class_embeddings_input_dim - unet_time_ids(c) * c->unet.addition_time_embed_dim;
     return !c->unet.text_time ? 0 : width > 0 ? width : -1;
 }
 
-/* SDXL's size and crop conditioning: original size, crop corner, target size; the whole picture, uncropped. */
-static sm_node *whole_picture(const sm_node *x)
+/* SDXL's size and crop conditioning: original size, crop corner, target size; the whole picture, uncropped. The refiner has
+ * an aesthetic score instead of the target size: 6, as its authors draw with. */
+static sm_node *whole_picture(const sm_node *x, int64_t n)
 {
     float h = (float)(x->dims[1] * XL_FACTOR), w = (float)(x->dims[2] * XL_FACTOR);
-    sm_node *ids = sm_const(x->g, SM_F32, 2, (int64_t[]){1, XL_IDS}, (float[XL_IDS]){h, w, 0, 0, h, w});
-    return sm_expand(ids, 2, (int64_t[]){x->dims[0], XL_IDS});
+    sm_node *ids = sm_const(x->g, SM_F32, 2, (int64_t[]){1, n}, n == 5 ? (float[]){h, w, 0, 0, 6} : (float[]){h, w, 0, 0, h, w});
+    return sm_expand(ids, 2, (int64_t[]){x->dims[0], n});
 }
 
-static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
+static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
 {
-    if (!c->unet.text_time || sm_poisoned(x))
-        return sm_unet(s, &c->unet, x, t, ctx, NULL);
-    sm_unet_cond cond = {.text_embeds = pooled, .time_ids = whole_picture(x)};
-    return sm_unet(s, &c->unet, x, t, ctx, &cond);
+    sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond};
+    if (c->unet.text_time && !more.time_ids && !sm_poisoned(x))
+        more.time_ids = whole_picture(x, unet_time_ids(c));
+    return sm_unet(s, &c->unet, x, t, cond->ctx, &more);
 }
 
 static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.out_channels; }
 static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
 static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim > 0 ? c->mmdit.pooled_projection_dim : -1; }
+static int mmdit_time_ids(const sm_denoiser_config *c) { return 0; }
 static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }
 
-static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, sm_node *ctx, sm_node *pooled)
+static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
 {
-    return sm_mmdit(s, &c->mmdit, x, t, ctx, pooled);
+    return sm_mmdit(s, &c->mmdit, x, t, cond->ctx, cond->pooled);
 }
 
 const sm_denoiser sm_denoisers[] = {
     {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
      .latent_channels = unet_channels, .context_width = unet_context, .pooled_width = unet_pooled, .multiple = unet_multiple,
-     .record = unet_record},
+     .time_ids = unet_time_ids, .record = unet_record},
     {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT,
      .latent_channels = mmdit_channels, .context_width = mmdit_context, .pooled_width = mmdit_pooled, .multiple = mmdit_multiple,
-     .record = mmdit_record},
+     .time_ids = mmdit_time_ids, .record = mmdit_record},
 };
 const int sm_denoiser_count = (int)SM_COUNT(sm_denoisers);
 
@@ -70,6 +74,22 @@ const sm_denoiser *sm_denoiser_detect(const sm_weights *w)
             return &sm_denoisers[i];
     }
     return NULL;
+}
+
+/* The ids are what the pooled text leaves of the row, addition_time_embed_dim each. A CLIPTextModel's config may tell a
+ * projection_dim that it has no layer for. */
+void sm_denoiser_settle(const sm_denoiser *d, sm_denoiser_config *c, const sm_clip_config *text)
+{
+    if (d->kind != SM_MODEL_UNET || !c->unet.text_time || c->unet.addition_time_embed_dim < 1)
+        return;
+    int each = c->unet.addition_time_embed_dim, row = c->unet.projection_class_embeddings_input_dim;
+    const int widths[] = {text->projection_dim, text->hidden_size};
+    for (size_t i = 0; i < SM_COUNT(widths); i++)
+        for (int ids = 6; ids >= 5; ids--)
+            if (widths[i] > 0 && row - widths[i] == (int64_t)ids * each) {
+                c->unet.time_ids = ids;
+                return;
+            }
 }
 
 sm_node *sm_denoiser_pooled(const sm_denoiser *d, const sm_denoiser_config *c, const sm_clip_out *text)

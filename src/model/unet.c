@@ -46,7 +46,14 @@ static bool config_ok(const nn_scope *s, const sm_unet_config *c, const sm_node 
 
 /* ---- conditioning vector ----------------------------------------------------------------------------------------- */
 
-/* SDXL: text_embeds and the six sinusoidal time_ids side by side, through add_embedding. */
+int sm_unet_time_ids(const sm_unet_config *c)
+{
+    if (!c->text_time || c->time_ids)
+        return c->text_time ? c->time_ids : 0;
+    return c->projection_class_embeddings_input_dim - 5 * c->addition_time_embed_dim == c->cross_attention_dim ? 5 : 6;
+}
+
+/* SDXL: text_embeds and the sinusoidal time_ids side by side, through add_embedding. */
 static sm_node *text_time(const nn_scope *s, const sm_unet_config *c, const sm_unet_cond *cond, int64_t width)
 {
     if (!cond || !cond->text_embeds || !cond->time_ids)
@@ -65,6 +72,11 @@ static sm_node *embed(const nn_scope *s, const sm_unet_config *c, sm_node *times
     int64_t base = c->block_out_channels[0], width = nn_dim(&time, "linear_1.weight", 0, base * 4);
     nn_enter(s, "time_proj");
     sm_node *t = nn_timestep_embedding(timestep, base, c->flip_sin_to_cos, c->freq_shift, 1, 10000);
+    if (c->time_cond_proj_dim > 0 && cond && cond->timestep_cond) {
+        sm_node *more = nn_linear(&time, "cond_proj", cond->timestep_cond, base, false);
+        nn_here(&time);
+        t = sm_add(t, more);
+    }
     nn_here(&time);
     sm_node *emb = nn_mlp2(&time, t, width, width, SM_ACT_SILU);
     if (c->num_class_embeds > 0) {

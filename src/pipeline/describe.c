@@ -90,6 +90,7 @@ static sumi_status configure(sumi_model *m, const cJSON *j, const char *what, sm
         read_defaults(m, cJSON_GetObjectItemCaseSensitive(j, "defaults"), what, e))
         return e->code;
     text(j, "name", "model", m->name, sizeof m->name);
+    sm_denoiser_settle(m->family, &m->denoiser, &m->clip);
     return sm_components_fit(m->family, &m->denoiser, &m->clip, &m->vae, what, e);
 }
 

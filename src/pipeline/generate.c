@@ -114,7 +114,7 @@ static sumi_status open_denoiser(part *p, const sm_job *j, int64_t rows, int h, 
     p->in[2] = sm_input(p->g, "encoder_hidden_states", SM_F32, 3, (int64_t[]){rows, m->clip.max_position_embeddings, m->clip.hidden_size});
     if (m->family->pooled_width(&m->denoiser))
         p->in[3] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, m->family->pooled_width(&m->denoiser)});
-    p->out = m->family->record(&s, &m->denoiser, p->in[0], p->in[1], p->in[2], p->in[3]);
+    p->out = m->family->record(&s, &m->denoiser, p->in[0], p->in[1], &(sm_conditions){.ctx = p->in[2], .pooled = p->in[3]});
     p->p = sm_plan_new(p->g, 1, &p->out, j->be, e);
     return e->code;
 }

@@ -88,7 +88,7 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
     sm_node *eos = m->family->pooled_width(&m->denoiser) ? sm_input(g, "eos", SM_I32, 1, (int64_t[]){1}) : NULL;
     sm_clip_out words = sm_clip_text(&text, &m->clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, m->clip.max_position_embeddings}), eos);
     sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, one, one, c}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
-    m->family->record(&den, &m->denoiser, x, t, words.last, sm_denoiser_pooled(m->family, &m->denoiser, &words));
+    m->family->record(&den, &m->denoiser, x, t, &(sm_conditions){.ctx = words.last, .pooled = sm_denoiser_pooled(m->family, &m->denoiser, &words)});
     sm_vae_decode(&vae, &m->vae, sm_input(g, "z", SM_F32, 4, (int64_t[]){1, 1, 1, c}));
     sm_vae_encode(&vae, &m->vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, f, f, m->vae.in_channels}));
     if (g->err.code)

@@ -25,7 +25,8 @@ static sm_node *record(sm_trainer *t, sm_graph *g, flow_stage *f)
     f->ids = sm_input(g, "input_ids", SM_I32, 2, (int64_t[]){b, f->tokens});
     f->eos = t->family->pooled_width(&t->denoiser) ? sm_input(g, "eos", SM_I32, 1, &b) : NULL;
     sm_clip_out ctx = sm_clip_text(&text, &t->clip, f->ids, f->eos);
-    sm_node *v = t->family->record(&den, &t->denoiser, f->sample, f->time, ctx.last, sm_denoiser_pooled(t->family, &t->denoiser, &ctx));
+    sm_conditions cond = {.ctx = ctx.last, .pooled = sm_denoiser_pooled(t->family, &t->denoiser, &ctx)};
+    sm_node *v = t->family->record(&den, &t->denoiser, f->sample, f->time, &cond);
     return sm_mse(v, f->target);
 }
 
