@@ -14,6 +14,8 @@ typedef enum field_kind {
     BOOL,
     CHANNELS, /* list of 1..SM_BLOCKS numbers, required; its length goes to the struct's `blocks` */
     PER_BLOCK,/* int[SM_BLOCKS]: one number for all blocks, or a list of `blocks` */
+    DEPTHS,   /* of a UNet: PER_BLOCK whose items may be lists, a number for each layer; those of each down block ... */
+    REVERSE,  /* ... and, first up block first, of each up block; null where they mirror the down blocks */
     TYPES,    /* list of block types: text is "plain" or "plain|with attention"; bool[SM_BLOCKS] tells which */
     CHOICE,   /* int: 0 for null, else 1 + position in text "a|b|c" */
     LAYERS,   /* bool[SM_LAYERS]: list of layer numbers */
@@ -51,10 +53,11 @@ static const field UNET[] = {
     F(sm_unet_config, in_channels, INT, 4),
     F(sm_unet_config, out_channels, INT, 4),
     F(sm_unet_config, layers_per_block, PER_BLOCK, 2),
-    F(sm_unet_config, transformer_layers_per_block, PER_BLOCK, 1),
     F(sm_unet_config, attention_head_dim, PER_BLOCK, 8),
     T(sm_unet_config, "down_block_types", TYPES, down_attention, 0, "DownBlock2D|CrossAttnDownBlock2D"),
     T(sm_unet_config, "up_block_types", TYPES, up_attention, 0, "UpBlock2D|CrossAttnUpBlock2D"),
+    F(sm_unet_config, transformer_layers_per_block, DEPTHS, 1),
+    T(sm_unet_config, "reverse_transformer_layers_per_block", REVERSE, up_depth, 0, NULL),
     T(sm_unet_config, "mid_block_type", CHOICE, mid_block, SM_MID_CROSS, "UNetMidBlock2D|UNetMidBlock2DCrossAttn"),
     F(sm_unet_config, cross_attention_dim, INT, 1280),
     F(sm_unet_config, norm_num_groups, INT, 32),
@@ -212,6 +215,71 @@ static sumi_status read_per_block(const field *f, const cJSON *v, int *out, int 
     return SUMI_OK;
 }
 
+/* Item i of a list of depths for n layers: row gets them where it is a list, *one the first of them or the only number. */
+static bool read_depth(const cJSON *item, int n, int *row, int *one)
+{
+    memset(row, 0, (SM_UNET_LAYERS + 1) * sizeof *row);
+    if (!cJSON_IsArray(item))
+        return cJSON_IsNumber(item) && whole(item, one);
+    int got = 0;
+    for (const cJSON *i = item->child; i; i = i->next)
+        if (cJSON_IsArray(i) || got > SM_UNET_LAYERS || !whole(i, &row[got++]))
+            return false;
+    *one = row[0];
+    return got >= n;
+}
+
+/* Rows whose numbers are all `one` say nothing more and are cleared. */
+static bool plain_row(const int *row, int n, int one)
+{
+    for (int i = 0; i < n; i++)
+        if (row[i] != one)
+            return false;
+    return true;
+}
+
+static sumi_status read_depths(const field *f, const cJSON *v, sm_unet_config *c, sm_err *e)
+{
+    const char *want = "a number, or a list as long as block_out_channels of numbers or of lists with one for each layer";
+    bool list = cJSON_IsArray(v);
+    if (!list)
+        return read_per_block(f, v, c->transformer_layers_per_block, c->blocks, e);
+    if (cJSON_GetArraySize(v) != c->blocks)
+        return bad(e, f, want);
+    const cJSON *item = v->child;
+    for (int i = 0; i < c->blocks; i++, item = item->next) {
+        int n = SM_MIN(c->layers_per_block[i], SM_UNET_LAYERS), *row = c->down_depth[i], *one = &c->transformer_layers_per_block[i];
+        if (!read_depth(item, n, row, one))
+            return bad(e, f, want);
+        if (!c->down_attention[i] || plain_row(row, n, *one))
+            memset(row, 0, sizeof c->down_depth[i]);
+    }
+    return SUMI_OK;
+}
+
+static sumi_status read_reverse(const field *f, const cJSON *v, sm_unet_config *c, sm_err *e)
+{
+    const char *want = "a list as long as block_out_channels of numbers or of lists with one for each layer";
+    for (int i = 0; !v && i < c->blocks; i++)
+        if (c->down_depth[i][0])
+            return bad(e, f, "given where transformer_layers_per_block has lists");
+    if (!v)
+        return SUMI_OK;
+    if (!cJSON_IsArray(v) || cJSON_GetArraySize(v) != c->blocks)
+        return bad(e, f, want);
+    const cJSON *item = v->child;
+    for (int i = 0; i < c->blocks; i++, item = item->next) {
+        int level = c->blocks - 1 - i, n = SM_MIN(c->layers_per_block[level], SM_UNET_LAYERS) + 1, *row = c->up_depth[i], one;
+        if (!read_depth(item, n, row, &one))
+            return bad(e, f, want);
+        for (int k = 0; !row[0] && k < n; k++)
+            row[k] = one;
+        if (!c->up_attention[i] || plain_row(row, n, c->transformer_layers_per_block[level]))
+            memset(row, 0, sizeof c->up_depth[i]);
+    }
+    return SUMI_OK;
+}
+
 /* attention: bool[blocks], or NULL where the text has one alternative. Absent: all plain. */
 static sumi_status read_types(const field *f, const cJSON *v, bool *attention, int blocks, sm_err *e)
 {
@@ -311,6 +379,10 @@ static sumi_status read_field(const struct row *r, const field *f, const cJSON *
         return read_channels(f, v, to, blocks, e);
     case PER_BLOCK:
         return read_per_block(f, v, to, *blocks, e);
+    case DEPTHS:
+        return read_depths(f, v, (sm_unet_config *)(void *)config, e);
+    case REVERSE:
+        return read_reverse(f, v, (sm_unet_config *)(void *)config, e);
     case TYPES:
         return read_types(f, v, strchr(f->text, '|') ? to : NULL, *blocks, e);
     case CHOICE:
@@ -362,6 +434,32 @@ static void put_list(const field *f, const char *from, int blocks, sm_buf *out)
     sm_buf_fmt(out, "]");
 }
 
+static void put_row(const int *row, int n, int one, sm_buf *out)
+{
+    if (!row[0])
+        sm_buf_fmt(out, "%d", one);
+    for (int i = 0; row[0] && i < n; i++)
+        sm_buf_fmt(out, "%s%d%s", i ? ", " : "[", row[i], i + 1 == n ? "]" : "");
+}
+
+/* Where anything is nested, diffusers wants both lists. */
+static void put_depths(const sm_unet_config *c, bool up, sm_buf *out)
+{
+    bool nested = false;
+    for (int i = 0; i < c->blocks; i++)
+        nested |= c->down_depth[i][0] || c->up_depth[i][0];
+    if (up && !nested) {
+        sm_buf_fmt(out, "null");
+        return;
+    }
+    for (int i = 0; i < c->blocks; i++) {
+        int level = up ? c->blocks - 1 - i : i, n = c->layers_per_block[level] + up;
+        sm_buf_fmt(out, i ? ", " : "[");
+        put_row(up ? c->up_depth[i] : c->down_depth[i], SM_MIN(n, SM_UNET_LAYERS + 1), c->transformer_layers_per_block[level], out);
+    }
+    sm_buf_fmt(out, "]");
+}
+
 static void put_field(const field *f, const char *from, int blocks, sm_buf *out)
 {
     int i = 0;
@@ -385,6 +483,12 @@ static void put_field(const field *f, const char *from, int blocks, sm_buf *out)
             put_choice(f->text, i - 1, out);
         else
             sm_buf_fmt(out, "null");
+        break;
+    case DEPTHS:
+        put_depths((const sm_unet_config *)(const void *)(from - f->at), false, out);
+        break;
+    case REVERSE:
+        put_depths((const sm_unet_config *)(const void *)(from - f->at), true, out);
         break;
     default:
         put_list(f, from, blocks, out);

@@ -6,7 +6,7 @@
 
 #include "nn/nn.h"
 
-enum { SM_BLOCKS = 8, SM_LAYERS = 64 };
+enum { SM_BLOCKS = 8, SM_LAYERS = 64, SM_UNET_LAYERS = 16 }; /* the last: resnets of a down block; an up block has one more */
 
 /* ---- CLIP text encoder (clip.c) ---------------------------------------------------------------------------------- */
 
@@ -41,7 +41,11 @@ typedef struct sm_unet_config {
     int blocks;                               /* entries used of the arrays, down blocks first to last */
     int block_out_channels[SM_BLOCKS];
     int layers_per_block[SM_BLOCKS];
-    int transformer_layers_per_block[SM_BLOCKS];
+    int transformer_layers_per_block[SM_BLOCKS]; /* of each attention of a level, down and up; the deepest level's also of
+                                                 the middle */
+    /* Where attentions of one block differ (SSD-1B: nested lists in config.json), one number each; a row that starts with 0
+     * is not used. up_depth: reverse_transformer_layers_per_block, first up block first. */
+    int down_depth[SM_BLOCKS][SM_UNET_LAYERS + 1], up_depth[SM_BLOCKS][SM_UNET_LAYERS + 1];
     int attention_head_dim[SM_BLOCKS];        /* as named by mistake: the number of heads */
     bool down_attention[SM_BLOCKS];           /* down_block_types: CrossAttnDownBlock2D */
     bool up_attention[SM_BLOCKS];             /* up_block_types, first up block (the deepest) first */
@@ -69,6 +73,8 @@ typedef struct sm_unet_cond {
     sm_node *timestep_cond; /* [N,time_cond_proj_dim]; may be NULL, which adds nothing */
 } sm_unet_cond;
 
+/* Transformer layers of attention `layer` of a level's down or up block. */
+int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer);
 /* How many time ids the model takes: 0, 6, or 5 for the XL refiner. Where they are not settled, the refiner is known by its one
  * text encoder: context and pooled text have one width, which with five ids fills projection_class_embeddings_input_dim. */
 int sm_unet_time_ids(const sm_unet_config *c);

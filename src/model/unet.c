@@ -3,7 +3,7 @@
 #include "model/model.h"
 
 /* Most skip connections: the input, then per down block its layers and a downsampler. */
-enum { MAX_LAYERS = 16, MAX_SKIPS = 1 + SM_BLOCKS * (MAX_LAYERS + 1) };
+enum { MAX_SKIPS = 1 + SM_BLOCKS * (SM_UNET_LAYERS + 1) };
 
 /* What every block needs; skips is the stack of outputs on the way down. */
 typedef struct unet {
@@ -13,20 +13,37 @@ typedef struct unet {
     int count;
 } unet;
 
+int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer)
+{
+    const int *row = up ? c->up_depth[c->blocks - 1 - level] : c->down_depth[level];
+    return row[0] ? row[layer] : c->transformer_layers_per_block[level];
+}
+
+static bool depths_ok(const nn_scope *s, const sm_unet_config *c, int level)
+{
+    for (int k = 0; k <= c->layers_per_block[level]; k++) {
+        int down = k < c->layers_per_block[level] ? sm_unet_depth(c, false, level, k) : 1, up = sm_unet_depth(c, true, level, k);
+        if ((c->down_attention[level] && (down < 1 || down > SM_LAYERS)) || (c->up_attention[c->blocks - 1 - level] && (up < 1 || up > SM_LAYERS)))
+            return nn_reject(s, "UNet: transformer_layers_per_block is %d, must be 1 to %d", down < 1 || down > SM_LAYERS ? down : up,
+                             SM_LAYERS);
+    }
+    return true;
+}
+
 static bool block_ok(const nn_scope *s, const sm_unet_config *c, int i)
 {
     int ch = c->block_out_channels[i], heads = c->attention_head_dim[i], depth = c->transformer_layers_per_block[i];
     if (ch < 1 || c->norm_num_groups < 1 || ch % c->norm_num_groups)
         return nn_reject(s, "UNet: block_out_channels %d does not divide into %d groups", ch, c->norm_num_groups);
-    if (c->layers_per_block[i] < 1 || c->layers_per_block[i] > MAX_LAYERS)
-        return nn_reject(s, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], MAX_LAYERS);
+    if (c->layers_per_block[i] < 1 || c->layers_per_block[i] > SM_UNET_LAYERS)
+        return nn_reject(s, "UNet: layers_per_block is %d, must be 1 to %d", c->layers_per_block[i], SM_UNET_LAYERS);
     int up = c->blocks - 1 - i;
-    bool attends = c->down_attention[i] || c->up_attention[up] || (c->mid_block == SM_MID_CROSS && i == c->blocks - 1);
+    bool mid = c->mid_block == SM_MID_CROSS && i == c->blocks - 1, attends = c->down_attention[i] || c->up_attention[up] || mid;
     if (attends && (heads < 1 || ch % heads))
         return nn_reject(s, "UNet: %d channels do not divide into %d heads (attention_head_dim)", ch, heads);
-    if (attends && (depth < 1 || depth > SM_LAYERS))
+    if (mid && (depth < 1 || depth > SM_LAYERS))
         return nn_reject(s, "UNet: transformer_layers_per_block is %d, must be 1 to %d", depth, SM_LAYERS);
-    return true;
+    return depths_ok(s, c, i);
 }
 
 static bool config_ok(const nn_scope *s, const sm_unet_config *c, const sm_node *sample, const sm_node *timestep)
@@ -118,14 +135,14 @@ static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, 
 
 /* Transformer2DModel on pixels [N,H,W,C]. proj_in and proj_out are linear layers over pixels, stored as such or as 1x1
  * convolutions; proj_out starts at zero. */
-static sm_node *transformer(const nn_scope *s, const unet *u, sm_node *x, int level)
+static sm_node *transformer(const nn_scope *s, const unet *u, sm_node *x, int level, int depth)
 {
     const sm_unet_config *c = u->c;
     int64_t ch = x->dims[3], tokens[3] = {x->dims[0], x->dims[1] * x->dims[2], ch};
     sm_node *h = nn_group_norm(s, "norm", x, c->norm_num_groups, 1e-6f);
     h = c->use_linear_projection ? nn_linear(s, "proj_in", h, ch, true) : nn_conv(s, "proj_in", h, ch, 1, 1, 0, true);
     h = sm_reshape(h, 3, tokens);
-    for (int i = 0; i < c->transformer_layers_per_block[level]; i++) {
+    for (int i = 0; i < depth; i++) {
         nn_scope b = nn_sub(s, "transformer_blocks.%d", i);
         h = transformer_block(&b, u, h, c->attention_head_dim[level]);
     }
@@ -141,10 +158,10 @@ static sm_node *resnet(const nn_scope *s, const unet *u, sm_node *x, int64_t out
     return nn_resnet_block(&r, x, u->temb, out, u->c->norm_num_groups, u->c->norm_eps);
 }
 
-static sm_node *attend(const nn_scope *s, const unet *u, sm_node *x, int level, int i)
+static sm_node *attend(const nn_scope *s, const unet *u, sm_node *x, int level, int i, int depth)
 {
     nn_scope a = nn_sub(s, "attentions.%d", i);
-    return transformer(&a, u, x, level);
+    return transformer(&a, u, x, level, depth);
 }
 
 static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
@@ -154,7 +171,7 @@ static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
     for (int i = 0; i < c->layers_per_block[level]; i++) {
         x = resnet(s, u, x, out, i);
         if (c->down_attention[level])
-            x = attend(s, u, x, level, i);
+            x = attend(s, u, x, level, i, sm_unet_depth(c, false, level, i));
         u->skips[u->count++] = x;
     }
     nn_here(s);
@@ -168,7 +185,8 @@ static sm_node *mid_block(const nn_scope *s, const unet *u, sm_node *x)
     x = resnet(s, u, x, x->dims[3], 0);
     if (u->c->mid_block != SM_MID_CROSS)
         return x;
-    x = attend(s, u, x, u->c->blocks - 1, 0);
+    int last = u->c->blocks - 1;
+    x = attend(s, u, x, last, 0, u->c->transformer_layers_per_block[last]);
     return resnet(s, u, x, x->dims[3], 1);
 }
 
@@ -183,7 +201,7 @@ static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
         nn_here(s);
         x = resnet(s, u, sm_concat2(x, u->skips[--u->count], -1), out, k);
         if (c->up_attention[i])
-            x = attend(s, u, x, level, k);
+            x = attend(s, u, x, level, k, sm_unet_depth(c, true, level, k));
     }
     nn_here(s);
     if (level == 0)
