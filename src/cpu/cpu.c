@@ -168,9 +168,11 @@ uint16_t sm_f32_bf16(float f)
 
 float sm_load_f32(const sm_tensor *t, int64_t i)
 {
+    float y;
     switch (t->dtype) {
+    case SM_F32: return ((const float *)t->data)[i];
     case SM_F16: return sm_f16_f32(((const uint16_t *)t->data)[i]);
     case SM_BF16: return sm_bf16_f32(((const uint16_t *)t->data)[i]);
-    default: return ((const float *)t->data)[i];
+    default: sm_load_values(t, i, 1, &y); return y;
     }
 }

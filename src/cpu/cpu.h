@@ -17,6 +17,7 @@ typedef struct sm_kcall {
     sm_tensor dst;
     void *work;                 /* shared by all tasks and passes of this op, sm_kernel.work bytes, 64-byte aligned */
     const void *prep;           /* prepared weight, see sm_kernel.prep */
+    int64_t part[2];            /* units [part[0], part[1]) of the weight are prepared and their results wanted; part[1] 0: all */
     int pass;
 } sm_kcall;
 
@@ -25,9 +26,11 @@ typedef struct sm_kernel {
     int passes;                                          /* 0 means 1; all tasks of a pass end before the next begins */
     int (*tasks)(const sm_node *n, int pass);            /* NULL: sm_tasks_default; depends on the node's shapes only */
     size_t (*work)(const sm_node *n);                    /* NULL: none */
-    /* Optional transformed copy of the weight (source 1): made once by the planner if the weight is constant, before each
-     * run of the op if it changes (then the buffer lives only that long). prep writes to out. */
+    /* Optional transformed copy of the weight (source 1): made once by the planner where that pays (see sm_plan_opts), else
+     * before each run of the op, then in a buffer that lives only that long. Where the copy is cut into units (columns of
+     * the result that need nothing of the rest), a large one is made and used part by part. prep writes to out. */
     size_t (*prep_bytes)(const sm_node *n);              /* 0: not wanted for this node */
+    size_t (*prep_unit)(const sm_node *n);               /* bytes of a unit, the last may have fewer; NULL or 0: one unit */
     void (*prep)(const sm_kcall *c, void *out, int task, int tasks);
     int (*prep_tasks)(const sm_node *n);                 /* NULL: 1 */
     bool inplace;                                        /* dst may be the same memory as any source of dst's size */
@@ -61,5 +64,11 @@ float sm_bf16_f32(uint16_t h);
 uint16_t sm_f32_bf16(float f);
 /* Element i of a tensor of any float dtype as f32. */
 float sm_load_f32(const sm_tensor *t, int64_t i);
+/* Elements [at, at + n) of a tensor of any type as f32, its scale applied (stored.c); a run that begins or ends within a block
+ * costs that whole block. Weights of other types than f32, f16 and bf16 are read through this alone. */
+void sm_load_values(const sm_tensor *t, int64_t at, int64_t n, float *out);
+/* n values, whole blocks, from src of any alignment. Infinities and NaN that a block's scale holds come out as the
+ * multiplication gives them. */
+void sm_load_blocks(sm_dtype t, const void *src, int64_t n, float *out);
 
 #endif

@@ -55,21 +55,41 @@ static inline int sm_panel_width(int64_t n, int64_t j)
 static inline int64_t sm_packed_cols(int64_t n) { return (n + SM_VL - 1) / SM_VL * SM_VL; }
 static inline int64_t sm_panels(int64_t n) { return (n + SM_NR - 1) / SM_NR; }
 
-/* Element (tap, k, j) of a matrix is element base + j * col + k * step + tap * tap_step of t (f32, f16 or bf16). */
+/* Element (tap, k, j) of a matrix is element base + j * col + k * step + tap * tap_step of t, of any type of weights. */
 typedef struct sm_pack_src {
     sm_tensor t;
     int64_t base, col, step, tap_step;
     int64_t n, k, taps;
 } sm_pack_src;
 
-/* The panel of columns j.. as [taps][k][width]. */
-void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, float *out);
+/* Steps [steps[0], steps[1]) of the panel of columns j.., which lies at out as [taps][k][width]. */
+void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, const int64_t steps[2], float *out);
+
+/* Columns [c0, c1) of that panel where t is none of f32, f16 and bf16 (k_gemm_stored.c). */
+void SM_K(sm_gemm_pack_stored)(const sm_pack_src *s, int64_t j, const int cols[2], const int64_t steps[2], int width, float *out);
+
+/* Shares a weight's panels [panels[0], panels[1]) out between tasks in pieces of SM_PACK_K steps: piece i is of panel
+ * panels[0] + i / pieces, steps as written to k. */
+enum { SM_PACK_K = 256 };
+static inline int64_t sm_pack_pieces(int64_t k) { return (k + SM_PACK_K - 1) / SM_PACK_K; }
+static inline void sm_pack_piece(int64_t k, int64_t i, int64_t steps[2])
+{
+    steps[0] = i % sm_pack_pieces(k) * SM_PACK_K;
+    steps[1] = SM_MIN(steps[0] + SM_PACK_K, k);
+}
 
 /* A product of m rows, n columns and k steps in tm x tn pieces of whole panels, about equal; chosen from shapes alone. a
  * is the number of floats read for one row (less than k where a convolution reads them again). */
 typedef struct sm_grid { int tm, tn; } sm_grid;
 sm_grid SM_K(sm_gemm_grid)(int64_t m, int64_t n, double k, double a, int most);
 void SM_K(sm_gemm_piece)(sm_grid g, int piece, int64_t m, int64_t n, int64_t r[2], int64_t j[2]);
+
+/* The panels that a call is about, of `panels`. */
+static inline void sm_part_of(const sm_kcall *c, int64_t panels, int64_t part[2])
+{
+    part[0] = c->part[0];
+    part[1] = c->part[1] ? c->part[1] : panels;
+}
 
 /* ---- gather product: linear, conv2d, conv2d_dx, matmul (k_gemm_gather.c) ----------------------------------------- */
 
@@ -92,7 +112,8 @@ typedef struct sm_gather {
     sm_taps taps[2];
     int kw;                     /* packed weights hold tap (ky, kx) at ky * kw + kx */
     int64_t k, cols, packed_k;  /* packed_k: all taps of the packed weight times k */
-    const float *b;             /* panels of [taps][k][width] */
+    const float *b;             /* panels of [taps][k][width], the first one that of column b_from */
+    int64_t b_from;
     sm_tensor bias;             /* data NULL: none */
     int64_t bias_base;
 } sm_gather;

@@ -43,9 +43,10 @@ static int64_t phase_size(int64_t size, int stride, int phase) { return (size - 
 /* ---- shared by conv2d and conv2d_dx ------------------------------------------------------------------------------ */
 
 /* What differs between the two: k source channels and cols result channels of one group, rows of the largest phase. */
-typedef struct plan { int64_t taps, k, cols, rows; int groups, phases[2]; double source; sm_grid grid; } plan;
+typedef struct plan { int64_t taps, k, cols, rows; int groups, phases[2]; int64_t from, to; sm_grid grid; } plan;
 
-static plan make_plan(const sm_node *n)
+/* part: panels of the weight, as sm_kcall.part; from and to are columns. Only a weight of one group is cut. */
+static plan make_plan(const sm_node *n, const int64_t part[2])
 {
     const int64_t *w = n->src[1]->dims, *x = n->src[0]->dims;
     bool back = n->op == SM_OP_CONV2D_DX;
@@ -57,17 +58,20 @@ static plan make_plan(const sm_node *n)
             p.phases[i] = (int)SM_MIN(n->p.conv.stride[i], n->dims[1 + i]);
     int64_t pieces = (int64_t)p.phases[0] * p.phases[1];
     p.rows = n->dims[0] * phase_size(n->dims[1], p.phases[0], 0) * phase_size(n->dims[2], p.phases[1], 0);
-    double taps = (double)p.taps / (double)pieces;
-    p.source = (double)p.k * SM_MIN(taps, (double)(x[0] * x[1] * x[2]) / (double)p.rows);
-    p.grid = SM_K(sm_gemm_grid)(p.rows, p.cols, (double)p.k * taps, p.source, (int)SM_MAX(1, MOST / (pieces * p.groups)));
+    p.from = part[0] * SM_NR;
+    p.to = part[1] ? SM_MIN(part[1] * SM_NR, p.cols) : p.cols;
+    double taps = (double)p.taps / (double)pieces, source = (double)p.k * SM_MIN(taps, (double)(x[0] * x[1] * x[2]) / (double)p.rows);
+    p.grid = SM_K(sm_gemm_grid)(p.rows, p.to - p.from, (double)p.k * taps, source, (int)SM_MAX(1, MOST / (pieces * p.groups)));
     return p;
 }
+
+static plan whole_plan(const sm_node *n) { return make_plan(n, (const int64_t[]){0, 0}); }
 
 static int64_t plan_items(const plan *p) { return (int64_t)p->groups * p->phases[0] * p->phases[1] * p->grid.tm * p->grid.tn; }
 
 static int gather_tasks(const sm_node *n, int pass)
 {
-    plan p = make_plan(n);
+    plan p = whole_plan(n);
     double work = (double)p.rows * p.phases[0] * p.phases[1] * (double)p.cols * p.groups * (double)p.k * (double)p.taps;
     return (int)SM_MIN(SM_MIN(plan_items(&p), MOST), (int64_t)(work / 1e5) + 1);
 }
@@ -75,28 +79,35 @@ static int gather_tasks(const sm_node *n, int pass)
 /* Packed weight: [group][panel][tap][k][width]. */
 static size_t gather_prep_bytes(const sm_node *n)
 {
-    plan p = make_plan(n);
+    plan p = whole_plan(n);
     return (size_t)(p.groups * sm_packed_cols(p.cols) * p.taps * p.k) * sizeof(float);
+}
+
+static size_t gather_prep_unit(const sm_node *n)
+{
+    plan p = whole_plan(n);
+    return p.groups > 1 ? 0 : (size_t)(SM_NR * p.taps * p.k) * sizeof(float);
 }
 
 static int gather_prep_tasks(const sm_node *n)
 {
-    plan p = make_plan(n);
-    return (int)SM_MIN(SM_MIN(p.groups * sm_panels(p.cols), sm_numel(n->src[1]) / 32768 + 1), MOST);
+    plan p = whole_plan(n);
+    return (int)SM_MIN(SM_MIN(p.groups * sm_panels(p.cols) * sm_pack_pieces(p.k), sm_numel(n->src[1]) / 32768 + 1), MOST);
 }
 
 static void gather_prep(const sm_kcall *c, void *out, int task, int tasks)
 {
-    plan p = make_plan(c->node);
+    plan p = make_plan(c->node, c->part);
     const sm_tensor *w = &c->src[1]; /* [O, C/g, kh, kw] */
-    int64_t panels = sm_panels(p.cols), a, b, in = p.taps, o = w->dims[1] * p.taps;
+    int64_t panels = sm_panels(p.to - p.from), pieces = sm_pack_pieces(p.k), a, b, in = p.taps, o = w->dims[1] * p.taps, steps[2];
     bool back = c->node->op == SM_OP_CONV2D_DX;
     sm_pack_src s = {.t = *w, .col = back ? in : o, .step = back ? o : in, .tap_step = 1, .n = p.cols, .k = p.k, .taps = p.taps};
-    sm_range(p.groups * panels, task, tasks, &a, &b);
+    sm_range(p.groups * panels * pieces, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        int64_t g = i / panels, j = i % panels * SM_NR;
+        int64_t g = i / pieces / panels, j = i / pieces % panels * SM_NR;
         s.base = g * (w->dims[0] / p.groups) * o;
-        SM_K(sm_gemm_pack)(&s, j, (float *)out + (g * sm_packed_cols(p.cols) + j) * p.taps * p.k);
+        sm_pack_piece(p.k, i, steps);
+        SM_K(sm_gemm_pack)(&s, p.from + j, steps, (float *)out + (g * sm_packed_cols(p.cols) + j) * p.taps * p.k);
     }
 }
 
@@ -121,7 +132,8 @@ static void gather_item(const sm_kcall *c, const plan *p, int64_t item)
         .src = (const float *)x->data + group * p->k, .src_size = {x->dims[1], x->dims[2]}, .ld_src = x->dims[3], .n = x->dims[0],
         .dst = (float *)y->data + group * p->cols, .dst_size = {y->dims[1], y->dims[2]}, .ld_dst = y->dims[3],
         .kw = (int)w->dims[3], .k = p->k, .cols = p->cols, .packed_k = p->taps * p->k,
-        .b = (const float *)c->prep + group * sm_packed_cols(p->cols) * p->taps * p->k, .bias = c->src[2], .bias_base = group * p->cols};
+        .b = (const float *)c->prep + group * sm_packed_cols(p->cols) * p->taps * p->k, .b_from = p->from, .bias = c->src[2],
+        .bias_base = group * p->cols};
     for (int i = 0; i < 2; i++) {
         int f = (int)(i ? phase % p->phases[1] : phase / p->phases[1]);
         g.stride[i] = back ? 1 : q->conv.stride[i];
@@ -133,13 +145,15 @@ static void gather_item(const sm_kcall *c, const plan *p, int64_t item)
     }
     if (!back)
         join_row(&g, q, w->dims[3]);
-    SM_K(sm_gemm_piece)(p->grid, (int)(item % pieces), g.n * g.grid[0] * g.grid[1], p->cols, r, j);
+    SM_K(sm_gemm_piece)(p->grid, (int)(item % pieces), g.n * g.grid[0] * g.grid[1], p->to - p->from, r, j);
+    j[0] += p->from;
+    j[1] += p->from;
     SM_K(sm_gemm_gather)(&g, r, j);
 }
 
 static void gather_run(const sm_kcall *c, int task, int tasks)
 {
-    plan p = make_plan(c->node);
+    plan p = make_plan(c->node, c->part);
     int64_t a, b;
     sm_range(plan_items(&p), task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++)
@@ -236,6 +250,6 @@ static void dw_run(const sm_kcall *c, int task, int tasks)
 void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = gather_run, .tasks = gather_tasks, .prep_bytes = gather_prep_bytes,
-                                                       .prep = gather_prep, .prep_tasks = gather_prep_tasks};
+                                                       .prep_unit = gather_prep_unit, .prep = gather_prep, .prep_tasks = gather_prep_tasks};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
 }

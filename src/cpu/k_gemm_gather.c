@@ -100,7 +100,7 @@ static void run_kblock(const sm_gather *g, block *b, const kblock *kb, int64_t j
         float bias[SM_NR];
         sm_tile t = {.nv = width / SM_VL, .n = (int)SM_MIN(width, g->cols - j), .segs = kb->segs, .len = kb->len, .b = bp, .add = !kb->first};
         for (int s = 0; s < kb->segs; s++)
-            bp[s] = g->b + j * g->packed_k + at[s] * width;
+            bp[s] = g->b + (j - g->b_from) * g->packed_k + at[s] * width;
         if (kb->last && g->bias.data) {
             for (int i = 0; i < t.n; i++)
                 bias[i] = sm_load_f32(&g->bias, g->bias_base + j + i);

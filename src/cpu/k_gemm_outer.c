@@ -131,7 +131,7 @@ static void run_panel(const sm_outer *o, const int64_t r[2], int64_t j, int64_t 
     sm_pack_src part = o->right;
     part.base += p0 * part.step;
     part.k = p1 - p0;
-    SM_K(sm_gemm_pack)(&part, j, right);
+    SM_K(sm_gemm_pack)(&part, j, (const int64_t[]){0, part.k}, right);
     strips l = {.lda = o->stride[1] * o->ld_src, .width = width, .right = right};
     sm_tile t = {.nv = width / SM_VL, .n = (int)SM_MIN(width, o->right.n - j), .add = add};
     for (int64_t tap = r[0] / o->m; tap * o->m < r[1]; tap++) {

@@ -19,50 +19,144 @@ static inline float load_bf16(const void *p, int64_t i)
     return f;
 }
 
-/* Blocks of 16 steps keep the written lines in the cache. Within one, the smaller source stride runs innermost. */
-static inline __attribute__((always_inline)) void pack_as(load_fn *load, const sm_pack_src *s, int64_t j0, int cols, int width, float *out)
+/* Any strides: columns [c0, c1) of the panel, steps [k0, k1). The smaller source stride runs innermost. */
+static inline __attribute__((always_inline)) void pack_as(load_fn *load, const sm_pack_src *s, int64_t j0, const int cols[2],
+                                                          const int64_t steps[2], int width, float *out)
 {
-    for (int64_t k0 = 0; k0 < s->k; k0 += 16) {
-        int64_t k1 = SM_MIN(k0 + 16, s->k), kn = k1 - k0;
+    for (int64_t k0 = steps[0]; k0 < steps[1]; k0 += 16) { /* few enough to keep the written lines in the cache */
+        int64_t kn = SM_MIN(16, steps[1] - k0), cn = cols[1] - cols[0];
         bool cols_inner = s->col < s->step;
-        int64_t outer = cols_inner ? kn : cols, inner = cols_inner ? cols : kn;
+        int64_t outer = cols_inner ? kn : cn, inner = cols_inner ? cn : kn;
         for (int64_t o = 0; o < outer; o++)
             for (int64_t i = 0; i < inner; i++) {
-                int64_t k = k0 + (cols_inner ? o : i), j = cols_inner ? i : o, at = s->base + (j0 + j) * s->col + k * s->step;
+                int64_t k = k0 + (cols_inner ? o : i), j = cols[0] + (cols_inner ? i : o), at = s->base + (j0 + j) * s->col + k * s->step;
                 for (int64_t tap = 0; tap < s->taps; tap++)
                     out[(tap * s->k + k) * width + j] = load(s->t.data, at + tap * s->tap_step);
             }
     }
 }
 
-static void pack_rows(const sm_pack_src *s, int64_t j, int cols, int width, float *out)
+static void pack_any(const sm_pack_src *s, int64_t j, const int cols[2], const int64_t steps[2], int width, float *out)
 {
-    const float *p = (const float *)s->t.data + s->base + j;
-    if (cols == SM_NR)
-        for (int64_t k = 0; k < s->k; k++)
-        {
-            for (int l = 0; l < SM_NR; l += 16)
-                __builtin_prefetch(p + (k + 16) * s->step + l);
-            memcpy(out + k * SM_NR, p + k * s->step, SM_NR * sizeof(float));
-        }
+    if (s->t.dtype == SM_F16)
+        pack_as(load_f16, s, j, cols, steps, width, out);
+    else if (s->t.dtype == SM_BF16)
+        pack_as(load_bf16, s, j, cols, steps, width, out);
+    else if (s->t.dtype != SM_F32)
+        SM_K(sm_gemm_pack_stored)(s, j, cols, steps, width, out);
     else
-        for (int64_t k = 0; k < s->k; k++)
-            memcpy(out + k * width, p + k * s->step, (size_t)cols * sizeof(float));
+        pack_as(load_f32, s, j, cols, steps, width, out);
 }
 
-void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, float *out)
+/* A column of a weight as checkpoints store it is one run of k * taps values. RUN values of ROWS columns at a time become
+ * f32 in a block that stays in L1 and leave it transposed, four by four. PAD keeps its rows in different sets. */
+enum { ROWS = 16, RUN = SM_MAX_BLOCK, PAD = 16 };
+
+static void run_f32(const sm_tensor *t, int64_t at, int64_t n, float *out)
+{
+    int64_t i = 0;
+    if (t->dtype > SM_BF16) {
+        sm_load_values(t, at, n, out);
+        return;
+    }
+    if (t->dtype == SM_F32) {
+        memcpy(out, (const float *)t->data + at, (size_t)n * sizeof *out);
+        return;
+    }
+    const uint16_t *p = (const uint16_t *)t->data + at;
+    if (t->dtype == SM_F16) {
+        for (; i + SM_VL <= n; i += SM_VL)
+            vstore(out + i, vload_f16(p + i));
+        for (; i < n; i++)
+            out[i] = load_f16(p, i);
+        return;
+    }
+    for (; i + SM_VL <= n; i += SM_VL)
+        vstore(out + i, vload_bf16(p + i));
+    for (; i < n; i++)
+        out[i] = load_bf16(p, i);
+}
+
+/* y[r[i]] of four rows = column i of a 4x4 block. */
+static inline void transpose_to(const float *x, int64_t xs, float *const r[4])
+{
+    typedef float v4 __attribute__((vector_size(16)));
+    v4 a, b, c, d;
+    memcpy(&a, x, 16);
+    memcpy(&b, x + xs, 16);
+    memcpy(&c, x + 2 * xs, 16);
+    memcpy(&d, x + 3 * xs, 16);
+    v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ba = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    v4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), dc = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ba, dc, 0, 1, 4, 5);
+    d = __builtin_shufflevector(ba, dc, 2, 3, 6, 7);
+    memcpy(r[0], &a, 16);
+    memcpy(r[1], &b, 16);
+    memcpy(r[2], &c, 16);
+    memcpy(r[3], &d, 16);
+}
+
+/* Columns [c0, c0 + ROWS) of the panel at out, values [v0, v0 + n) of each one's run. */
+static void turn_block(const sm_pack_src *s, int64_t j, int64_t v0, int64_t n, int width, float *out)
+{
+    float x[ROWS * (RUN + PAD)];
+    for (int r = 0; r < ROWS; r++)
+        run_f32(&s->t, s->base + (j + r) * s->col + v0, n, x + r * (RUN + PAD));
+    int64_t k = v0 / s->taps, tap = v0 % s->taps;
+    for (int64_t v = 0; v < n; v += 4) {
+        float *row[4];
+        float spare[ROWS]; /* for rows past the end */
+        for (int i = 0; i < 4; i++) {
+            row[i] = v + i < n ? out + (tap * s->k + k) * width : spare;
+            if (++tap == s->taps) {
+                tap = 0;
+                k++;
+            }
+        }
+        for (int c = 0; c < ROWS; c += 4) {
+            float *const at[4] = {row[0] + c, row[1] + c, row[2] + c, row[3] + c};
+            transpose_to(x + c * (RUN + PAD) + v, RUN + PAD, at);
+        }
+    }
+}
+
+static void pack_runs(const sm_pack_src *s, int64_t j, int cols, const int64_t steps[2], int width, float *out)
+{
+    int64_t v0 = steps[0] * s->taps, v1 = steps[1] * s->taps;
+    int c = 0;
+    for (; c + ROWS <= cols; c += ROWS)
+        for (int64_t v = v0; v < v1; v += RUN)
+            turn_block(s, j + c, v, SM_MIN(RUN, v1 - v), width, out + c);
+    if (c < cols)
+        pack_any(s, j, (const int[]){c, cols}, steps, width, out);
+}
+
+static void pack_rows(const sm_pack_src *s, int64_t j, int cols, const int64_t steps[2], int width, float *out)
+{
+    const float *p = (const float *)s->t.data + s->base + j;
+    for (int64_t k = steps[0]; k < steps[1]; k++) {
+        for (int l = 0; l < cols; l += 16)
+            __builtin_prefetch(p + (k + 16) * s->step + l);
+        if (cols == SM_NR)
+            memcpy(out + k * SM_NR, p + k * s->step, SM_NR * sizeof(float));
+        else
+            memcpy(out + k * width, p + k * s->step, (size_t)cols * sizeof(float));
+    }
+}
+
+void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, const int64_t steps[2], float *out)
 {
     int width = sm_panel_width(s->n, j), cols = (int)SM_MIN(width, s->n - j);
-    if (cols < width)
-        memset(out, 0, (size_t)(s->taps * s->k * width) * sizeof *out);
-    if (s->t.dtype == SM_F16)
-        pack_as(load_f16, s, j, cols, width, out);
-    else if (s->t.dtype == SM_BF16)
-        pack_as(load_bf16, s, j, cols, width, out);
-    else if (s->col == 1 && s->taps == 1)
-        pack_rows(s, j, cols, width, out);
+    for (int64_t tap = 0; tap < s->taps && cols < width; tap++)
+        memset(out + (tap * s->k + steps[0]) * width, 0, (size_t)((steps[1] - steps[0]) * width) * sizeof *out);
+    if (s->t.dtype == SM_F32 && s->col == 1 && s->taps == 1)
+        pack_rows(s, j, cols, steps, width, out);
+    else if (s->step == s->taps && (s->taps == 1 || s->tap_step == 1))
+        pack_runs(s, j, cols, steps, width, out);
     else
-        pack_as(load_f32, s, j, cols, width, out);
+        pack_any(s, j, (const int[]){0, cols}, steps, width, out);
 }
 
 /* Estimated time of a cut: padded arithmetic at 32 multiply-adds a cycle, operands re-read by every piece at four floats

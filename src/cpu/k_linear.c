@@ -17,15 +17,15 @@ static sm_gather dense(const float *x, float *y, int64_t rows, int64_t k, int64_
 
 static int64_t linear_rows(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
 
-static sm_grid linear_grid(const sm_node *n)
+static sm_grid linear_grid(const sm_node *n, int64_t cols)
 {
-    const int64_t *w = n->src[1]->dims;
-    return SM_K(sm_gemm_grid)(linear_rows(n), w[0], (double)w[1], (double)w[1], MOST);
+    int64_t k = n->src[1]->dims[1];
+    return SM_K(sm_gemm_grid)(linear_rows(n), cols, (double)k, (double)k, MOST);
 }
 
 static int linear_tasks(const sm_node *n, int pass)
 {
-    sm_grid g = linear_grid(n);
+    sm_grid g = linear_grid(n, n->src[1]->dims[0]);
     return g.tm * g.tn;
 }
 
@@ -35,32 +35,43 @@ static size_t linear_prep_bytes(const sm_node *n)
     return (size_t)(sm_packed_cols(w[0]) * w[1]) * sizeof(float);
 }
 
+static size_t linear_prep_unit(const sm_node *n) { return (size_t)(SM_NR * n->src[1]->dims[1]) * sizeof(float); }
+
 static int linear_prep_tasks(const sm_node *n)
 {
-    int64_t panels = sm_panels(n->src[1]->dims[0]), wanted = sm_numel(n->src[1]) / 32768 + 1;
-    return (int)SM_MIN(SM_MIN(panels, wanted), MOST);
+    int64_t most = sm_panels(n->src[1]->dims[0]) * sm_pack_pieces(n->src[1]->dims[1]), wanted = sm_numel(n->src[1]) / 32768 + 1;
+    return (int)SM_MIN(SM_MIN(most, wanted), MOST);
 }
 
 static void linear_prep(const sm_kcall *c, void *out, int task, int tasks)
 {
     const sm_tensor *w = &c->src[1];
     sm_pack_src s = {.t = *w, .col = w->dims[1], .step = 1, .n = w->dims[0], .k = w->dims[1], .taps = 1};
-    int64_t a, b;
-    sm_range(sm_panels(s.n), task, tasks, &a, &b);
-    for (int64_t j = a * SM_NR; j < b * SM_NR; j += SM_NR)
-        SM_K(sm_gemm_pack)(&s, j, (float *)out + j * s.k);
+    int64_t part[2], pieces = sm_pack_pieces(s.k), a, b, steps[2];
+    sm_part_of(c, sm_panels(s.n), part);
+    sm_range((part[1] - part[0]) * pieces, task, tasks, &a, &b);
+    for (int64_t i = a; i < b; i++) {
+        int64_t panel = i / pieces;
+        sm_pack_piece(s.k, i, steps);
+        SM_K(sm_gemm_pack)(&s, (part[0] + panel) * SM_NR, steps, (float *)out + panel * SM_NR * s.k);
+    }
 }
 
 static void linear_run(const sm_kcall *c, int task, int tasks)
 {
     const sm_tensor *w = &c->src[1];
-    sm_grid grid = linear_grid(c->node);
-    int64_t rows = linear_rows(c->node), r[2], j[2], a, b;
+    int64_t rows = linear_rows(c->node), part[2], r[2], j[2], a, b;
     sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], w->dims[0], c->prep);
     g.bias = c->src[2];
+    sm_part_of(c, sm_panels(g.cols), part);
+    g.b_from = part[0] * SM_NR;
+    int64_t cols = SM_MIN(part[1] * SM_NR, g.cols) - g.b_from;
+    sm_grid grid = linear_grid(c->node, cols);
     sm_range(grid.tm * grid.tn, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        SM_K(sm_gemm_piece)(grid, (int)i, rows, w->dims[0], r, j);
+        SM_K(sm_gemm_piece)(grid, (int)i, rows, cols, r, j);
+        j[0] += g.b_from;
+        j[1] += g.b_from;
         SM_K(sm_gemm_gather)(&g, r, j);
     }
 }
@@ -120,7 +131,7 @@ static void matmul_pack(const sm_kcall *c, const dims *d, int task, int tasks)
     for (int64_t i = a; i < b; i++) {
         int64_t batch = i / panels, j = i % panels * SM_NR;
         sm_pack_src s = matmul_right(c, d, batch);
-        SM_K(sm_gemm_pack)(&s, j, (float *)c->work + (batch * sm_packed_cols(d->n) + j) * d->k);
+        SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, d->k}, (float *)c->work + (batch * sm_packed_cols(d->n) + j) * d->k);
     }
 }
 
@@ -178,6 +189,6 @@ static void matmul_run(const sm_kcall *c, int task, int tasks)
 void SM_K(sm_cpu_linear)(sm_kernel *k)
 {
     k[SM_OP_LINEAR] = (sm_kernel){.run = linear_run, .tasks = linear_tasks, .prep_bytes = linear_prep_bytes,
-                                  .prep = linear_prep, .prep_tasks = linear_prep_tasks};
+                                  .prep_unit = linear_prep_unit, .prep = linear_prep, .prep_tasks = linear_prep_tasks};
     k[SM_OP_MATMUL] = (sm_kernel){.run = matmul_run, .passes = 2, .tasks = matmul_tasks, .work = matmul_work};
 }

@@ -198,6 +198,10 @@ static void widen_row(const sm_tensor *t, int64_t at, float *y, int64_t n)
 {
     const uint16_t *h = t->data;
     int64_t i = 0;
+    if (t->dtype > SM_BF16) {
+        sm_load_values(t, at, n, y);
+        return;
+    }
     if (t->dtype == SM_F32)
         memcpy(y, (const float *)t->data + at, sizeof *y * (size_t)n);
     else

@@ -4,17 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
-size_t sm_dtype_size(sm_dtype t)
-{
-    static const size_t size[SM_DTYPES] = {4, 2, 2, 4};
-    return t < SM_DTYPES ? size[t] : 0;
-}
+static const struct { const char *name; uint16_t block, bytes; } types[SM_DTYPES] = {
+    [SM_F32] = {"f32", 1, 4}, [SM_F16] = {"f16", 1, 2}, [SM_BF16] = {"bf16", 1, 2}, [SM_I32] = {"i32", 1, 4},
+    [SM_F8_E4M3] = {"f8_e4m3", 1, 1}, [SM_F8_E5M2] = {"f8_e5m2", 1, 1}, [SM_Q4_0] = {"q4_0", 32, 18}, [SM_Q4_1] = {"q4_1", 32, 20},
+    [SM_Q5_0] = {"q5_0", 32, 22}, [SM_Q5_1] = {"q5_1", 32, 24}, [SM_Q8_0] = {"q8_0", 32, 34}, [SM_Q2_K] = {"q2_k", 256, 84},
+    [SM_Q3_K] = {"q3_k", 256, 110}, [SM_Q4_K] = {"q4_k", 256, 144}, [SM_Q5_K] = {"q5_k", 256, 176}, [SM_Q6_K] = {"q6_k", 256, 210},
+};
 
-const char *sm_dtype_name(sm_dtype t)
-{
-    static const char *const name[SM_DTYPES] = {"f32", "f16", "bf16", "i32"};
-    return t < SM_DTYPES ? name[t] : "?";
-}
+size_t sm_dtype_size(sm_dtype t) { return t < SM_DTYPES && types[t].block == 1 ? types[t].bytes : 0; }
+int sm_dtype_block(sm_dtype t) { return t < SM_DTYPES ? types[t].block : 1; }
+size_t sm_dtype_block_bytes(sm_dtype t) { return t < SM_DTYPES ? types[t].bytes : 0; }
+size_t sm_dtype_bytes(sm_dtype t, int64_t n) { return (size_t)(n / sm_dtype_block(t)) * sm_dtype_block_bytes(t); }
+const char *sm_dtype_name(sm_dtype t) { return t < SM_DTYPES ? types[t].name : "?"; }
 
 sm_graph *sm_graph_new(sm_mem *mem, sm_err *e)
 {
@@ -179,7 +180,7 @@ sm_node *sm_const(sm_graph *g, sm_dtype t, int rank, const int64_t *dims, const 
     sm_node *n = leaf(g, SM_OP_CONST, "const", t, rank, dims);
     if (!n || !dims_ok(n))
         return g->poison;
-    size_t bytes = (size_t)sm_numel(n) * sm_dtype_size(t);
+    size_t bytes = sm_dtype_bytes(t, sm_numel(n));
     void *copy = sm_arena_get(&g->arena, bytes);
     if (!copy)
         return out_of_memory(g);

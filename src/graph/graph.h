@@ -13,9 +13,22 @@
 
 enum { SM_MAX_DIMS = 6, SM_MAX_SRC = 8 };
 
-typedef enum sm_dtype { SM_F32, SM_F16, SM_BF16, SM_I32, SM_DTYPES } sm_dtype;
-size_t sm_dtype_size(sm_dtype t);
-const char *sm_dtype_name(sm_dtype t);
+/* How values are stored. Activations are f32, ids i32; the others are types of weights that linear, conv2d, gather and the
+ * norms read (cpu/stored.c turns them into f32). Block types follow ggml: a block of values shares scales and has no bytes of
+ * a value's own; a tensor is a whole number of blocks. */
+typedef enum sm_dtype {
+    SM_F32, SM_F16, SM_BF16, SM_I32,
+    SM_F8_E4M3, SM_F8_E5M2,
+    SM_Q4_0, SM_Q4_1, SM_Q5_0, SM_Q5_1, SM_Q8_0,   /* blocks of 32 values */
+    SM_Q2_K, SM_Q3_K, SM_Q4_K, SM_Q5_K, SM_Q6_K,   /* blocks of 256, scales quantised too */
+    SM_DTYPES
+} sm_dtype;
+enum { SM_MAX_BLOCK = 256 };
+size_t sm_dtype_size(sm_dtype t);              /* bytes of a value; 0 for block types */
+int sm_dtype_block(sm_dtype t);                /* values that share a block; 1 for the others */
+size_t sm_dtype_block_bytes(sm_dtype t);
+size_t sm_dtype_bytes(sm_dtype t, int64_t n);  /* of n values, a whole number of blocks */
+const char *sm_dtype_name(sm_dtype t);         /* "f32", "q4_k" */
 
 /* A view of dense data with its shape; owns nothing. */
 typedef struct sm_tensor {
@@ -23,6 +36,8 @@ typedef struct sm_tensor {
     sm_dtype dtype;
     int rank;
     int64_t dims[SM_MAX_DIMS];
+    const float *scale;             /* FP8 weights with scales: value i is multiplied by scale[i / scale_run]; NULL: none */
+    int64_t scale_run;
 } sm_tensor;
 
 typedef enum sm_op_id {
@@ -66,7 +81,10 @@ typedef struct sm_node {
     sm_param p;
     const char *name;               /* leaves: full tensor name; others: scope at recording */
     const void *data;               /* param and const leaves: their values, owned elsewhere */
+    const float *scale;             /* of data, as in sm_tensor */
+    int64_t scale_run;
     bool mutable_data;              /* param whose values change between runs (training): prepared anew each run */
+    bool mapped;                    /* data is a view of a file mapped for reading: its pages may be given back */
 } sm_node;
 
 struct sm_graph {
@@ -131,10 +149,19 @@ extern const sm_op_row sm_ops[SM_OP_COUNT];
 struct sm_backend; /* cpu/cpu.h */
 typedef struct sm_plan sm_plan;
 
+/* What a plan may hold besides activations. Neither changes a bit of any result. */
+typedef struct sm_plan_opts {
+    size_t packed;   /* constant weights stay packed from run to run if all those that gain by it fit into as many bytes; else
+                        they are packed part by part whenever they are used, from the type they are stored in */
+    bool drop_pages; /* pages of mapped weights are given back after each op: slower, hardly any weights in memory at a time */
+} sm_plan_opts;
+enum { SM_PACKED_USUAL = 256 << 20 };
+
 /* Plans the computation of outputs (nodes of one graph): dead ops dropped, memory laid out by liveness, element-wise ops
- * in place, weights prepared once if constant. The graph must outlive the plan. NULL and e set on failure, the graph's
- * own recording error included. */
+ * in place. The graph must outlive the plan. NULL and e set on failure, the graph's own recording error included.
+ * sm_plan_new: SM_PACKED_USUAL, pages kept. */
 sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, sm_err *e);
+sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o, sm_err *e);
 void sm_plan_free(sm_plan *p);
 
 /* Storage of an input (write before a run), or of an output (read after a run, until the next). NULL: not in the plan. */
@@ -144,7 +171,7 @@ void *sm_plan_data(const sm_plan *p, const sm_node *n);
 sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e);
 
 size_t sm_plan_activation_bytes(const sm_plan *p); /* arena for activations and workspaces */
-size_t sm_plan_packed_bytes(const sm_plan *p);     /* prepared constant weights */
+size_t sm_plan_packed_bytes(const sm_plan *p);     /* constant weights that stay packed */
 sm_cost sm_plan_cost(const sm_plan *p);
 int sm_plan_steps(const sm_plan *p);
 

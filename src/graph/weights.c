@@ -2,6 +2,7 @@
  * Entries and names live in an arena, so pointers to them stay good until the table dies. */
 #include "graph/weights.h"
 
+#include "base/pages.h"
 #include "base/rng.h"
 
 #include <stdatomic.h>
@@ -14,6 +15,12 @@ typedef struct keeper {
     struct keeper *next;
 } keeper;
 
+/* A mapped file. */
+typedef struct range {
+    const char *from, *to;
+    struct range *next;
+} range;
+
 struct sm_weights {
     sm_mem *mem;
     sm_arena arena;
@@ -23,6 +30,7 @@ struct sm_weights {
     uint32_t *slots;        /* index into items plus one; 0 is free. nslots is a power of two, at least twice count */
     size_t nslots;
     keeper *keepers;        /* last handed over first */
+    range *mapped;
 };
 
 static size_t hash(const char *s)
@@ -107,18 +115,45 @@ static bool grow(sm_weights *w)
     return true;
 }
 
-/* Size in bytes of a tensor of rank 0..SM_MAX_DIMS with sizes of at least 1 (a scalar file tensor has rank 0); false when it
- * is neither or the size overflows. */
+/* Size in bytes of a tensor of rank 0..SM_MAX_DIMS with sizes of at least 1 (a scalar file tensor has rank 0), a whole number of
+ * its type's blocks; false when it is neither or the size overflows. */
 static bool tensor_bytes(const sm_tensor *t, size_t *bytes)
 {
-    size_t n = sm_dtype_size(t->dtype);
-    if (!n || t->rank < 0 || t->rank > SM_MAX_DIMS)
+    size_t n = 1, size = sm_dtype_block_bytes(t->dtype), block = (size_t)sm_dtype_block(t->dtype);
+    if (!size || t->rank < 0 || t->rank > SM_MAX_DIMS)
         return false;
     for (int i = 0; i < t->rank; i++)
         if (t->dims[i] < 1 || !sm_mul_ok(n, (size_t)t->dims[i], &n))
             return false;
+    if (n % block || !sm_mul_ok(n / block, size, &n))
+        return false;
     *bytes = n;
     return true;
+}
+
+static bool inside(const sm_weight *n, const range *r)
+{
+    const char *p = n->t.data;
+    return p >= r->from && p + n->bytes <= r->to;
+}
+
+sumi_status sm_weights_map(sm_weights *w, const void *data, size_t n, sm_err *e)
+{
+    range *r = sm_arena_get(&w->arena, sizeof *r);
+    if (!r)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for a table of weights");
+    *r = (range){data, (const char *)data + n, w->mapped};
+    w->mapped = r;
+    for (size_t i = 0; i < w->count; i++)
+        w->items[i]->mapped |= inside(w->items[i], r);
+    return SUMI_OK;
+}
+
+void sm_weights_drop(const sm_weights *w, const char *prefix)
+{
+    for (size_t i = 0; i < w->count; i++)
+        if (w->items[i]->mapped && (!prefix || !strncmp(w->items[i]->name, prefix, strlen(prefix))))
+            sm_pages_drop(w->items[i]->t.data, w->items[i]->bytes);
 }
 
 static sm_weight *insert(sm_weights *w, const char *name, const sm_tensor *t, sm_err *e)
@@ -141,6 +176,8 @@ static sm_weight *insert(sm_weights *w, const char *name, const sm_tensor *t, sm
     *n = (sm_weight){.name = own, .t = *t, .bytes = bytes};
     for (int i = t->rank; i < SM_MAX_DIMS; i++)
         n->t.dims[i] = 1;
+    for (const range *r = w->mapped; r; r = r->next)
+        n->mapped |= inside(n, r);
     w->items[w->count++] = n;
     w->slots[slot_of(w, own)] = (uint32_t)w->count;
     return n;

@@ -10,6 +10,7 @@ typedef struct sm_weight {
     sm_tensor t;
     size_t bytes;
     bool mutable_data;    /* trained: f32, values change between runs */
+    bool mapped;          /* a view of a file mapped for reading (sm_weights_map) */
     bool used;            /* some model asked for it (to report unexpected tensors) */
 } sm_weight;
 
@@ -25,6 +26,12 @@ sumi_status sm_weights_add(sm_weights *w, const char *name, const sm_tensor *t, 
 sm_weight *sm_weights_create(sm_weights *w, const char *name, int rank, const int64_t *dims, sm_err *e);
 /* free_fn(arg) runs when the table dies: how a loader hands over its mapping. Called at once on failure. */
 sumi_status sm_weights_keep(sm_weights *w, void (*free_fn)(void *), void *arg, sm_err *e);
+
+/* Tells that the n bytes at data are a mapped file: tensors inside are `mapped`, those added already and those to come. */
+sumi_status sm_weights_map(sm_weights *w, const void *data, size_t n, sm_err *e);
+/* Gives back the pages of mapped tensors whose names begin with prefix (NULL: of all); reading them again costs little as
+ * long as the system keeps the file cached. */
+void sm_weights_drop(const sm_weights *w, const char *prefix);
 
 sm_weight *sm_weights_find(const sm_weights *w, const char *name); /* NULL when absent */
 size_t sm_weights_count(const sm_weights *w);

@@ -272,9 +272,19 @@ sumi_status sm_st_add(const sm_st_entry *t, sm_weights *w, const char *prefix, s
     return sm_weights_add(w, name, &v, e);
 }
 
+sumi_status sm_st_map(const sm_st *f, sm_weights *w, sm_err *e)
+{
+    sumi_status st = f->map ? sm_weights_map(w, f->map->data, f->map->size, e) : SUMI_OK;
+    for (size_t i = 0; st == SUMI_OK && i < f->nshards; i++)
+        st = sm_st_map(f->shards[i], w, e);
+    return st;
+}
+
 sumi_status sm_st_into(sm_st *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     sumi_status st = sm_weights_keep(w, close_kept, f, e);
+    if (st == SUMI_OK)
+        st = sm_st_map(f, w, e);
     for (size_t i = 0; st == SUMI_OK && i < f->count; i++)
         if (f->entries[i].computable)
             st = sm_st_add(&f->entries[i], w, prefix ? prefix : "", mem, e);

@@ -46,6 +46,8 @@ const char *sm_st_metadata(const sm_st *f, const char *key); /* NULL when absent
  * long as w does, or is closed at once on SUMI_E_MEMORY before anything was added. Data that is not aligned for its type
  * is copied. */
 sumi_status sm_st_into(sm_st *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
+/* Tells w which memory is f's mapped file (sm_weights_map); sm_st_into does it too. */
+sumi_status sm_st_map(const sm_st *f, sm_weights *w, sm_err *e);
 /* sm_st_open and sm_st_into. */
 sumi_status sm_st_load(const char *path, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 

@@ -171,6 +171,17 @@ static sm_weight *entry(const nn_scope *s, const char *name, int rank, const int
     return w;
 }
 
+static sm_node *leaf(const nn_scope *s, const sm_weight *w, int rank, const int64_t *dims)
+{
+    sm_node *n = sm_leaf_param(s->g, w->name, w->t.dtype, rank, dims, w->t.data, w->mutable_data);
+    if (!sm_poisoned(n)) {
+        n->mapped = w->mapped;
+        n->scale = w->t.scale;
+        n->scale_run = w->t.scale_run;
+    }
+    return n;
+}
+
 sm_node *nn_param_as(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims, int leaf_rank)
 {
     bool made;
@@ -179,7 +190,7 @@ sm_node *nn_param_as(const nn_scope *s, const char *name, nn_fill fill, int64_t 
         return s->g->poison;
     if (made)
         fill_values(w->t.data, w->bytes / sizeof(float), fill, fan, s->init->seed, w->name);
-    return sm_leaf_param(s->g, w->name, w->t.dtype, leaf_rank, dims, w->t.data, w->mutable_data);
+    return leaf(s, w, leaf_rank, dims);
 }
 
 sm_node *nn_param(const nn_scope *s, const char *name, nn_fill fill, int64_t fan, int rank, const int64_t *dims)
@@ -198,5 +209,5 @@ sm_node *nn_buffer(const nn_scope *s, const char *name, void (*fill)(float *x, c
         fill(w->t.data, arg);
         w->mutable_data = false;
     }
-    return sm_leaf_param(s->g, w->name, w->t.dtype, leaf_rank, leaf_dims, w->t.data, w->mutable_data);
+    return leaf(s, w, leaf_rank, leaf_dims);
 }

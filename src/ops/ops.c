@@ -21,7 +21,7 @@ bool sm_want_f32(sm_node *n, unsigned weights)
     for (int i = 0; i < n->nsrc; i++)
         if (n->src[i] && n->src[i]->dtype != SM_F32 && (n->src[i]->dtype == SM_I32 || !(weights >> i & 1)))
             return sm_node_fail(n, "source %d is %s, must be %s", i, sm_dtype_name(n->src[i]->dtype),
-                                weights >> i & 1 ? "f32, f16 or bf16" : "f32");
+                                weights >> i & 1 ? "a type of weights" : "f32");
     return true;
 }
 
@@ -73,7 +73,7 @@ double sm_io_bytes(const sm_node *n)
     double b = (double)sm_numel(n) * 4;
     for (int i = 0; i < n->nsrc; i++)
         if (n->src[i])
-            b += (double)sm_numel(n->src[i]) * (double)sm_dtype_size(n->src[i]->dtype);
+            b += (double)sm_dtype_bytes(n->src[i]->dtype, sm_numel(n->src[i]));
     return b;
 }
 
