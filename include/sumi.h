@@ -111,6 +111,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default") \
     X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs")
 
+#define SUMI_TEXT_MAX 65536 /* bytes of a text parameter: far more than any text tower reads */
 #define SUMI_FIELD_TEXT const char *
 #define SUMI_FIELD_INT int
 #define SUMI_FIELD_INT64 int64_t

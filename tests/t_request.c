@@ -118,6 +118,27 @@ TEST(request_bad_parameters_are_one_clear_line)
     sumi_context_free(ctx);
 }
 
+/* The longest prompt draws; one byte more is refused here as by the command (tests/cli/t_draw.sh). */
+TEST(request_longest_prompt)
+{
+    static char text[SUMI_TEXT_MAX + 2];
+    sumi_context *ctx;
+    sumi_model *m = NULL;
+    CHECK(!sumi_context_new(NULL, &ctx) && !sumi_model_load(ctx, tiny_model(TINY_UNET), &m));
+    memset(text, 'a', SUMI_TEXT_MAX);
+    for (int more = 0; m && more < 2; more++) {
+        sumi_request r = request(1);
+        sumi_images *im = NULL;
+        text[SUMI_TEXT_MAX] = more ? 'a' : 0;
+        r.prompt = r.negative_prompt = text;
+        sumi_status st = sumi_generate(ctx, m, &r, NULL, &im);
+        CHECKF(more ? st == SUMI_E_ARG && !strcmp(sumi_error(ctx), "--prompt: 65537 bytes, at most 65536") : !st, "%d %s", st, sumi_error(ctx));
+        sumi_images_free(im);
+    }
+    sumi_model_free(m);
+    sumi_context_free(ctx);
+}
+
 TEST(request_plan_foresees_memory)
 {
     sumi_context *ctx;

@@ -8,8 +8,6 @@
 
 #include "cli/cli.h"
 
-enum { ARGUMENT_BYTES = 65536 }; /* far more than any text tower reads */
-
 /* Names in messages and arguments may hold anything; a line stays a line. */
 static void print_line(const char *text)
 {
@@ -222,8 +220,8 @@ bool cli_parse(cli_args *a, const cli_command *c, int argc, char **argv)
         return cli_fail(0, "out of memory");
     bool options = true;
     for (int i = 0; i < argc; i++)
-        if (strlen(argv[i]) > ARGUMENT_BYTES)
-            return cli_fail(0, "an argument of %zu bytes ('%.24s...'); at most %d are taken", strlen(argv[i]), argv[i], ARGUMENT_BYTES);
+        if (strlen(argv[i]) > SUMI_TEXT_MAX)
+            return cli_fail(0, "an argument of %zu bytes ('%.24s...'); at most %d are taken", strlen(argv[i]), argv[i], SUMI_TEXT_MAX);
     for (int i = 0; i < argc; i++) {
         if (options && !strcmp(argv[i], "--"))
             options = false;

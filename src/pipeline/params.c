@@ -68,8 +68,8 @@ static sumi_status check_text(const sumi_param_info *p, const char *s, sm_err *e
     if (!s)
         return sm_fail(e, SUMI_E_ARG, "%s is NULL; use \"\" for none", p->name);
     size_t n = strlen(s);
-    if (n > SM_TEXT_MAX)
-        return sm_fail(e, SUMI_E_ARG, "--%s: %zu bytes, at most %d", p->flag, n, SM_TEXT_MAX);
+    if (n > SUMI_TEXT_MAX)
+        return sm_fail(e, SUMI_E_ARG, "--%s: %zu bytes, at most %d", p->flag, n, SUMI_TEXT_MAX);
     return sm_utf8_valid(s, n) ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "--%s: not valid UTF-8", p->flag);
 }
 

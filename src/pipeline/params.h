@@ -4,9 +4,7 @@
 
 #include "pipeline/context.h"
 
-enum { SM_TEXT_MAX = 1 << 20 }; /* bytes of a prompt */
-
-/* Every parameter in range, every text present and UTF-8. */
+/* Every parameter in range, every text present, UTF-8 and of at most SUMI_TEXT_MAX bytes. */
 sumi_status sm_request_check(const sumi_request *r, sm_err *e);
 
 #endif

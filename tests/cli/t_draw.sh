@@ -36,6 +36,8 @@ check "steps in the metadata" grep -qa 'Steps: 2' one.png
 refuses 2 'UTF-8' $'a\xff' -o x.png
 refuses 2 'UTF-8' $'\xed\xa0\x80' -o x.png
 refuses 2 '131000 bytes' "$(head -c 131000 /dev/zero | tr '\0' a)" -o x.png
+refuses 2 '65537 bytes.*at most 65536' "$(head -c 65537 /dev/zero | tr '\0' a)" -o x.png
+check "the longest prompt draws" "$S" "$(head -c 65536 /dev/zero | tr '\0' a)" $few -o longest.png
 refuses 2 'multiple' x --size 129x128 -o x.png
 refuses 2 'sampler' x --sampler nothing -o x.png
 refuses 2 'schedule' x --schedule nothing -o x.png
