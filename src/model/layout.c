@@ -1,0 +1,253 @@
+/* Reading a file of any layout into the table of canonical names (see layout.h): a first look at all names tells the shape,
+ * then each tensor becomes a view under its canonical name. */
+#include "model/layout_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "io/quant.h"
+
+typedef struct reading {
+    sm_tensors *f;
+    sm_weights *w;
+    sm_component only;
+    sm_layout_report *r;
+    sm_mem *mem;
+    sm_layout_context x;
+    size_t diffusers, original; /* tensors whose names are of one layout alone */
+} reading;
+
+/* ---- first look -------------------------------------------------------------------------------------------------- */
+
+/* Text encoders under bare names: as the caller wants, else told by the width, which is 1280 in the second encoder of XL. */
+static sm_component bare_text(const reading *g)
+{
+    static const char *const names[] = {"text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight",
+                                        "token_embedding.weight"};
+    if (g->only == SM_COMPONENT_TEXT || g->only == SM_COMPONENT_TEXT_2)
+        return g->only;
+    for (size_t i = 0; i < SM_COUNT(names); i++) {
+        const sm_st_entry *x = sm_tensors_find(g->f, names[i]);
+        if (x && x->rank == 2 && x->dims[1] == 1280)
+            return SM_COMPONENT_TEXT_2;
+    }
+    return SM_COMPONENT_TEXT;
+}
+
+/* label_emb belongs to a class embedding in unCLIP models, which are SD 2.x in everything else. */
+static bool label_is_class(const sm_tensors *f)
+{
+    static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", ""};
+    char name[96];
+    for (size_t i = 0; i < SM_COUNT(prefixes); i++) {
+        snprintf(name, sizeof name, "%sinput_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", prefixes[i]);
+        const sm_st_entry *x = sm_tensors_find(f, name);
+        if (x && x->rank == 2 && x->dims[1] == 1024)
+            return true;
+    }
+    return sm_tensors_find(f, "cond_stage_model.model.ln_final.weight") != NULL;
+}
+
+static void first_look(reading *g)
+{
+    size_t n = sm_tensors_count(g->f);
+    sm_layout_context *x = &g->x;
+    for (size_t i = 0; i < n; i++)
+        sm_layout_addon(sm_tensors_at(g->f, i)->name, g->r);
+    x->controlnet = g->r->controlnet;
+    x->text = bare_text(g);
+    x->last_unused = sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.23.ln_1.weight") &&
+                     !sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.24.ln_1.weight");
+    x->shape[SM_COMPONENT_UNET].class_places = label_is_class(g->f);
+    for (size_t i = 0; i < n; i++) {
+        sm_layout_report none = {0};
+        const char *name = sm_tensors_at(g->f, i)->name;
+        sm_name s = sm_layout_place(x, name);
+        if (s.kind != SM_NAME_TENSOR || sm_layout_addon(name, &none))
+            continue;
+        if (s.component == SM_COMPONENT_UNET)
+            sm_shape_note_unet(&x->shape[s.component], s.rest);
+        if (s.component == SM_COMPONENT_VAE)
+            sm_shape_note_vae(&x->shape[s.component], s.rest);
+    }
+    sm_shape_relate_unet(&x->shape[SM_COMPONENT_UNET]);
+    sm_shape_relate_vae(&x->shape[SM_COMPONENT_VAE]);
+}
+
+/* What the name of entry i is. */
+static sm_name look(const reading *g, size_t i)
+{
+    sm_layout_report none = {0};
+    const char *name = sm_tensors_at(g->f, i)->name;
+    sm_name s = sm_layout_place(&g->x, name);
+    if (s.kind == SM_NAME_TENSOR && sm_layout_addon(name, &none))
+        s.kind = SM_NAME_UNKNOWN;
+    if (s.kind == SM_NAME_TENSOR)
+        sm_layout_resolve(&g->x, &s);
+    return s;
+}
+
+/* The full canonical name of one part (row is NULL for names that are canonical already). */
+static bool canonical_name(const reading *g, const sm_name *s, const sm_alias *row, char *out, size_t size)
+{
+    char rest[SM_LAYOUT_NAME + 64];
+    if (row && !sm_alias_read(row, &g->x.shape[s->component], s->rest, rest, sizeof rest))
+        return false;
+    int n = snprintf(out, size, "%s.%s", sm_component_names[s->component], row ? rest : s->rest);
+    return n > 0 && (size_t)n < size;
+}
+
+/* ---- marks ------------------------------------------------------------------------------------------------------- */
+
+static void read_four(const reading *g, const sm_st_entry *x, float out[4])
+{
+    int store = sm_store_find(x->dtype);
+    size_t n = x->computable ? 1 : 0;
+    for (int i = 0; i < x->rank && n <= 4; i++)
+        n = x->dims[i] >= 0 && x->dims[i] <= 4 ? n * (size_t)x->dims[i] : 5;
+    if (n == 4 && store >= 0 && store <= SM_STORE_BF16)
+        sm_store_load((sm_store)store, x->data, 4, out);
+}
+
+static void note_mark(reading *g, const sm_st_entry *x)
+{
+    sm_layout_report *r = g->r;
+    if (!strcmp(x->name, "v_pred"))
+        r->v_prediction = true;
+    else if (!strcmp(x->name, "ztsnr"))
+        r->zero_snr = true;
+    else
+        r->edm_mark = true;
+    if (!strcmp(x->name, "edm_mean"))
+        read_four(g, x, r->latents_mean);
+    if (!strcmp(x->name, "edm_std"))
+        read_four(g, x, r->latents_std);
+}
+
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+static sumi_status bad(const reading *g, const sm_st_entry *x, sm_err *e, const char *what)
+{
+    return sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.200s (%d dimensions, the first %lld) %s", sm_tensors_path(g->f), x->name, x->rank,
+                   x->rank ? (long long)x->dims[0] : 0, what);
+}
+
+/* [R,C] -> [C,R] in memory of w's. */
+static sumi_status transpose(const reading *g, const sm_st_entry *x, sm_tensor *t, sm_err *e)
+{
+    if (t->rank != 2)
+        return bad(g, x, e, "must be a matrix");
+    size_t r = (size_t)t->dims[0], c = (size_t)t->dims[1], s = sm_dtype_size(t->dtype); /* r * c * s fits: it is in memory */
+    const uint8_t *from = t->data;
+    uint8_t *to = sm_alloc(g->mem, SM_MEM_WEIGHT, r * c * s);
+    if (!to)
+        return sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for tensor %.200s", sm_tensors_path(g->f), x->name);
+    sumi_status st = sm_weights_keep(g->w, sm_free, to, e);
+    if (st != SUMI_OK)
+        return st;
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < c; j++)
+            memcpy(to + (j * r + i) * s, from + (i * c + j) * s, s);
+    t->data = to;
+    t->dims[0] = (int64_t)c;
+    t->dims[1] = (int64_t)r;
+    return SUMI_OK;
+}
+
+/* The canonical view of what is stored. */
+static sumi_status reshape(const reading *g, const sm_st_entry *x, sm_alias_how how, int part, sm_tensor *t, sm_err *e)
+{
+    if (how == SM_TRANSPOSED)
+        return transpose(g, x, t, e);
+    if (how == SM_LINEAR)
+        while (t->rank > 2 && t->dims[t->rank - 1] == 1)
+            t->rank--;
+    if (how != SM_THIRD)
+        return SUMI_OK;
+    if (t->rank < 1 || t->rank > 2 || t->dims[0] % 3)
+        return bad(g, x, e, "must divide into q, k and v");
+    size_t bytes = sm_dtype_size(t->dtype) * (size_t)t->dims[0] / 3 * (size_t)(t->rank > 1 ? t->dims[1] : 1);
+    t->dims[0] /= 3;
+    t->data = (uint8_t *)t->data + (size_t)part * bytes;
+    return SUMI_OK;
+}
+
+/* Entry j < i whose tensor got this canonical name; NULL: none of this file. Only for messages. */
+static const char *earlier(const reading *g, size_t i, const char *canonical)
+{
+    char name[SM_LAYOUT_NAME + 96];
+    for (size_t j = 0; j < i; j++) {
+        sm_name s = look(g, j);
+        for (int p = 0; s.kind == SM_NAME_TENSOR && p < (s.how == SM_THIRD ? 3 : 1); p++)
+            if (canonical_name(g, &s, s.row ? s.row + p : NULL, name, sizeof name) && !strcmp(name, canonical))
+                return sm_tensors_at(g->f, j)->name;
+    }
+    return NULL;
+}
+
+static sumi_status add_part(const reading *g, size_t i, const sm_name *s, int part, sm_tensor t, sm_err *e)
+{
+    const sm_st_entry *x = sm_tensors_at(g->f, i);
+    char name[SM_LAYOUT_NAME + 96];
+    if (!canonical_name(g, s, s->row ? s->row + part : NULL, name, sizeof name))
+        return bad(g, x, e, "has too long a name");
+    if (sm_weights_find(g->w, name)) {
+        const char *other = earlier(g, i, name);
+        return other ? sm_fail(e, SUMI_E_FORMAT, "%s: tensors %.160s and %.160s are both %.160s", sm_tensors_path(g->f), other, x->name, name)
+                     : sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.160s is %.160s, which is loaded already", sm_tensors_path(g->f), x->name, name);
+    }
+    sumi_status st = reshape(g, x, s->how, part, &t, e);
+    return st == SUMI_OK ? sm_weights_add(g->w, name, &t, e) : st;
+}
+
+static sumi_status add_entry(reading *g, size_t i, const sm_name *s, sm_err *e)
+{
+    const sm_st_entry *x = sm_tensors_at(g->f, i);
+    int parts = s->how == SM_THIRD ? 3 : 1;
+    sm_tensor t;
+    g->r->found[s->component] += (size_t)parts;
+    g->diffusers += s->diffusers;
+    g->original += s->original;
+    if (g->only != SM_COMPONENTS && g->only != s->component)
+        return SUMI_OK;
+    sumi_status st = sm_tensors_view(g->f, x, g->w, &t, g->mem, e);
+    for (int p = 0; st == SUMI_OK && p < parts; p++)
+        st = add_part(g, i, s, p, t, e);
+    return st;
+}
+
+static sumi_status each(reading *g, sm_err *e)
+{
+    sumi_status st = SUMI_OK;
+    sm_layout_report *r = g->r;
+    for (size_t i = 0; st == SUMI_OK && i < sm_tensors_count(g->f); i++) {
+        const sm_st_entry *x = sm_tensors_at(g->f, i);
+        sm_name s = look(g, i);
+        switch (s.kind) {
+        case SM_NAME_TENSOR: st = add_entry(g, i, &s, e); break;
+        case SM_NAME_IGNORED: r->ignored++; break;
+        case SM_NAME_MARK: note_mark(g, x); break;
+        default:
+            if (!r->unknown++)
+                snprintf(r->first_unknown, sizeof r->first_unknown, "%s", x->name);
+        }
+    }
+    r->layout = g->original && g->diffusers ? "mixed" : g->original ? "original" : "diffusers";
+    return st;
+}
+
+sumi_status sm_layout_into(sm_tensors *f, sm_weights *w, sm_component only, sm_layout_report *r, sm_mem *mem, sm_err *e)
+{
+    *r = (sm_layout_report){.layout = "diffusers"};
+    reading *g = sm_alloc0(mem, SM_MEM_MISC, sizeof *g);
+    sumi_status st = sm_tensors_keep(f, w, e);
+    if (!g && st == SUMI_OK)
+        st = sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for its names", sm_tensors_path(f));
+    if (st == SUMI_OK) {
+        *g = (reading){.f = f, .w = w, .only = only, .r = r, .mem = mem};
+        first_look(g);
+        st = each(g, e);
+    }
+    sm_free(g);
+    return st;
+}

@@ -1,0 +1,632 @@
+/* Layouts of checkpoints against diffusers' own conversion: names, shapes and contents (tests/fixtures/layouts.txt.gz, see
+ * tools/fixtures/make_layouts.py), the way back bit for bit, and files that are wrong or something else. */
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "io/quant.h"
+#include "model/layout.h"
+
+enum { MOST = 1200 };
+
+/* A tensor of a file that the test makes. */
+typedef struct item {
+    char name[200];
+    const char *type;    /* NULL: F32 */
+    int rank;
+    int64_t dims[SM_MAX_DIMS];
+    uint32_t crc;        /* expected content of a canonical one */
+    const void *data;    /* NULL: the fixture's formula */
+} item;
+
+typedef struct fixture {
+    item stored[MOST], canonical[MOST];
+    size_t nstored, ncanonical;
+} fixture;
+
+/* ---- files in memory --------------------------------------------------------------------------------------------- */
+
+static size_t numel(const item *x)
+{
+    size_t n = 1;
+    for (int i = 0; i < x->rank; i++)
+        n *= (size_t)x->dims[i];
+    return n;
+}
+
+static size_t width(const char *type)
+{
+    return !type || !strcmp(type, "I32") ? 4 : !strcmp(type, "I64") || !strcmp(type, "F64") ? 8 : strstr(type, "16") ? 2 : 1;
+}
+
+static void formula(const char *name, size_t n, float *out)
+{
+    uint32_t seed = (uint32_t)crc32(0, (const Bytef *)name, (uInt)strlen(name));
+    for (size_t k = 0; k < n; k++)
+        out[k] = (float)((seed + (uint32_t)k * 0x9E3779B1u) >> 8) / 16777216.0f;
+}
+
+static void header(sm_buf *b, const item *x, size_t n)
+{
+    size_t at = 0;
+    sm_buf_fmt(b, "{");
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = numel(&x[i]) * width(x[i].type);
+        sm_buf_fmt(b, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "", x[i].name, x[i].type ? x[i].type : "F32");
+        for (int d = 0; d < x[i].rank; d++)
+            sm_buf_fmt(b, "%s%lld", d ? "," : "", (long long)x[i].dims[d]);
+        sm_buf_fmt(b, "],\"data_offsets\":[%zu,%zu]}", at, at + bytes);
+        at += bytes;
+    }
+    sm_buf_fmt(b, "}");
+    while (b->len % 8)
+        sm_buf_add(b, " ", 1);
+}
+
+/* A safetensors file of the items. */
+static sm_buf make_file(const item *x, size_t n)
+{
+    sm_buf head = {0}, b = {0};
+    header(&head, x, n);
+    uint64_t len = head.len;
+    sm_buf_add(&b, &len, 8);
+    sm_buf_add(&b, head.data, head.len);
+    sm_buf_free(&head);
+    for (size_t i = 0; i < n; i++) {
+        size_t k = numel(&x[i]), bytes = k * width(x[i].type);
+        float *v = calloc(k + 1, 8);
+        if (!x[i].data)
+            formula(x[i].name, width(x[i].type) == 4 ? k : 0, v);
+        sm_buf_add(&b, x[i].data ? x[i].data : v, bytes);
+        free(v);
+    }
+    return b;
+}
+
+/* Reads such a file into a new table; *w may be given already. */
+static sumi_status read_file(const sm_buf *file, sm_component only, sm_weights **w, sm_layout_report *r, sm_err *e)
+{
+    if (!*w)
+        *w = sm_weights_new(NULL, NULL);
+    sm_tensors *f = sm_tensors_open_mem(file->data, file->len, "file", NULL, e);
+    return f ? sm_layout_into(f, *w, only, r, NULL, e) : e->code;
+}
+
+static item one(const char *name, int rank, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    item x = {.rank = rank, .dims = {a, b, c, d}};
+    snprintf(x.name, sizeof x.name, "%s", name);
+    return x;
+}
+
+static sumi_status read_items(const item *x, size_t n, sm_component only, sm_weights **w, sm_layout_report *r, sm_err *e)
+{
+    sm_buf file = make_file(x, n);
+    *w = sm_weights_new(NULL, NULL);
+    sumi_status st = read_file(&file, only, w, r, e);
+    /* views point into the file: it is released with the table */
+    if (sm_weights_keep(*w, sm_free, file.data, NULL) != SUMI_OK)
+        st = SUMI_E_MEMORY;
+    return st;
+}
+
+/* ---- fixture ----------------------------------------------------------------------------------------------------- */
+
+static void parse(char *line, fixture *f)
+{
+    char *save = NULL, *word = strtok_r(line, " \n", &save), *name = strtok_r(NULL, " \n", &save), *dims = strtok_r(NULL, " \n", &save);
+    bool stored = !strcmp(word, "stored");
+    item *x = stored ? &f->stored[f->nstored++] : &f->canonical[f->ncanonical++];
+    *x = (item){0};
+    snprintf(x->name, sizeof x->name, "%s", name);
+    for (char *s = NULL, *d = strtok_r(dims, ",", &s); d && strcmp(d, "-"); d = strtok_r(NULL, ",", &s))
+        x->dims[x->rank++] = atoll(d);
+    if (!stored)
+        x->crc = (uint32_t)strtoul(strtok_r(NULL, " \n", &save), NULL, 16);
+}
+
+static fixture *load_case(const char *name)
+{
+    fixture *f = calloc(1, sizeof *f);
+    gzFile z = gzopen(test_fixture("layouts.txt.gz"), "rb");
+    char line[512];
+    bool in = false;
+    while (z && gzgets(z, line, sizeof line)) {
+        if (!strncmp(line, "case ", 5)) {
+            line[strcspn(line, "\n")] = 0;
+            in = !strcmp(line + 5, name);
+        } else if (in && line[0] != '#' && f->nstored < MOST && f->ncanonical < MOST) {
+            parse(line, f);
+        }
+    }
+    gzclose(z);
+    CHECKF(f->nstored && f->ncanonical, "the fixture has no case %s", name);
+    return f;
+}
+
+static bool same_shape(const item *x, const sm_tensor *t)
+{
+    return t->rank == x->rank && !memcmp(t->dims, x->dims, (size_t)x->rank * sizeof *x->dims);
+}
+
+static void check_canonical(const char *name, const fixture *f, const sm_weights *w)
+{
+    CHECKF(sm_weights_count(w) == f->ncanonical, "%s: %zu tensors, diffusers has %zu", name, sm_weights_count(w), f->ncanonical);
+    for (size_t i = 0; i < f->ncanonical; i++) {
+        const item *x = &f->canonical[i];
+        const sm_weight *t = sm_weights_find(w, x->name);
+        CHECKF(t != NULL, "%s: %s is missing", name, x->name);
+        if (!t)
+            continue;
+        CHECKF(same_shape(x, &t->t), "%s: %s has another shape", name, x->name);
+        CHECKF(crc32(0, t->t.data, (uInt)t->bytes) == x->crc, "%s: %s has another content", name, x->name);
+    }
+}
+
+/* ---- the way back ------------------------------------------------------------------------------------------------ */
+
+/* The items of an export, with data of their own. */
+static size_t exported(const sm_layout_export *x, size_t n, item *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const sm_tensor *t = &x[i].part[0]->t;
+        item *y = &out[i];
+        *y = (item){.rank = x[i].rank, .type = sm_dtype_name(t->dtype)};
+        y->type = t->dtype == SM_F32 ? NULL : "F16";
+        snprintf(y->name, sizeof y->name, "%s", x[i].name);
+        memcpy(y->dims, x[i].dims, sizeof x[i].dims);
+        size_t s = sm_dtype_size(t->dtype), at = 0;
+        uint8_t *d = malloc(numel(y) * s);
+        for (int p = 0; p < x[i].parts; at += x[i].part[p++]->bytes)
+            memcpy(d + at, x[i].part[p]->t.data, x[i].part[p]->bytes);
+        for (int64_t r = 0; x[i].transpose && r < t->dims[0]; r++)
+            for (int64_t c = 0; c < t->dims[1]; c++)
+                memcpy(d + (size_t)(c * t->dims[0] + r) * s, (uint8_t *)t->data + (size_t)(r * t->dims[1] + c) * s, s);
+        y->data = d;
+    }
+    return n;
+}
+
+static const item *find_item(const item *x, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(x[i].name, name))
+            return &x[i];
+    return NULL;
+}
+
+/* Every stored tensor that was not ignored comes out as it went in. */
+static void check_stored(const char *name, const fixture *f, const item *out, size_t n, size_t left_out, const char *prefix)
+{
+    CHECKF(n + left_out == f->nstored, "%s: %zu tensors exported, %zu stored, %zu of them ignored", name, n, f->nstored, left_out);
+    for (size_t i = 0; i < n; i++) {
+        const item *x = find_item(f->stored, f->nstored, out[i].name + strlen(prefix));
+        CHECKF(x != NULL, "%s: %s was not stored", name, out[i].name);
+        if (!x)
+            continue;
+        float *v = malloc((numel(x) + 1) * sizeof *v);
+        formula(x->name, numel(x), v);
+        CHECKF(x->rank == out[i].rank && !memcmp(x->dims, out[i].dims, (size_t)x->rank * sizeof *x->dims), "%s: %s has another shape", name, x->name);
+        CHECKF(!memcmp(v, out[i].data, numel(x) * sizeof *v), "%s: %s has another content", name, x->name);
+        free(v);
+    }
+}
+
+/* canonical -> original -> canonical, bit for bit. prefix: what the export has in front of names that were stored bare; NULL
+ * when the stored form was diffusers'. */
+static void check_way_back(const char *name, const fixture *f, const sm_weights *w, size_t left_out, const char *prefix)
+{
+    sm_layout_export *x = NULL;
+    size_t n = 0;
+    sm_err e = {0};
+    sm_layout_report r;
+    CHECKF(sm_layout_original(w, &x, &n, NULL, &e) == SUMI_OK, "%s: %s", name, e.msg);
+    item *out = calloc(n + 1, sizeof *out);
+    exported(x, n, out);
+    for (size_t i = 1; i < n; i++)
+        CHECK(strcmp(x[i - 1].name, x[i].name) < 0);
+    if (prefix)
+        check_stored(name, f, out, n, left_out, prefix);
+    sm_weights *again = NULL;
+    CHECKF(read_items(out, n, SM_COMPONENTS, &again, &r, &e) == SUMI_OK, "%s: %s", name, e.msg);
+    check_canonical(name, f, again);
+    CHECKF(!strcmp(r.layout, "original") && !r.unknown, "%s: the export is %s, unknown %s", name, r.layout, r.first_unknown);
+    sm_weights_unref(&again);
+    for (size_t i = 0; i < n; i++)
+        free((void *)out[i].data);
+    free(out);
+    sm_free(x);
+}
+
+static void check_case(const char *name, const char *layout, size_t ignored, const char *prefix)
+{
+    fixture *f = load_case(name);
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECKF(read_items(f->stored, f->nstored, SM_COMPONENTS, &w, &r, &e) == SUMI_OK, "%s: %s", name, e.msg);
+    CHECKF(!strcmp(r.layout, layout), "%s: layout %s", name, r.layout);
+    CHECKF(r.ignored == ignored && !r.unknown, "%s: %zu ignored, %zu unknown (%s)", name, r.ignored, r.unknown, r.first_unknown);
+    check_canonical(name, f, w);
+    check_way_back(name, f, w, ignored, prefix);
+    sm_weights_unref(&w);
+    free(f);
+}
+
+TEST(layout_whole_checkpoints)
+{
+    check_case("sd15", "original", 6, "");
+    check_case("sd2", "original", 14, ""); /* 12 tensors of the last layer, text_projection, logit_scale */
+    check_case("xl", "original", 2, "");
+    check_case("refiner", "original", 0, "");
+}
+
+TEST(layout_unets)
+{
+    check_case("inpainting", "original", 0, "");
+    check_case("middle_resnet", "original", 0, "");
+    check_case("middle_none", "original", 0, "");
+    check_case("unet_bare", "original", 0, "model.diffusion_model.");
+}
+
+TEST(layout_autoencoders)
+{
+    check_case("vae_bare", "original", 0, "first_stage_model.");
+    check_case("vae_prefix", "original", 0, NULL);
+    check_case("vae_old", "diffusers", 0, NULL);
+}
+
+TEST(layout_text_encoders)
+{
+    check_case("clip_flat", "diffusers", 0, NULL);
+    check_case("clip_projection", "diffusers", 0, NULL);
+    check_case("openclip_bare", "original", 2, NULL);
+}
+
+/* ---- other things than one whole model --------------------------------------------------------------------------- */
+
+static const char *const bare[] = {"conv_in.weight", "encoder.conv_in.weight", "embeddings.token_embedding.weight"};
+
+TEST(layout_only_one_component)
+{
+    fixture *f = load_case("sd15");
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(f->stored, f->nstored, SM_COMPONENT_VAE, &w, &r, &e) == SUMI_OK);
+    CHECK(sm_weights_count(w) == 152 && r.found[SM_COMPONENT_VAE] == 152 && r.found[SM_COMPONENT_UNET] > 400 && r.found[SM_COMPONENT_TEXT] == 36);
+    for (size_t i = 0; i < sm_weights_count(w); i++)
+        CHECK(!strncmp(sm_weights_at(w, i)->name, "vae.", 4));
+    sm_weights_unref(&w);
+    free(f);
+}
+
+/* Text encoders under bare names: what the caller asks for, else by width. */
+TEST(layout_bare_text_encoders)
+{
+    struct { sm_component only; int64_t width; const char *name; } cases[] = {
+        {SM_COMPONENTS, 768, "text_encoder.text_model.embeddings.token_embedding.weight"},
+        {SM_COMPONENTS, 1280, "text_encoder_2.text_model.embeddings.token_embedding.weight"},
+        {SM_COMPONENT_TEXT_2, 8, "text_encoder_2.text_model.embeddings.token_embedding.weight"},
+        {SM_COMPONENT_TEXT, 1280, "text_encoder.text_model.embeddings.token_embedding.weight"},
+    };
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        sm_weights *w = NULL;
+        sm_layout_report r;
+        sm_err e = {0};
+        item x = one("embeddings.token_embedding.weight", 2, 2, cases[i].width, 0, 0);
+        CHECK(read_items(&x, 1, cases[i].only, &w, &r, &e) == SUMI_OK && sm_weights_find(w, cases[i].name));
+        sm_weights_unref(&w);
+    }
+}
+
+/* Canonical names under components' prefixes stay as they are, also ones that no table knows. */
+TEST(layout_diffusers_names_stay)
+{
+    item x[] = {one("unet.conv_in.weight", 4, 4, 4, 3, 3), one("unet.something_new.weight", 1, 4, 0, 0, 0),
+                one("transformer.pos_embed.proj.weight", 4, 4, 4, 2, 2), one("vae.decoder.conv_in.weight", 4, 4, 4, 3, 3),
+                one("text_encoder.text_model.embeddings.position_ids", 1, 3, 0, 0, 0)};
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, SM_COUNT(x), SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
+    CHECK(!strcmp(r.layout, "diffusers") && sm_weights_count(w) == 4 && r.ignored == 1 && !r.unknown);
+    for (size_t i = 0; i < 4; i++)
+        CHECK(sm_weights_find(w, x[i].name) != NULL);
+    sm_weights_unref(&w);
+}
+
+TEST(layout_mixed)
+{
+    item x[] = {one("first_stage_model.encoder.norm_out.weight", 1, 4, 0, 0, 0), one("unet.conv_norm_out.weight", 1, 4, 0, 0, 0)};
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && !strcmp(r.layout, "mixed"));
+    CHECK(sm_weights_find(w, "vae.encoder.conv_norm_out.weight") && sm_weights_find(w, "unet.conv_norm_out.weight"));
+    sm_weights_unref(&w);
+}
+
+/* Marks, which may be empty tensors, and the latents' statistics of Playground 2.5. */
+TEST(layout_marks)
+{
+    float mean[4] = {-1.5f, 2, 3.25f, 0.5f}, std[4] = {8, 9, 10, 11};
+    item x[] = {one("v_pred", 1, 0, 0, 0, 0), one("ztsnr", 0, 0, 0, 0, 0), one("edm_mean", 4, 1, 4, 1, 1), one("edm_std", 4, 1, 4, 1, 1)};
+    x[2].data = mean;
+    x[3].data = std;
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, 4, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_count(w) == 0 && !r.unknown);
+    CHECK(r.v_prediction && r.zero_snr && r.edm_mark && !memcmp(r.latents_mean, mean, sizeof mean) && !memcmp(r.latents_std, std, sizeof std));
+    sm_weights_unref(&w);
+    x[2] = one("edm_mean", 2, 2, 3, 0, 0); /* not four numbers */
+    CHECK(read_items(x + 2, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.edm_mark && r.latents_mean[0] == 0);
+    sm_weights_unref(&w);
+}
+
+TEST(layout_things_on_top)
+{
+    static const struct { const char *name; bool lora, control, embedding; } cases[] = {
+        {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", true, false, false},
+        {"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", true, false, false},
+        {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight", true, false, false},
+        {"unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight", true, false, false},
+        {"lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a", true, false, false},
+        {"control_model.input_hint_block.0.weight", false, true, false},
+        {"controlnet_cond_embedding.conv_in.weight", false, true, false},
+        {"string_to_param.*", false, false, true},
+        {"emb_params", false, false, true},
+        {"clip_g", false, false, true},
+        {"<cat-toy>", false, false, true},
+    };
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        sm_weights *w = NULL;
+        sm_layout_report r;
+        sm_err e = {0};
+        item x = one(cases[i].name, 1, 4, 0, 0, 0);
+        CHECK(read_items(&x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_count(w) == 0);
+        CHECKF(r.lora == cases[i].lora && r.controlnet == cases[i].control && r.embedding == cases[i].embedding, "%s", x.name);
+        CHECK(r.unknown == 1 && !strcmp(r.first_unknown, x.name));
+        sm_weights_unref(&w);
+    }
+}
+
+/* A ControlNet has the UNet's names in its first half; it is no UNet. */
+TEST(layout_controlnet_is_no_unet)
+{
+    item x[] = {one("conv_in.weight", 4, 4, 4, 3, 3), one("controlnet_down_blocks.0.weight", 4, 4, 4, 1, 1)};
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.controlnet && !r.found[SM_COMPONENT_UNET] && r.unknown == 2);
+    sm_weights_unref(&w);
+}
+
+/* label_emb is XL's added embedding, but a class embedding in unCLIP models, which have SD 2.x's text encoder. */
+TEST(layout_class_embedding)
+{
+    item x[] = {one("model.diffusion_model.label_emb.0.0.weight", 2, 4, 4, 0, 0), one("cond_stage_model.model.ln_final.weight", 1, 4, 0, 0, 0),
+                one("model.diffusion_model.label_emb.weight", 2, 4, 4, 0, 0)};
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_find(w, "unet.add_embedding.linear_1.weight"));
+    sm_weights_unref(&w);
+    CHECK(read_items(x, 3, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_find(w, "unet.class_embedding.linear_1.weight"));
+    CHECK(sm_weights_find(w, "unet.class_embedding.weight") != NULL);
+    sm_layout_export *out = NULL;
+    size_t n = 0;
+    item both = one("unet.add_embedding.linear_1.weight", 2, 4, 4, 0, 0);
+    CHECK(sm_layout_original(w, &out, &n, NULL, &e) == SUMI_OK && n == 3);
+    sm_free(out);
+    sm_buf more = make_file(&both, 1);
+    CHECK(read_file(&more, SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
+    CHECK(sm_layout_original(w, &out, &n, NULL, &e) != SUMI_OK && !out && strstr(e.msg, "add_embedding.linear_1"));
+    sm_weights_unref(&w);
+    sm_buf_free(&more);
+}
+
+/* Layers per block that differ, which places of samplers tell: 2 and 1 down, 3 and 1 up (derived by hand from the construction
+ * loop of openaimodel.py). */
+TEST(layout_uneven_blocks)
+{
+    static const char *const pairs[][2] = {
+        {"input_blocks.1.0.in_layers.0.weight", "down_blocks.0.resnets.0.norm1.weight"},
+        {"input_blocks.2.0.in_layers.0.weight", "down_blocks.0.resnets.1.norm1.weight"},
+        {"input_blocks.3.0.op.weight", "down_blocks.0.downsamplers.0.conv.weight"},
+        {"input_blocks.4.0.in_layers.0.weight", "down_blocks.1.resnets.0.norm1.weight"},
+        {"input_blocks.4.1.norm.weight", "down_blocks.1.attentions.0.norm.weight"},
+        {"output_blocks.0.0.in_layers.0.weight", "up_blocks.0.resnets.0.norm1.weight"},
+        {"output_blocks.1.0.in_layers.0.weight", "up_blocks.0.resnets.1.norm1.weight"},
+        {"output_blocks.2.0.in_layers.0.weight", "up_blocks.0.resnets.2.norm1.weight"},
+        {"output_blocks.2.1.norm.weight", "up_blocks.0.attentions.2.norm.weight"},
+        {"output_blocks.2.2.conv.weight", "up_blocks.0.upsamplers.0.conv.weight"},
+        {"output_blocks.3.0.in_layers.0.weight", "up_blocks.1.resnets.0.norm1.weight"},
+    };
+    item x[SM_COUNT(pairs)];
+    char name[200];
+    for (size_t i = 0; i < SM_COUNT(pairs); i++)
+        x[i] = one(pairs[i][0], 1, (int64_t)i + 1, 0, 0, 0);
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    sm_layout_export *out = NULL;
+    size_t n = 0;
+    CHECK(read_items(x, SM_COUNT(pairs), SM_COMPONENTS, &w, &r, &e) == SUMI_OK && !r.unknown);
+    CHECK(sm_layout_original(w, &out, &n, NULL, &e) == SUMI_OK && n == SM_COUNT(pairs));
+    for (size_t i = 0; i < SM_COUNT(pairs); i++) {
+        snprintf(name, sizeof name, "unet.%s", pairs[i][1]);
+        const sm_weight *t = sm_weights_find(w, name);
+        CHECKF(t && t->t.dims[0] == (int64_t)i + 1, "%s", name);
+        snprintf(name, sizeof name, "model.diffusion_model.%s", pairs[i][0]);
+        bool found = false;
+        for (size_t k = 0; k < n; k++)
+            found |= !strcmp(out[k].name, name) && out[k].part[0] == t;
+        CHECKF(found, "%s", name);
+    }
+    sm_free(out);
+    sm_weights_unref(&w);
+}
+
+/* ---- types ------------------------------------------------------------------------------------------------------- */
+
+TEST(layout_types)
+{
+    static const double wide[2] = {1.5, -0.1};
+    static const uint8_t f8[6] = {0x38, 0x40, 0xb8, 0x00, 0x7e, 0x01}; /* e4m3: 1, 2, -1, 0, 448, 2^-9 */
+    static const float scale[3] = {2, 0.5f, 0.25f}, values[6] = {2, 4, -0.5f, 0, 112, 0.00048828125f};
+    item x[] = {one("unet.conv_in.bias", 1, 2, 0, 0, 0), one("unet.conv_in.weight", 2, 3, 2, 0, 0), one("unet.conv_in.scale_weight", 1, 3, 0, 0, 0),
+                one("unet.conv_out.weight", 1, 6, 0, 0, 0)};
+    x[0].type = "F64", x[0].data = wide;
+    x[1].type = "F8_E4M3", x[1].data = f8;
+    x[2].data = scale;
+    x[3].type = "F8_E4M3", x[3].data = f8;
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECKF(read_items(x, 4, SM_COMPONENTS, &w, &r, &e) == SUMI_OK, "%s", e.msg);
+    const sm_weight *a = sm_weights_find(w, "unet.conv_in.bias"), *b = sm_weights_find(w, "unet.conv_in.weight"), *c = sm_weights_find(w, "unet.conv_out.weight");
+    CHECK(a && a->t.dtype == SM_F32 && ((float *)a->t.data)[0] == 1.5f && ((float *)a->t.data)[1] == -0.1f);
+    CHECK(b && c && b->t.dtype == SM_F16 && c->t.dtype == SM_F16 && r.ignored == 1);
+    float got[6];
+    sm_store_load(SM_STORE_F16, b->t.data, 6, got);
+    CHECK(!memcmp(got, values, sizeof got));
+    sm_store_load(SM_STORE_F16, c->t.data, 6, got);
+    CHECK(got[0] == 1 && got[4] == 448 && got[5] == 0.001953125f);
+    sm_weights_unref(&w);
+}
+
+/* ---- wrong files ------------------------------------------------------------------------------------------------- */
+
+static void refused(const item *x, size_t n, sumi_status want, const char *a, const char *b)
+{
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    sumi_status st = read_items(x, n, SM_COMPONENTS, &w, &r, &e);
+    CHECKF(st == want && e.code == want, "%s: status %d, %s", x[0].name, (int)st, e.msg);
+    CHECKF(strstr(e.msg, a) && strstr(e.msg, b) && !strchr(e.msg, '\n'), "%s", e.msg);
+    sm_weights_unref(&w);
+}
+
+TEST(layout_wrong_shapes)
+{
+    item x = one("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", 2, 13, 4, 0, 0);
+    refused(&x, 1, SUMI_E_FORMAT, x.name, "13");
+    x = one("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias", 0, 0, 0, 0, 0);
+    refused(&x, 1, SUMI_E_FORMAT, x.name, "q, k and v");
+    x = one("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", 3, 3, 3, 3, 0);
+    refused(&x, 1, SUMI_E_FORMAT, x.name, "q, k and v");
+    x = one("conditioner.embedders.1.model.text_projection", 1, 4, 0, 0, 0);
+    refused(&x, 1, SUMI_E_FORMAT, x.name, "matrix");
+    x = one("unet.conv_in.weight", 2, 4, 0, 0, 0);
+    refused(&x, 1, SUMI_E_SUPPORT, x.name, "empty");
+    x = one("unet.conv_in.weight", 1, 4, 0, 0, 0);
+    x.type = "U8", x.data = "abcd";
+    refused(&x, 1, SUMI_E_SUPPORT, x.name, "U8");
+}
+
+TEST(layout_duplicates)
+{
+    item x[] = {one("model.diffusion_model.input_blocks.0.0.weight", 4, 4, 4, 3, 3), one("unet.conv_in.weight", 4, 4, 4, 3, 3)};
+    refused(x, 2, SUMI_E_FORMAT, x[0].name, x[1].name);
+    item y[] = {one("cond_stage_model.model.transformer.resblocks.3.attn.in_proj_bias", 1, 6, 0, 0, 0),
+                one("text_encoder.text_model.encoder.layers.3.self_attn.v_proj.bias", 1, 2, 0, 0, 0)};
+    refused(y, 2, SUMI_E_FORMAT, y[0].name, y[1].name);
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(read_items(x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
+    sm_buf second = make_file(x + 1, 1);
+    CHECK(read_file(&second, SM_COMPONENTS, &w, &r, &e) == SUMI_E_FORMAT && strstr(e.msg, "loaded already"));
+    sm_weights_unref(&w);
+    sm_buf_free(&second);
+}
+
+TEST(layout_odd_names)
+{
+    static const char *const names[] = {
+        "model.diffusion_model.input_blocks.99999999999999999999.0.in_layers.0.weight", "model.diffusion_model.input_blocks.9999.0.op.weight",
+        "model.diffusion_model.input_blocks.01.0.in_layers.0.weight", "model.diffusion_model.input_blocks.-1.0.op.weight",
+        "model.diffusion_model.input_blocks..0.op.weight", "model.diffusion_model.output_blocks.300.2.conv.weight",
+        "model.diffusion_model.", "first_stage_model.decoder.up.8.block.0.norm1.weight", "first_stage_model.decoder.up.9999.block.0.norm1.weight",
+        "cond_stage_model.model.transformer.resblocks.12345.ln_1.weight", "conditioner.embedders.2.model.ln_final.weight", "down_blocks",
+        "input_blocks.0.0.", "", "unet.", "unet", "transformer.resblocks."};
+    for (size_t i = 0; i < SM_COUNT(names); i++) {
+        if (!*names[i])
+            continue; /* safetensors has no such names */
+        item x = one(names[i], 1, 3, 0, 0, 0);
+        sm_weights *w = NULL;
+        sm_layout_report r;
+        sm_err e = {0};
+        CHECK(read_items(&x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
+        CHECKF(r.unknown == 1 && sm_weights_count(w) == 0, "%s", names[i]);
+        sm_weights_unref(&w);
+    }
+    for (size_t i = 0; i < SM_COUNT(bare); i++) { /* and these are known, alone */
+        item x = one(bare[i], 2, 3, 2, 0, 0);
+        sm_weights *w = NULL;
+        sm_layout_report r;
+        sm_err e = {0};
+        CHECK(read_items(&x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_count(w) == 1);
+        sm_weights_unref(&w);
+    }
+}
+
+static void export_refused(const item *x, size_t n, sumi_status want, const char *what)
+{
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    sm_layout_export *out = NULL;
+    size_t k;
+    CHECK(read_items(x, n, SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
+    CHECKF(sm_layout_original(w, &out, &k, NULL, &e) == want && strstr(e.msg, what) && !out && !k, "%s: %s", what, e.msg);
+    sm_weights_unref(&w);
+}
+
+TEST(layout_export_refuses)
+{
+#define ATTN "text_encoder_2.text_model.encoder.layers.0.self_attn."
+    item x[] = {one(ATTN "q_proj.weight", 2, 4, 4, 0, 0), one(ATTN "k_proj.weight", 2, 4, 4, 0, 0), one(ATTN "v_proj.weight", 2, 4, 5, 0, 0)};
+    export_refused(x, 3, SUMI_E_MODEL, "unlike");
+    export_refused(x, 2, SUMI_E_MODEL, "lacks a part");
+    export_refused(x + 1, 1, SUMI_E_MODEL, "lacks a part");
+    x[0] = one("transformer.pos_embed.proj.weight", 4, 4, 4, 2, 2);
+    export_refused(x, 1, SUMI_E_SUPPORT, "transformer.pos_embed.proj.weight");
+    x[0] = one("unet.new_thing.weight", 1, 4, 0, 0, 0);
+    export_refused(x, 1, SUMI_E_SUPPORT, "unet.new_thing.weight");
+    x[0] = one("text_encoder_2.text_projection.weight", 1, 4, 0, 0, 0);
+    export_refused(x, 1, SUMI_E_MODEL, "dimensions");
+}
+
+/* Each allocation fails in turn: an error or nothing, and no memory is left. */
+TEST(layout_no_memory)
+{
+    fixture *f = load_case("openclip_bare");
+    sm_buf file = make_file(f->stored, f->nstored);
+    sumi_status st = SUMI_E_MEMORY;
+    for (int64_t k = 1; k < 2000 && st != SUMI_OK; k++) {
+        sm_mem mem = {.fail_at = k};
+        sm_err e = {0};
+        sm_layout_report r;
+        sm_layout_export *out = NULL;
+        size_t n;
+        sm_weights *w = sm_weights_new(&mem, &e);
+        sm_tensors *t = w ? sm_tensors_open_mem(file.data, file.len, "file", &mem, &e) : NULL;
+        st = t ? sm_layout_into(t, w, SM_COMPONENTS, &r, &mem, &e) : e.code;
+        if (st == SUMI_OK)
+            st = sm_layout_original(w, &out, &n, &mem, &e);
+        CHECK(st == e.code && (st == SUMI_OK || st == SUMI_E_MEMORY));
+        sm_free(out);
+        sm_weights_unref(&w);
+        CHECKF(mem.total == 0, "%zu bytes left after failure %lld", mem.total, (long long)k);
+    }
+    CHECK(st == SUMI_OK);
+    sm_buf_free(&file);
+    free(f);
+}
