@@ -10,6 +10,7 @@
 
 typedef enum field_kind {
     INT,      /* a list of equal numbers counts as that number */
+    OPTIONAL, /* INT that is null where 0 */
     FLOAT,
     BOOL,
     CHANNELS, /* list of 1..SM_BLOCKS numbers, required; its length goes to the struct's `blocks` */
@@ -67,10 +68,10 @@ static const field UNET[] = {
     F(sm_unet_config, center_input_sample, BOOL, 0),
     F(sm_unet_config, freq_shift, FLOAT, 0),
     T(sm_unet_config, "addition_embed_type", CHOICE, text_time, 0, "text_time"),
-    F(sm_unet_config, addition_time_embed_dim, INT, 0),
-    F(sm_unet_config, projection_class_embeddings_input_dim, INT, 0),
-    F(sm_unet_config, num_class_embeds, INT, 0),
-    F(sm_unet_config, time_cond_proj_dim, INT, 0),
+    F(sm_unet_config, addition_time_embed_dim, OPTIONAL, 0),
+    F(sm_unet_config, projection_class_embeddings_input_dim, OPTIONAL, 0),
+    F(sm_unet_config, num_class_embeds, OPTIONAL, 0),
+    F(sm_unet_config, time_cond_proj_dim, OPTIONAL, 0),
     M("act_fn", "silu|swish"),
     M("time_embedding_type", "positional"),
     M("resnet_time_scale_shift", "default|scale_shift"),
@@ -248,7 +249,8 @@ static sumi_status read_depths(const field *f, const cJSON *v, sm_unet_config *c
         return bad(e, f, want);
     const cJSON *item = v->child;
     for (int i = 0; i < c->blocks; i++, item = item->next) {
-        int n = SM_MIN(c->layers_per_block[i], SM_UNET_LAYERS), *row = c->down_depth[i], *one = &c->transformer_layers_per_block[i];
+        int n = SM_MIN(c->layers_per_block[i], SM_UNET_LAYERS);
+        int *row = c->down_depth[i], *one = &c->transformer_layers_per_block[i];
         if (!read_depth(item, n, row, one))
             return bad(e, f, want);
         if (!c->down_attention[i] || plain_row(row, n, *one))
@@ -348,6 +350,7 @@ static sumi_status read_number(const field *f, const cJSON *v, void *to, sm_err 
     double d = v ? v->valuedouble : f->fallback;
     switch (f->kind) {
     case INT:
+    case OPTIONAL:
         if (v && !whole(v, &i))
             return bad(e, f, "a whole number");
         *(int *)to = i;
@@ -372,6 +375,7 @@ static sumi_status read_field(const struct row *r, const field *f, const cJSON *
     int *blocks = (int *)(void *)(config + r->blocks);
     switch (f->kind) {
     case INT:
+    case OPTIONAL:
     case FLOAT:
     case BOOL:
         return read_number(f, v, to, e);
@@ -455,7 +459,8 @@ static void put_depths(const sm_unet_config *c, bool up, sm_buf *out)
     for (int i = 0; i < c->blocks; i++) {
         int level = up ? c->blocks - 1 - i : i, n = c->layers_per_block[level] + up;
         sm_buf_fmt(out, i ? ", " : "[");
-        put_row(up ? c->up_depth[i] : c->down_depth[i], SM_MIN(n, SM_UNET_LAYERS + 1), c->transformer_layers_per_block[level], out);
+        const int *row = up ? c->up_depth[i] : c->down_depth[i];
+        put_row(row, SM_MIN(n, SM_UNET_LAYERS + 1), c->transformer_layers_per_block[level], out);
     }
     sm_buf_fmt(out, "]");
 }
@@ -467,8 +472,12 @@ static void put_field(const field *f, const char *from, int blocks, sm_buf *out)
     sm_buf_fmt(out, ",\n  \"%s\": ", f->name);
     switch (f->kind) {
     case INT:
+    case OPTIONAL:
         memcpy(&i, from, sizeof i);
-        sm_buf_fmt(out, "%d", i);
+        if (i || f->kind == INT)
+            sm_buf_fmt(out, "%d", i);
+        else
+            sm_buf_fmt(out, "null");
         break;
     case FLOAT:
         memcpy(&x, from, sizeof x);

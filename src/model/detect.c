@@ -1,9 +1,11 @@
 /* Families: what a denoiser with its text encoders is, how it is sampled and what a request gets by default. One row per
  * family of latent UNets; the row is chosen by what the UNet takes. Schedules and sizes are those of the published models
  * (Rombach et al. 2022; Podell et al. 2023; Luo et al. 2023, LCM; Li et al. 2024, Playground v2.5). */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "cpu/cpu.h"
 #include "model/detect_impl.h"
 
 /* Encoders a family reads, in order; pad: see sm_text_use. */
@@ -44,7 +46,8 @@ static family family_of(const sm_unet_config *c)
 
 static void use_text(sm_text_use *to, const use_row *row, const sm_clip_config *clip, family f)
 {
-    *to = (sm_text_use){.component = row->component, .clip = *clip, .skip = row->skip, .final_norm = row->final_norm, .pad = row->pad};
+    *to = (sm_text_use){.component = row->component, .clip = *clip, .skip = row->skip, .final_norm = row->final_norm,
+                        .pad = row->pad};
     if (f == SD2 && clip->num_hidden_layers == WHOLE_OPENCLIP_H)
         to->skip = 1;
     to->skip = SM_MIN(to->skip, clip->num_hidden_layers);
@@ -62,16 +65,18 @@ static void edm(sm_traits *t)
     t->cfg_scale = 3;
 }
 
+static void assume(sm_traits *t, const char *prediction, int size)
+{
+    t->prediction = prediction;
+    t->width = t->height = size;
+}
+
 /* What a mark of the file says beats what the family usually is. */
 static void marks(sm_traits *t, const sm_layout_report *r, family f, const sm_unet_config *c)
 {
-    t->assumed = f == SD2 && t->extra == SM_EXTRA_NONE;
-    if (r && r->v_prediction) {
-        t->prediction = "v_prediction";
-        t->assumed = false;
-        if (f == SD2)
-            t->width = t->height = 768;
-    }
+    t->assumed = f == SD2 && t->extra == SM_EXTRA_NONE && !(r && r->v_prediction);
+    if (t->assumed || (r && r->v_prediction))
+        assume(t, "v_prediction", f == SD2 ? 768 : t->width);
     t->zero_snr = r && r->zero_snr;
     if (r && r->edm_mark) {
         edm(t);
@@ -98,8 +103,8 @@ static void unet_traits(const sm_unet_config *c, family f, const sm_layout_repor
     t->beta_start = 0.00085;
     t->beta_end = 0.012;
     t->time_ids = sm_unet_time_ids(c);
-    t->extra = c->in_channels == 2 * c->out_channels + 1 ? SM_EXTRA_INPAINT : c->in_channels == 2 * c->out_channels ? SM_EXTRA_EDIT
-                                                                                                             : SM_EXTRA_NONE;
+    int beside = c->in_channels - c->out_channels;
+    t->extra = beside == c->out_channels + 1 ? SM_EXTRA_INPAINT : beside == c->out_channels ? SM_EXTRA_EDIT : SM_EXTRA_NONE;
     t->steps = 20;
     t->cfg_scale = 7;
     t->width = t->height = ROWS[f].size;
@@ -123,8 +128,8 @@ static void flow_traits(sm_traits *t)
 }
 
 /* texts encoders, each under the component that `components` names. */
-static void traits_for(const sm_denoiser *d, const sm_denoiser_config *c, const char *const *components, const sm_clip_config *text,
-                       int texts, const sm_layout_report *r, sm_traits *out)
+static void traits_for(const sm_denoiser *d, const sm_denoiser_config *c, const char *const *components,
+                       const sm_clip_config *text, int texts, const sm_layout_report *r, sm_traits *out)
 {
     *out = (sm_traits){.prediction = "", .beta_schedule = "", .sampler = "", .schedule = ""};
     bool unet = d->kind == SM_MODEL_UNET;
@@ -150,6 +155,43 @@ void sm_traits_for(const sm_denoiser *d, const sm_denoiser_config *c, const sm_c
     if (d->kind == SM_MODEL_UNET && texts == 1 && family_of(&c->unet) == REFINER)
         components[0] = "text_encoder_2";
     traits_for(d, c, components, text, SM_MIN(texts, SM_TEXTS), r, out);
+}
+
+/* ---- version 2's prediction -------------------------------------------------------------------------------------- */
+
+static double value_at(const sm_tensor *t, int64_t i)
+{
+    const uint16_t *half = t->data;
+    if (t->dtype == SM_F32)
+        return (double)((const float *)t->data)[i];
+    return (double)(t->dtype == SM_F16 ? sm_f16_f32(half[i]) : sm_bf16_f32(half[i]));
+}
+
+/* Standard deviation of a vector of n floats; < 0 where it is none. */
+static double spread(const sm_weight *w, int n)
+{
+    double sum = 0, squares = 0;
+    if (!w || w->t.rank != 1 || w->t.dims[0] != n || (w->t.dtype != SM_F32 && w->t.dtype != SM_F16 && w->t.dtype != SM_BF16))
+        return -1;
+    for (int i = 0; i < n; i++) {
+        double x = value_at(&w->t, i);
+        sum += x;
+        squares += x * x;
+    }
+    return sqrt(fmax(squares / n - sum / n * (sum / n), 0));
+}
+
+/* The published models of version 2 are alike in every name and shape, half of them made for v at 768 pixels. ComfyUI tells
+ * them by how far the values of one bias spread, more than 0.09 in those for v; a guess, but one that many files were tried
+ * with. Where that tensor cannot be read, v as in diffusers' loader of single files. */
+static void guess_prediction(const sm_weights *w, const sm_unet_config *c, sm_traits *t)
+{
+    look l = {w, "unet"};
+    int last = c->blocks - 1;
+    double s = spread(sm_look(&l, "up_blocks.%d.attentions.%d.transformer_blocks.0.norm1.bias", last, c->layers_per_block[0]),
+                      c->block_out_channels[0]);
+    if (t->assumed && s >= 0 && s <= 0.09)
+        assume(t, "epsilon", 512);
 }
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
@@ -188,11 +230,11 @@ static sumi_status check_widths(const sm_detected *d, family f, const char *what
     for (int i = 0; i < d->traits.texts; i++)
         sum += d->traits.text[i].clip.hidden_size;
     if (d->traits.texts == ROWS[f].texts && sum != want)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the unet (%s) takes text of width %d, the text encoder%s %d", what, d->traits.label, want,
-                       d->traits.texts > 1 ? "s together give" : " gives", sum);
+        return sm_fail(e, SUMI_E_MODEL, "%s: the unet (%s) takes text of width %d, the text encoder%s %d", what, d->traits.label,
+                       want, d->traits.texts > 1 ? "s together give" : " gives", sum);
     if (d->has_vae && d->vae.latent_channels != d->denoiser.unet.out_channels)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the unet makes %d latent channels, the vae has %d", what, d->denoiser.unet.out_channels,
-                       d->vae.latent_channels);
+        return sm_fail(e, SUMI_E_MODEL, "%s: the unet makes %d latent channels, the vae has %d", what,
+                       d->denoiser.unet.out_channels, d->vae.latent_channels);
     return SUMI_OK;
 }
 
@@ -201,9 +243,9 @@ static sumi_status check_input(const sm_unet_config *c, const char *what, sm_err
     int in = c->in_channels, out = c->out_channels;
     if (in == out || in == 2 * out || in == 2 * out + 1)
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_SUPPORT, "%s: the unet takes %d channels%s; supported are %d (text to image), %d (InstructPix2Pix) and %d "
-                   "(inpainting)", what, in, in == out + 1 ? ", a depth map beside the latent" : in == out + 3 ? ", a small picture beside the latent" : "",
-                   out, 2 * out, 2 * out + 1);
+    const char *beside = in == out + 1 ? ", a depth map beside the latent" : in == out + 3 ? ", a small picture beside the latent" : "";
+    return sm_fail(e, SUMI_E_SUPPORT, "%s: the unet takes %d channels%s; supported are %d (text to image), %d (InstructPix2Pix) and "
+                   "%d (inpainting)", what, in, beside, out, 2 * out, 2 * out + 1);
 }
 
 static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, const char *what, sm_detected *d, sm_err *e)
@@ -228,6 +270,7 @@ static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, c
     traits_for(d->family, &d->denoiser, found, clip, texts, r, &d->traits);
     if (r && r->edm_mark)
         d->vae.scaling_factor = 0.5f;
+    guess_prediction(w, &d->denoiser.unet, &d->traits);
     find_missing(w, d, f);
     return check_widths(d, f, what, e);
 }
@@ -243,8 +286,8 @@ sumi_status sm_detect(const sm_weights *w, const sm_layout_report *r, const char
     if (!d)
         return SUMI_OK;
     if (d->kind != SM_MODEL_UNET)
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: the sizes of a %s are not read off its tensors; a folder with its config.json is needed", what,
-                       d->class_name);
+        return sm_fail(e, SUMI_E_SUPPORT, "%s: the sizes of a %s are not read off its tensors; give a folder with its config.json",
+                       what, d->class_name);
     out->family = d;
     return detect_unet(w, r, what, out, e);
 }

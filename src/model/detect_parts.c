@@ -78,14 +78,14 @@ sumi_status sm_detect_vae(const sm_weights *w, const char *component, sm_vae_con
         int up = sm_look_dim(&l, 0, "decoder.up_blocks.%d.resnets.0.conv1.weight", c->blocks - 1 - i);
         int down = sm_look_dim(&l, 0, "encoder.down_blocks.%d.resnets.0.conv1.weight", i);
         if (up < 1 || (down && down != up))
-            return sm_fail(e, SUMI_E_SUPPORT, "%s: level %d of the encoder has %d channels, of the decoder %d; only autoencoders with a "
-                           "mirrored decoder are supported", component, i, down, up);
+            return sm_fail(e, SUMI_E_SUPPORT, "%s: level %d of the encoder has %d channels, of the decoder %d; only autoencoders "
+                           "with a mirrored decoder are supported", component, i, down, up);
         c->block_out_channels[i] = up;
     }
     if (!c->in_channels) /* a decoder alone */
         c->in_channels = c->out_channels;
     if (c->blocks < 1 || c->layers_per_block < 1 || c->latent_channels < 1 || c->out_channels < 1)
-        return sm_fail(e, SUMI_E_MODEL, "%s: no decoder of an AutoencoderKL (decoder.conv_in, decoder.up_blocks.N.resnets.N, decoder.conv_out)",
+        return sm_fail(e, SUMI_E_MODEL, "%s: no decoder of an AutoencoderKL (decoder.conv_in, up_blocks.N.resnets.N, conv_out)",
                        component);
     c->norm_num_groups = sm_detect_groups(c->block_out_channels, c->blocks);
     scale_latent(w, c);
@@ -119,12 +119,12 @@ sumi_status sm_detect_clip(const sm_weights *w, const char *component, sm_clip_c
                           .projection_dim = sm_look_dim(&l, 0, "text_projection.weight"),
                           .layer_norm_eps = 1e-5f};
     if (c->vocab_size < 1 || width < 1 || c->intermediate_size < 1 || c->max_position_embeddings < 1)
-        return sm_fail(e, SUMI_E_MODEL, "%s: no CLIP text encoder (text_model.embeddings, text_model.encoder.layers.0.mlp.fc1)", component);
+        return sm_fail(e, SUMI_E_MODEL, "%s: no CLIP text encoder (text_model.embeddings, encoder.layers.0.mlp.fc1)", component);
     if (c->num_hidden_layers > SM_LAYERS)
         return sm_fail(e, SUMI_E_SUPPORT, "%s: more than %d layers", component, SM_LAYERS);
     if (sm_look_dim(&l, 1, "text_model.embeddings.position_embedding.weight") != width ||
         sm_look_dim(&l, 1, "text_model.encoder.layers.0.mlp.fc1.weight") != width)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the tokens' embeddings are %d wide, the positions' or layers.0.mlp.fc1 take another width",
+        return sm_fail(e, SUMI_E_MODEL, "%s: token_embedding is %d wide, position_embedding or layers.0.mlp.fc1 is not",
                        component, width);
     /* Heads are 64 wide, in the reference libraries' tiny models 8; the end mark is the last id of CLIP's vocabulary, elsewhere
      * the highest in a text. */

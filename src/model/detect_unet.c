@@ -1,7 +1,7 @@
 /* UNet2DConditionModel's configuration from its tensors: counts are counted, widths read off. Two things no tensor tells:
  *  - heads: Stable Diffusion 1.x has 8 at every level, 2.x and XL heads of width 64 (told by their linear projections or, for
  *    files that store those as convolutions, by a context of 1024 and more). Where a level does not divide so (tiny models):
- *    the largest power of two up to 8 heads, or heads of the largest power of two up to 16, that fit every level;
+ *    the largest power of two up to 8 heads, or heads of the largest power of two up to 16, that fit every level with attention;
  *  - groups of the norms (sm_detect_groups). */
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +30,8 @@ static sumi_status check_foreign(const look *l, sm_err *e)
         const char *name = sm_weights_at(l->w, i)->name;
         for (size_t k = 0; k < SM_COUNT(FOREIGN); k++)
             if (!strncmp(name, l->component, n) && name[n] == '.' && strstr(name + n, FOREIGN[k].part))
-                return sm_fail(e, SUMI_E_SUPPORT, "%s: this one %s, which is not supported (%.120s)", l->component, FOREIGN[k].what, name);
+                return sm_fail(e, SUMI_E_SUPPORT, "%s: this one %s, which is not supported (%.120s)", l->component,
+                               FOREIGN[k].what, name);
     }
     return SUMI_OK;
 }
@@ -55,7 +56,7 @@ static sumi_status block_depths(const look *l, const char *block, int i, int n, 
         row[k] = depth_of(l, path, k);
         with += row[k] > 0;
         if (row[k] > SM_LAYERS)
-            return sm_fail(e, SUMI_E_SUPPORT, "%s.%s.%d.attentions.%d has more than %d layers", l->component, block, i, k, SM_LAYERS);
+            return sm_fail(e, SUMI_E_SUPPORT, "%s.%s.attentions.%d has more than %d layers", l->component, path, k, SM_LAYERS);
     }
     *attends = with > 0;
     if (with && with < n)
@@ -82,8 +83,8 @@ static sumi_status up_block(const look *l, sm_unet_config *c, int i, sm_err *e)
     snprintf(fmt, sizeof fmt, "up_blocks.%d.resnets.%%d.conv1.weight", i);
     int has = sm_look_count(l, SM_UNET_LAYERS + 2, fmt);
     if (has != n)
-        return sm_fail(e, SUMI_E_MODEL, "%s.up_blocks.%d has %d resnets; down_blocks.%d with %d needs %d", l->component, i, has, level,
-                       n - 1, n);
+        return sm_fail(e, SUMI_E_MODEL, "%s.up_blocks.%d has %d resnets; down_blocks.%d with %d needs %d", l->component, i, has,
+                       level, n - 1, n);
     return block_depths(l, "up_blocks", i, n, c->up_depth[i], &c->up_attention[i], e);
 }
 
@@ -102,7 +103,7 @@ static sumi_status settle_depths(const look *l, sm_unet_config *c, sm_err *e)
     int last = c->blocks - 1, mid = c->mid_block == SM_MID_CROSS ? depth_of(l, "mid_block", 0) : 0;
     for (int i = 0; i <= last; i++) {
         int n = c->layers_per_block[i], up = last - i;
-        int one = c->down_attention[i] ? c->down_depth[i][0] : i == last && mid ? mid : c->up_attention[up] ? c->up_depth[up][0] : 1;
+        int one = c->down_attention[i] ? c->down_depth[i][0] : i == last && mid ? mid : SM_MAX(c->up_depth[up][0], 1);
         c->transformer_layers_per_block[i] = one;
         if (!c->down_attention[i] || uniform(c->down_depth[i], n, one))
             memset(c->down_depth[i], 0, sizeof c->down_depth[i]);
@@ -110,7 +111,7 @@ static sumi_status settle_depths(const look *l, sm_unet_config *c, sm_err *e)
             memset(c->up_depth[up], 0, sizeof c->up_depth[up]);
     }
     if (mid && mid != c->transformer_layers_per_block[last])
-        return sm_fail(e, SUMI_E_SUPPORT, "%s.mid_block has %d transformer layers, the level above it %d; only equal ones are supported",
+        return sm_fail(e, SUMI_E_SUPPORT, "%s.mid_block has %d transformer layers, the level before %d; they must be equal",
                        l->component, mid, c->transformer_layers_per_block[last]);
     return SUMI_OK;
 }
@@ -153,8 +154,9 @@ static void heads(sm_unet_config *c, bool wide)
     int each = 64, eight = 8;
     for (int i = 0; i < c->blocks; i++) {
         int ch = c->block_out_channels[i];
-        bool attends = c->down_attention[i] || c->up_attention[c->blocks - 1 - i] || (i == c->blocks - 1 && c->mid_block == SM_MID_CROSS);
-        if (attends && ch % 64)
+        bool mid = i == c->blocks - 1 && c->mid_block == SM_MID_CROSS;
+        bool attends = mid || c->down_attention[i] || c->up_attention[c->blocks - 1 - i];
+        if (ch % 64)
             each = SM_MIN(each, 16);
         while (attends && ch % each)
             each /= 2;
@@ -201,8 +203,8 @@ static sumi_status check(const look *l, const sm_unet_config *c, sm_err *e)
     if (c->cross_attention_dim < 1)
         return sm_fail(e, SUMI_E_SUPPORT, "%s: no cross-attention, so it takes no text", l->component);
     if (c->text_time && !c->time_ids)
-        return sm_fail(e, SUMI_E_MODEL, "%s: add_embedding takes %d numbers, which are not pooled text and five or six sizes", l->component,
-                       c->projection_class_embeddings_input_dim);
+        return sm_fail(e, SUMI_E_MODEL, "%s: add_embedding takes %d numbers, which are not pooled text and five or six sizes",
+                       l->component, c->projection_class_embeddings_input_dim);
     if (c->num_class_embeds && c->text_time)
         return sm_fail(e, SUMI_E_SUPPORT, "%s: has both class_embedding and add_embedding", l->component);
     return SUMI_OK;
@@ -212,7 +214,8 @@ sumi_status sm_detect_unet(const sm_weights *w, const char *component, sm_unet_c
 {
     look l = {w, component};
     char a[64];
-    *c = (sm_unet_config){.in_channels = sm_look_dim(&l, 1, "conv_in.weight"), .out_channels = sm_look_dim(&l, 0, "conv_out.weight"),
+    *c = (sm_unet_config){.in_channels = sm_look_dim(&l, 1, "conv_in.weight"),
+                          .out_channels = sm_look_dim(&l, 0, "conv_out.weight"),
                           .norm_eps = 1e-5f, .flip_sin_to_cos = true,
                           .num_class_embeds = sm_look_dim(&l, 0, "class_embedding.weight"),
                           .time_cond_proj_dim = sm_look_dim(&l, 1, "time_embedding.cond_proj.weight")};

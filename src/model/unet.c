@@ -21,11 +21,11 @@ int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer)
 
 static bool depths_ok(const nn_scope *s, const sm_unet_config *c, int level)
 {
-    for (int k = 0; k <= c->layers_per_block[level]; k++) {
-        int down = k < c->layers_per_block[level] ? sm_unet_depth(c, false, level, k) : 1, up = sm_unet_depth(c, true, level, k);
-        if ((c->down_attention[level] && (down < 1 || down > SM_LAYERS)) || (c->up_attention[c->blocks - 1 - level] && (up < 1 || up > SM_LAYERS)))
-            return nn_reject(s, "UNet: transformer_layers_per_block is %d, must be 1 to %d", down < 1 || down > SM_LAYERS ? down : up,
-                             SM_LAYERS);
+    for (int k = 0; k <= 2 * c->layers_per_block[level]; k++) {
+        bool up = k >= c->layers_per_block[level]; /* attentions on the way down, then those on the way up */
+        int depth = sm_unet_depth(c, up, level, up ? k - c->layers_per_block[level] : k);
+        if ((up ? c->up_attention[c->blocks - 1 - level] : c->down_attention[level]) && (depth < 1 || depth > SM_LAYERS))
+            return nn_reject(s, "UNet: transformer_layers_per_block is %d, must be 1 to %d", depth, SM_LAYERS);
     }
     return true;
 }
