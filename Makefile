@@ -8,7 +8,7 @@ OPT ?= -O3
 WARN = -Wall -Wextra -Wshadow -Wvla -Wno-unused-parameter
 # -ffp-contract=off: a multiply-add is fused only where the source says so, so every compiler gives the same bits.
 CFLAGS_ALL = -std=gnu11 -D_GNU_SOURCE $(OPT) -g -ffp-contract=off -fno-math-errno -fvisibility=hidden -fPIC $(WARN) -Iinclude -Isrc -MMD -MP $(EXTRA) $(CFLAGS)
-LIBS = -lpng -ljpeg -lwebp -lwebpmux -lwebpdemux -lcjson -lz -lpthread -lm
+LIBS = -lpng -ljpeg -lwebp -lwebpmux -lwebpdemux -lcjson -lcurl -lcrypto -lz -lpthread -lm
 ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 VERSION := $(shell sed -n 's/^\#define SUMI_VERSION "\(.*\)"/\1/p' include/sumi.h)
 SOVERSION = 0

@@ -42,7 +42,8 @@ typedef enum sumi_status {
     SUMI_E_SUPPORT,   /* known, but not supported by this build or backend */
     SUMI_E_NUMERIC,   /* NaN or infinity where a number was needed */
     SUMI_E_CANCELLED, /* the caller asked to stop */
-    SUMI_E_INTERNAL   /* a bug in sumi */
+    SUMI_E_INTERNAL,  /* a bug in sumi */
+    SUMI_E_NETWORK    /* a server cannot be reached, refuses, or sends what it should not */
 } sumi_status;
 
 /* ---- context ----------------------------------------------------------------------------------------------------- */
@@ -142,12 +143,13 @@ SUMI_API const char *sumi_schedule_name(size_t i, const char **advice);
 /* ---- generating -------------------------------------------------------------------------------------------------- */
 
 typedef struct sumi_progress {
-    const char *stage;     /* "encode", "sample", "decode", "train" ... */
-    int64_t step, steps;   /* done and in all, of this stage */
+    const char *stage;     /* "encode", "sample", "decode", "train", "pull" ... */
+    int64_t step, steps;   /* done and in all, of this stage; steps 0: not known yet */
     double seconds;        /* since the call began */
     double eta;            /* seconds left of the whole call; < 0: not known yet */
     double loss, lr, rate; /* training: loss, learning rate, pictures per second */
     const char *message;   /* a line worth telling, or NULL */
+    const char *unit;      /* NULL: steps are steps; "B": step and steps are bytes, rate is bytes per second */
 } sumi_progress;
 
 typedef struct sumi_callbacks {
@@ -190,6 +192,61 @@ typedef struct sumi_plan_info {
 
 /* What the request would take, without running it. */
 SUMI_API sumi_status sumi_plan_request(sumi_context *ctx, sumi_model *model, const sumi_request *r, sumi_plan_info *out);
+
+/* ---- models of a hub ---------------------------------------------------------------------------------------------- */
+
+/* Texts may be NULL. */
+typedef struct sumi_pull_options {
+    const char *cache;       /* folder; NULL: $SUMI_CACHE, $XDG_CACHE_HOME/sumi, ~/.cache/sumi */
+    const char *endpoint;    /* the hub's address; NULL: $HF_ENDPOINT, https://huggingface.co */
+    const char *token;       /* goes to the hub alone, never over plain http to another machine; NULL: $HF_TOKEN; "": none */
+    const char *variant;     /* weights to prefer where a model has several: "fp16" */
+    const char *include;     /* patterns between commas (fnmatch; * matches slashes too): these files instead of what sumi needs */
+    const char *exclude;     /* not these */
+    const char *sha256;      /* of a file that is fetched by address: 64 hexadecimal digits */
+    int insecure_http;       /* plain http to other machines than this one is allowed */
+    int tries;               /* of a request without progress in between; 0: 6 */
+    int check;               /* compare files that are there already with their digests, too */
+    int list;                /* fetch nothing; each file that would be taken comes as a message of progress */
+} sumi_pull_options;
+
+typedef struct sumi_pulled {
+    const char *path;        /* for sumi_model_load: the folder, or the file where it is but one */
+    const char *commit;      /* "" for an address */
+    const char *sha256;      /* of a file fetched by address, else "" */
+    uint64_t bytes, fetched; /* of all files; of those that came over the network in this call */
+    int files;
+} sumi_pulled;
+
+/* Fetches OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME[@REVISION]/FILE from the hub, or the file at an http(s) address, into the
+ * cache. Of a folder in diffusers' layout it takes what sumi needs, else the only checkpoint. A call that fails or is cancelled
+ * leaves what it fetched, and the next goes on from there; files get their names once their digest was compared (sha256, git's for
+ * small ones). Two calls at once for one model wait for each other. SUMI_E_NETWORK: the server's side. o, cb and out may be NULL; *out
+ * is released with sumi_pulled_free. */
+SUMI_API sumi_status sumi_pull(sumi_context *ctx, const char *what, const sumi_pull_options *o, const sumi_callbacks *cb, sumi_pulled **out);
+SUMI_API void sumi_pulled_free(sumi_pulled *p);
+
+typedef struct sumi_model_entry {
+    const char *name;        /* for --model, sumi_models_find and sumi_models_remove: OWNER/NAME[@REVISION], an address; "built-in" */
+    const char *path;
+    const char *family;      /* what it is, as far as a look tells: "StableDiffusionPipeline", "safetensors, 1131 tensors" */
+    uint64_t bytes;
+    int files;
+    int finished;            /* 0: a pull of it was not finished */
+    int shared;              /* 1: in the cache of huggingface_hub, which is only read */
+} sumi_model_entry;
+
+typedef struct sumi_models sumi_models;
+
+/* Every model in the cache (cache: NULL as above) and the built-in one, by name. */
+SUMI_API sumi_status sumi_models_list(sumi_context *ctx, const char *cache, sumi_models **out);
+SUMI_API size_t sumi_models_count(const sumi_models *m);
+SUMI_API const sumi_model_entry *sumi_models_at(const sumi_models *m, size_t i);
+SUMI_API void sumi_models_free(sumi_models *m);
+/* Where a pulled model lies; *path is released with sumi_text_free. */
+SUMI_API sumi_status sumi_models_find(sumi_context *ctx, const char *cache, const char *name, char **path);
+/* Removes a model, one revision of it or a file fetched by address; *freed (may be NULL) gets the bytes. */
+SUMI_API sumi_status sumi_models_remove(sumi_context *ctx, const char *cache, const char *name, uint64_t *freed);
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 

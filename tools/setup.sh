@@ -3,7 +3,7 @@
 # This is the one place that lists them. Without the build set nothing can be made, so that it cannot be installed is an
 # error; without the test set the parts of the suite that need it are skipped, and counted as skipped.
 set -u
-build="gcc libc6-dev make libpng-dev libjpeg62-turbo-dev libwebp-dev libcjson-dev zlib1g-dev"
+build="gcc libc6-dev make libpng-dev libjpeg62-turbo-dev libwebp-dev libcjson-dev zlib1g-dev libcurl4-openssl-dev libssl-dev"
 test="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang libclang-rt-14-dev pkg-config"
 
 missing() { # of the packages given, those not installed

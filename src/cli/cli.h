@@ -20,6 +20,8 @@ typedef struct cli_values {
     const char *vocab;  /* tokenize */
     int64_t max_steps;
     sumi_score_options score;
+    sumi_pull_options pull;
+    bool check, list, insecure_http; /* pull's switches */
 } cli_values;
 
 typedef enum cli_kind { CLI_SWITCH, CLI_TEXT, CLI_INT, CLI_INT64, CLI_FLOAT, CLI_SIZE, CLI_HELP } cli_kind;
@@ -59,7 +61,7 @@ typedef struct cli_command {
     int (*run)(cli_args *a);
 } cli_command;
 
-extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_version, cmd_help;
+extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_pull, cmd_models, cmd_version, cmd_help;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 

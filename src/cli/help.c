@@ -153,12 +153,17 @@ void cli_man(FILE *f)
         fputs("\n.br\n", f);
     }
     fputs(".SH DESCRIPTION\n.B sumi\ndraws pictures from text with diffusion models, on the processor it runs on, and trains, inspects and\n"
-          "measures such models. It needs no network. Files are written whole or not at all.\n", f);
+          "measures such models. Only pull uses the network. Files are written whole or not at all.\n", f);
     for (int i = 0; cli_commands[i]; i++)
         man_command(f, cli_commands[i]);
     fputs(".SH ENVIRONMENT\n", f);
     man_item(f, "SUMI_MODEL", "model file used when --model is not given.");
     man_item(f, "SUMI_CPU", "instruction set used when --cpu is not given.");
+    man_item(f, "SUMI_CACHE", "folder that pull fetches into; without it XDG_CACHE_HOME/sumi or ~/.cache/sumi.");
+    man_item(f, "HF_TOKEN", "token for private and gated models; sent to the hub alone.");
+    man_item(f, "HF_ENDPOINT", "the hub's address; without it https://huggingface.co.");
+    man_item(f, "HF_HUB_CACHE, HF_HOME", "where huggingface_hub keeps its models, which are found, too.");
+    man_item(f, "SSL_CERT_FILE", "certificates that are trusted instead of the system's.");
     fputs(".SH EXIT STATUS\n0 done, 1 failed, 2 wrong call, 130 stopped by SIGINT, 143 by SIGTERM. Every failure is one line on standard error.\n", f);
 }
 

@@ -28,16 +28,28 @@ static void time_text(double s, char *out, size_t size)
         snprintf(out, size, "%ld h %02ld min", n / 3600, n % 3600 / 60);
 }
 
+/* "1.2 GB/4.3 GB, 35.1 MB/s", "1.2 GB" where the whole is not known */
+static int describe_bytes(const sumi_progress *p, char *out, size_t size)
+{
+    int n = snprintf(out, size, "%s", cli_amount((double)p->step, 1000, "B"));
+    if (p->steps > 0)
+        n += snprintf(out + n, size - (size_t)n, "/%s", cli_amount((double)p->steps, 1000, "B"));
+    if (p->rate > 0)
+        n += snprintf(out + n, size - (size_t)n, ", %s/s", cli_amount(p->rate, 1000, "B"));
+    return n;
+}
+
 /* "10/20, loss 0.1234, 33.1 pictures/s, 3.1 s, 2.9 s left" */
 static void describe(const sumi_progress *p, char *out, size_t size)
 {
     char spent[32], left[32];
+    bool bytes = p->unit && p->unit[0] == 'B';
     time_text(p->seconds, spent, sizeof spent);
     time_text(p->eta, left, sizeof left);
-    int n = snprintf(out, size, "%lld/%lld", (long long)p->step, (long long)p->steps);
+    int n = bytes ? describe_bytes(p, out, size) : snprintf(out, size, "%lld/%lld", (long long)p->step, (long long)p->steps);
     if (p->loss != 0)
         n += snprintf(out + n, size - (size_t)n, ", loss %.4g", p->loss);
-    if (p->rate != 0)
+    if (p->rate != 0 && !bytes)
         n += snprintf(out + n, size - (size_t)n, ", %.1f pictures/s", p->rate);
     n += snprintf(out + n, size - (size_t)n, ", %s", spent);
     if (p->eta >= 0)
