@@ -55,12 +55,12 @@ TEST(gguf_values_of_blocks)
         const sm_st_entry *want = sm_st_find(v, t->name);
         CHECKF(want && want->rank == 2 && t->rank == 2 && want->dims[0] == t->dims[0] && want->dims[1] == t->dims[1], "%s", t->name);
         int found = sm_store_find(t->dtype);
-        sm_store store = (sm_store)found;
-        CHECKF(t->computable && found >= SM_STORE_Q4_0 && t->type == SM_F16 && sm_store_find(t->name) == found, "%s", t->name);
+        sm_dtype store = (sm_dtype)found;
+        CHECKF(t->computable && found >= SM_Q4_0 && t->type == store && sm_store_find(t->name) == found, "%s", t->name);
         size_t n = (size_t)(t->dims[0] * t->dims[1]);
-        CHECK(t->bytes == n / (size_t)sm_store_block(store) * sm_store_block_bytes(store));
+        CHECK(t->bytes == n / (size_t)sm_dtype_block(store) * sm_dtype_block_bytes(store));
         float *y = malloc(n * sizeof *y);
-        sm_store_load(store, t->data, (int64_t)n, y);
+        sm_load_blocks(store, t->data, (int64_t)n, y);
         CHECKF(!different(y, want->data, n), "%s: %zu of %zu values differ", t->name, different(y, want->data, n), n);
         free(y);
     }
@@ -76,7 +76,7 @@ TEST(gguf_values_of_fp8)
     for (int i = 0; i < 256; i++)
         every[i] = (uint8_t)i;
     for (int k = 0; v && k < 2; k++) {
-        sm_store_load(k ? SM_STORE_F8_E5M2 : SM_STORE_F8_E4M3, every, 256, y);
+        sm_load_blocks(k ? SM_F8_E5M2 : SM_F8_E4M3, every, 256, y);
         CHECK(!different(y, sm_st_find(v, k ? "f8_e5m2" : "f8_e4m3")->data, 256));
     }
     sm_st_close(v);
@@ -84,7 +84,7 @@ TEST(gguf_values_of_fp8)
 
 TEST(gguf_bytes_of_blocks)
 {
-    static const sm_store types[] = {SM_STORE_Q4_0, SM_STORE_Q4_1, SM_STORE_Q5_0, SM_STORE_Q5_1, SM_STORE_Q8_0};
+    static const sm_dtype types[] = {SM_Q4_0, SM_Q4_1, SM_Q5_0, SM_Q5_1, SM_Q8_0};
     sm_st *v = open_values("gguf_save.safetensors");
     if (!v)
         return;
@@ -101,14 +101,14 @@ TEST(gguf_bytes_of_blocks)
         snprintf(key, sizeof key, "out.%s", lower);
         const sm_st_entry *want = sm_st_find(v, key);
         CHECK(sm_store_writable(types[k]) && sm_store_save(types[k], x, n, b));
-        size_t block = sm_store_block_bytes(types[k]), wrong = 0, first = 0;
+        size_t block = sm_dtype_block_bytes(types[k]), wrong = 0, first = 0;
         CHECKF(want && want->bytes == (size_t)n / 32 * block, "%s", key);
         for (size_t i = want->bytes / block; i-- > 0;)
             if (memcmp(b + i * block, want->data + i * block, block))
                 wrong++, first = i;
         CHECKF(!wrong, "%s: %zu blocks differ, the first is %zu", name, wrong, first);
         snprintf(key, sizeof key, "back.%s", lower);
-        sm_store_load(types[k], b, n, y);
+        sm_load_blocks(types[k], b, n, y);
         CHECKF(!different(y, sm_st_find(v, key)->data, (size_t)n), "%s", key);
     }
     free(x);
@@ -119,30 +119,35 @@ TEST(gguf_bytes_of_blocks)
 
 TEST(gguf_save_refuses)
 {
-    float x[64] = {1, -2, 3};
-    uint8_t b[256];
-    for (int t = 0; t < SM_STORES; t++) {
-        bool blocks = sm_store_block((sm_store)t) > 1;
+    float x[256] = {1, -2, 3};
+    uint8_t b[1024];
+    for (sm_dtype t = 0; t < SM_DTYPES; t++) {
+        bool blocks = sm_dtype_block(t) > 1, endless = !blocks && t != SM_F8_E4M3;
+        const char *name = sm_store_name(t);
         x[40] = 0;
-        CHECK(sm_store_save((sm_store)t, x, 64, b) == sm_store_writable((sm_store)t));
-        CHECK(!blocks || !sm_store_save((sm_store)t, x, 63, b));
-        for (int k = 0; k < 3; k++) { /* in plain types, infinities and NaN are values like others */
+        CHECK(sm_store_writable(t) == (t != SM_I32) && sm_store_save(t, x, 256, b) == (t != SM_I32));
+        CHECK(!blocks || !sm_store_save(t, x, 255, b));
+        for (int k = 0; k < 3 && t != SM_I32; k++) { /* in plain types, infinities (where they exist) and NaN are values like others */
             x[40] = k == 0 ? NAN : k == 1 ? INFINITY : -INFINITY;
-            CHECKF(sm_store_save((sm_store)t, x, 64, b) == (!blocks && sm_store_writable((sm_store)t)), "%s", sm_store_name((sm_store)t));
+            CHECKF(sm_store_save(t, x, 256, b) == (k ? endless : !blocks), "%s", name);
         }
         x[40] = 3.4e38f;
-        CHECKF(sm_store_save((sm_store)t, x, 64, b) == (t == SM_STORE_F32), "%s", sm_store_name((sm_store)t));
+        CHECKF(sm_store_save(t, x, 256, b) == (t == SM_F32), "%s", name);
+        x[40] = 464; /* rounds to 448 */
+        CHECKF(sm_store_save(t, x, 256, b) == (t != SM_I32), "%s", name);
+        x[40] = 464.1f;
+        CHECKF(sm_store_save(t, x, 256, b) == (t != SM_I32 && t != SM_F8_E4M3), "%s", name);
     }
-    for (int i = 0; i < 64; i++) /* the reciprocal of the scale is infinite */
+    for (int i = 0; i < 256; i++) /* the reciprocal of the scale is infinite */
         x[i] = i % 2 ? 1e-45f : -3e-41f;
-    for (sm_store t = SM_STORE_Q4_0; t <= SM_STORE_Q8_0; t++) {
-        CHECK(sm_store_save(t, x, 64, b));
-        float y[64];
-        sm_store_load(t, b, 64, y);
-        for (int i = 0; i < 64; i++)
-            CHECK(y[i] == 0);
+    for (sm_dtype t = SM_Q4_0; t <= SM_Q6_K; t++) {
+        float y[256];
+        CHECK(sm_store_save(t, x, 256, b));
+        sm_load_blocks(t, b, 256, y);
+        for (int i = 0; i < 256; i++)
+            CHECKF(y[i] == 0, "%s", sm_store_name(t));
     }
-    CHECK(sm_store_find("q4_k") == SM_STORE_Q4_K && sm_store_find("IQ4_NL") == -1 && sm_store_find("") == -1);
+    CHECK(sm_store_find("q4_k") == SM_Q4_K && sm_store_find("IQ4_NL") == -1 && sm_store_find("") == -1);
 }
 
 /* ---- listing ----------------------------------------------------------------------------------------------------- */
@@ -210,29 +215,26 @@ TEST(gguf_listing)
 
 TEST(gguf_into_weights)
 {
-    for (int k = 0; k < 2; k++) {
-        sm_mem mem = {0};
-        sm_err e = {0};
-        sm_dtype as = k ? SM_F16 : SM_F32;
-        sm_weights *w = sm_weights_new(&mem, &e);
-        CHECKF(sm_gguf_load(test_fixture("gguf_meta.gguf"), w, "p.", as, &mem, &e) == SUMI_OK, "%s", e.msg);
-        CHECK(sm_weights_count(w) == 6 && !sm_weights_find(w, "p.iq") && !sm_weights_find(w, "p.f64") && !sm_weights_find(w, "q8"));
-        sm_weight *q = sm_weights_find(w, "p.q8"), *h = sm_weights_find(w, "p.a.f16"), *i = sm_weights_find(w, "p.i32");
-        CHECK(q && q->t.dtype == as && q->t.rank == 2 && q->t.dims[0] == 2 && q->t.dims[1] == 32);
-        CHECK(h && h->t.dtype == SM_F16 && sm_load_f32(&h->t, 5) == 2.5f && sm_weights_find(w, "p.b.bf16")->t.dtype == SM_BF16);
-        CHECK(i && i->t.dtype == SM_I32 && ((int32_t *)i->t.data)[1] == -8 && sm_weights_find(w, "p.flat")->t.rank == 3);
-        sm_gguf *f = open_fixture("gguf_meta.gguf");
-        float y[64];
-        sm_store_load(SM_STORE_Q8_0, sm_gguf_find(f, "q8")->data, 64, y);
-        for (int n = 0; n < 64; n++)
-            CHECK(sm_load_f32(&q->t, n) == (k ? sm_f16_f32(sm_f32_f16(y[n])) : y[n]));
-        sm_gguf_close(f);
-        sm_weights_unref(&w);
-        CHECK(mem.total == 0);
-    }
+    sm_mem mem = {0};
+    sm_err e = {0};
+    sm_weights *w = sm_weights_new(&mem, &e);
+    CHECKF(sm_gguf_load(test_fixture("gguf_meta.gguf"), w, "p.", &mem, &e) == SUMI_OK, "%s", e.msg);
+    CHECK(sm_weights_count(w) == 6 && !sm_weights_find(w, "p.iq") && !sm_weights_find(w, "p.f64") && !sm_weights_find(w, "q8"));
+    sm_weight *q = sm_weights_find(w, "p.q8"), *h = sm_weights_find(w, "p.a.f16"), *i = sm_weights_find(w, "p.i32");
+    CHECK(q && q->t.dtype == SM_Q8_0 && q->t.rank == 2 && q->t.dims[0] == 2 && q->t.dims[1] == 32 && q->bytes == 68 && q->mapped);
+    CHECK(h && h->t.dtype == SM_F16 && sm_load_f32(&h->t, 5) == 2.5f && sm_weights_find(w, "p.b.bf16")->t.dtype == SM_BF16);
+    CHECK(i && i->t.dtype == SM_I32 && ((int32_t *)i->t.data)[1] == -8 && sm_weights_find(w, "p.flat")->t.rank == 3);
+    float y[64], part[40];
+    sm_load_blocks(SM_Q8_0, q->t.data, 64, y);
+    sm_load_values(&q->t, 7, 40, part);
+    CHECK(!memcmp(part, y + 7, sizeof part));
+    for (int n = 0; n < 64; n++)
+        CHECK(sm_load_f32(&q->t, n) == y[n]);
+    sm_weights_unref(&w);
+    CHECK(mem.total == 0);
 }
 
-/* The front that tells formats apart knows it by content, and loads block types as f16. */
+/* The front that tells formats apart knows it by content, and keeps the types. */
 TEST(gguf_as_tensors)
 {
     sm_err e = {0};
@@ -243,7 +245,7 @@ TEST(gguf_as_tensors)
         return;
     CHECK(sm_tensors_find(f, "q8") && !strcmp(sm_tensors_find(f, "q8")->dtype, "Q8_0") && !sm_tensors_find(f, "q9"));
     sm_weights *w = sm_weights_new(&mem, &e);
-    CHECK(sm_tensors_into(f, w, NULL, &mem, &e) == SUMI_OK && sm_weights_find(w, "q8")->t.dtype == SM_F16);
+    CHECK(sm_tensors_into(f, w, NULL, &mem, &e) == SUMI_OK && sm_weights_find(w, "q8")->t.dtype == SM_Q8_0);
     sm_weights_unref(&w);
     CHECK(mem.total == 0);
 }
@@ -253,15 +255,8 @@ TEST(gguf_into_weights_errors)
     sm_mem mem = {0};
     sm_err e = {0};
     sm_weights *w = sm_weights_new(&mem, &e);
-    sumi_status st = sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, SM_F16, &mem, &e);
-    CHECKF(st == SUMI_E_NUMERIC && strstr(e.msg, "too large for f16"), "%s", e.msg);
-    sm_weights_unref(&w);
-    sm_err_clear(&e);
-    w = sm_weights_new(&mem, &e);
-    CHECKF(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, SM_F32, &mem, &e) == SUMI_OK && sm_weights_count(w) == 10, "%s", e.msg);
-    CHECK(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, SM_F32, &mem, &e) == SUMI_E_FORMAT && strstr(e.msg, "twice"));
-    sm_err_clear(&e);
-    CHECK(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, "x.", SM_BF16, &mem, &e) == SUMI_E_ARG);
+    CHECKF(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, &mem, &e) == SUMI_OK && sm_weights_count(w) == 10, "%s", e.msg);
+    CHECK(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, &mem, &e) == SUMI_E_FORMAT && strstr(e.msg, "twice"));
     sm_weights_unref(&w);
     CHECK(mem.total == 0);
 }
@@ -275,8 +270,8 @@ TEST(gguf_allocations_fail)
         sm_err e = {0};
         sm_weights *w = sm_weights_new(&mem, &e);
         mem.fail_at = k;
-        st = sm_gguf_load(test_fixture("gguf_meta.gguf"), w, NULL, SM_F32, &mem, &e);
-        CHECKF(st == SUMI_OK ? k > 10 : st == SUMI_E_MEMORY && strstr(e.msg, "memory"), "allocation %d: %s", (int)k, e.msg);
+        st = sm_gguf_load(test_fixture("gguf_meta.gguf"), w, NULL, &mem, &e);
+        CHECKF(st == SUMI_OK ? k > 8 : st == SUMI_E_MEMORY && strstr(e.msg, "memory"), "allocation %d: %s", (int)k, e.msg);
         sm_weights_unref(&w);
         CHECKF(mem.total == 0, "%zu bytes lost at allocation %d", mem.total, (int)k);
     }
@@ -340,7 +335,7 @@ static size_t items_of(const sm_gguf *f, sm_gguf_item *items, sm_gguf_meta *meta
         const sm_st_entry *t = sm_gguf_at(f, i);
         if (!t->computable)
             continue;
-        sm_store s = (sm_store)sm_store_find(t->dtype);
+        sm_dtype s = (sm_dtype)sm_store_find(t->dtype);
         items[n] = (sm_gguf_item){.name = t->name, .store = s, .rank = t->rank, .data = t->data, .as = s};
         memcpy(items[n++].dims, t->dims, sizeof t->dims);
     }
@@ -414,19 +409,19 @@ TEST(gguf_round_trip)
 /* Conversion in pieces gives the bytes of conversion at once, from and to every type that can. */
 TEST(gguf_converts)
 {
-    enum { N = 9 * 1024 };
+    enum { N = 9 * 1024 }; /* more than a piece */
     float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
     uint8_t *from = malloc(N * 4), *want = malloc(N * 4);
     char path[512];
     snprintf(path, sizeof path, "%s", test_tmp("convert.gguf"));
     test_fill(x, N, 7, -2, 2);
-    for (sm_store a = 0; a < SM_STORES; a++)
-        for (sm_store b = 0; b < SM_STORES; b++) {
-            if (!sm_store_writable(a) || !sm_store_writable(b))
+    for (sm_dtype a = 0; a < SM_DTYPES; a++)
+        for (sm_dtype b = 0; b < SM_DTYPES; b++) {
+            if (a == SM_I32 || b == SM_I32 || b == SM_F8_E4M3 || b == SM_F8_E5M2)
                 continue;
             sm_err e = {0};
             CHECK(sm_store_save(a, x, N, from));
-            sm_store_load(a, from, N, y);
+            sm_load_blocks(a, from, N, y);
             CHECK(sm_store_save(b, y, N, want));
             sm_gguf_item item = {"w", a, 2, {9, 1024}, from, b};
             CHECKF(sm_gguf_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK, "%s", e.msg);
@@ -457,7 +452,7 @@ static void refuses(sm_gguf_item item, sm_gguf_meta meta, sumi_status want, cons
 TEST(gguf_write_errors)
 {
     float x[64] = {0, 1e30f, NAN};
-    const sm_gguf_item good = {"w", SM_STORE_F32, 1, {64}, x, SM_STORE_F32};
+    const sm_gguf_item good = {"w", SM_F32, 1, {64}, x, SM_F32};
     const sm_gguf_meta fine = {"key", {SM_GGUF_U8, SM_GGUF_U8, 0, {.u = 1}}};
     sm_gguf_item t = good;
     sm_gguf_meta m = fine;
@@ -466,12 +461,12 @@ TEST(gguf_write_errors)
     t = good, t.dims[0] = -1, refuses(t, fine, SUMI_E_ARG, "shape");
     t = good, t.rank = 9, refuses(t, fine, SUMI_E_ARG, "shape");
     t = good, t.rank = 2, t.dims[0] = t.dims[1] = INT64_MAX, refuses(t, fine, SUMI_E_ARG, "shape");
-    t = good, t.as = SM_STORE_F8_E4M3, refuses(t, fine, SUMI_E_ARG, "no such type");
-    t = good, t.as = SM_STORE_Q4_K, refuses(t, fine, SUMI_E_ARG, "cannot be made Q4_K");
-    t = good, t.store = SM_STORE_I32, t.as = SM_STORE_F32, refuses(t, fine, SUMI_E_ARG, "cannot be made");
-    t = good, t.as = SM_STORE_Q8_0, t.dims[0] = 63, refuses(t, fine, SUMI_E_ARG, "63 values");
-    t = good, t.as = SM_STORE_F16, refuses(t, fine, SUMI_E_NUMERIC, "too large for F16");
-    t = good, t.as = SM_STORE_Q8_0, refuses(t, fine, SUMI_E_NUMERIC, "too large for Q8_0");
+    t = good, t.as = SM_F8_E4M3, refuses(t, fine, SUMI_E_ARG, "no such type");
+    t = good, t.as = SM_Q4_K, refuses(t, fine, SUMI_E_ARG, "64 values, no whole number of Q4_K");
+    t = good, t.store = SM_I32, t.as = SM_F32, refuses(t, fine, SUMI_E_ARG, "cannot be made");
+    t = good, t.as = SM_Q8_0, t.dims[0] = 63, refuses(t, fine, SUMI_E_ARG, "63 values");
+    t = good, t.as = SM_F16, refuses(t, fine, SUMI_E_NUMERIC, "too large for F16");
+    t = good, t.as = SM_Q8_0, refuses(t, fine, SUMI_E_NUMERIC, "too large for Q8_0");
     m.key = "a\n", refuses(good, m, SUMI_E_ARG, "key");
     m = fine, m.key = "general.alignment", refuses(good, m, SUMI_E_ARG, "alignment");
     m = fine, m.value.type = SM_GGUF_BOOL, m.value.u = 2, refuses(good, m, SUMI_E_ARG, "does not allow");

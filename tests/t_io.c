@@ -423,7 +423,7 @@ TEST(io_st_write_errors)
     CHECK(fails_with(sm_st_write(path, 1, &item, 0, NULL, NULL, &e), &e, SUMI_E_NUMERIC, path, "too large for F16"));
     CHECK(stat(path, &st)); /* nothing was left */
     sm_err_clear(&e);
-    item.t = (sm_tensor){&inf, SM_F32, 1, {1}};
+    item.t = (sm_tensor){.data = &inf, .rank = 1, .dims = {1}};
     CHECK(sm_st_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK);
     sm_st_item twice[] = {{.name = "a", .t = {big, SM_F32, 1, {2}}}, {.name = "b", .t = {big, SM_F32, 1, {1}}}, {.name = "a", .t = {big, SM_F16, 1, {1}}}};
     CHECK(fails_with(sm_st_write(path, 3, twice, 0, NULL, NULL, &e), &e, SUMI_E_ARG, path, "twice"));

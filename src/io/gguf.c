@@ -7,18 +7,17 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "cpu/cpu.h"
 
 /* The format's tensor types: number, name, values and bytes of a block; store is -1 where sumi cannot read the values. */
 static const struct tensor_type {
     const char *name;
     int id, block, bytes, store;
 } tensor_types[] = {
-    {"F32", 0, 1, 4, SM_STORE_F32}, {"F16", 1, 1, 2, SM_STORE_F16}, {"BF16", 30, 1, 2, SM_STORE_BF16}, {"I32", 26, 1, 4, SM_STORE_I32},
-    {"Q4_0", 2, 32, 18, SM_STORE_Q4_0}, {"Q4_1", 3, 32, 20, SM_STORE_Q4_1}, {"Q5_0", 6, 32, 22, SM_STORE_Q5_0},
-    {"Q5_1", 7, 32, 24, SM_STORE_Q5_1}, {"Q8_0", 8, 32, 34, SM_STORE_Q8_0}, {"Q2_K", 10, 256, 84, SM_STORE_Q2_K},
-    {"Q3_K", 11, 256, 110, SM_STORE_Q3_K}, {"Q4_K", 12, 256, 144, SM_STORE_Q4_K}, {"Q5_K", 13, 256, 176, SM_STORE_Q5_K},
-    {"Q6_K", 14, 256, 210, SM_STORE_Q6_K}, {"Q8_1", 9, 32, 40, -1}, {"Q8_K", 15, 256, 292, -1}, {"IQ2_XXS", 16, 256, 66, -1},
+    {"F32", 0, 1, 4, SM_F32}, {"F16", 1, 1, 2, SM_F16}, {"BF16", 30, 1, 2, SM_BF16}, {"I32", 26, 1, 4, SM_I32},
+    {"Q4_0", 2, 32, 18, SM_Q4_0}, {"Q4_1", 3, 32, 20, SM_Q4_1}, {"Q5_0", 6, 32, 22, SM_Q5_0},
+    {"Q5_1", 7, 32, 24, SM_Q5_1}, {"Q8_0", 8, 32, 34, SM_Q8_0}, {"Q2_K", 10, 256, 84, SM_Q2_K},
+    {"Q3_K", 11, 256, 110, SM_Q3_K}, {"Q4_K", 12, 256, 144, SM_Q4_K}, {"Q5_K", 13, 256, 176, SM_Q5_K},
+    {"Q6_K", 14, 256, 210, SM_Q6_K}, {"Q8_1", 9, 32, 40, -1}, {"Q8_K", 15, 256, 292, -1}, {"IQ2_XXS", 16, 256, 66, -1},
     {"IQ2_XS", 17, 256, 74, -1}, {"IQ3_XXS", 18, 256, 98, -1}, {"IQ1_S", 19, 256, 50, -1}, {"IQ4_NL", 20, 32, 18, -1},
     {"IQ3_S", 21, 256, 110, -1}, {"IQ2_S", 22, 256, 82, -1}, {"IQ4_XS", 23, 256, 136, -1}, {"I8", 24, 1, 1, -1}, {"I16", 25, 1, 2, -1},
     {"I64", 27, 1, 8, -1}, {"F64", 28, 1, 8, -1}, {"IQ1_M", 29, 256, 56, -1}, {"TQ1_0", 34, 256, 54, -1}, {"TQ2_0", 35, 256, 66, -1},
@@ -36,13 +35,23 @@ struct sm_gguf {
     size_t nmeta;
 };
 
-int sm_gguf_type_id(sm_store t)
+int sm_gguf_type_id(sm_dtype t)
 {
     for (size_t i = 0; i < SM_COUNT(tensor_types); i++)
         if (tensor_types[i].store == (int)t)
             return tensor_types[i].id;
     return -1;
 }
+
+int sm_gguf_raw_id(const char *name)
+{
+    for (size_t i = 0; i < SM_COUNT(tensor_types); i++)
+        if (!strcmp(tensor_types[i].name, name))
+            return tensor_types[i].id;
+    return -1;
+}
+
+bool sm_gguf_has_type(const char *name) { return sm_gguf_raw_id(name) >= 0; }
 
 size_t sm_gguf_value_size(sm_gguf_type t)
 {
@@ -320,7 +329,7 @@ static bool read_entry(reader *r, sm_st_entry *t, uint64_t *offset)
     t->dtype = d->name;
     restore_shape(r, t, numel);
     t->computable = d->store >= 0 && numel > 0 && t->rank <= SM_MAX_DIMS;
-    t->type = !t->computable ? SM_F32 : d->store <= SM_STORE_I32 ? (sm_dtype)d->store : SM_F16;
+    t->type = t->computable ? (sm_dtype)d->store : SM_F32;
     return true;
 }
 
@@ -468,77 +477,56 @@ const char *sm_gguf_text(const sm_gguf *f, const char *key)
 
 /* ---- into the table of weights ----------------------------------------------------------------------------------- */
 
-/* Of a computable entry. */
-static sm_store store_of(const sm_st_entry *t) { return (sm_store)sm_store_find(t->dtype); }
-
 static void close_kept(void *f) { sm_gguf_close(f); }
 
-/* All values of t into out; false when one that is finite becomes infinite. */
-static bool dequantise(const sm_st_entry *t, size_t n, sm_dtype as, void *out)
+sumi_status sm_gguf_map(const sm_gguf *f, sm_weights *w, sm_err *e)
 {
-    sm_store store = store_of(t);
-    size_t block = (size_t)sm_store_block(store);
-    float y[SM_STORE_MAX_BLOCK];
-    for (size_t i = 0; i < n; i += block) {
-        const uint8_t *src = t->data + i / block * sm_store_block_bytes(store);
-        sm_store_load(store, src, (int64_t)block, as == SM_F32 ? (float *)out + i : y);
-        if (as == SM_F16 && !sm_store_save(SM_STORE_F16, y, (int64_t)block, (uint16_t *)out + i))
-            return false;
-    }
-    return true;
+    return f->map ? sm_weights_map(w, f->map->data, f->map->size, e) : SUMI_OK;
 }
 
-/* Memory for the tensor v, filled; w owns it. */
+/* A copy, where the data is not aligned for its type. */
 static sumi_status own_data(const sm_st_entry *t, const char *full, sm_weights *w, sm_tensor *v, sm_mem *mem, sm_err *e)
 {
-    size_t n = 1, bytes;
-    for (int i = 0; i < t->rank; i++)
-        n *= (size_t)t->dims[i]; /* fits: the reader has checked */
-    v->data = sm_mul_ok(n, sm_dtype_size(v->dtype), &bytes) ? sm_alloc(mem, SM_MEM_WEIGHT, bytes) : NULL;
+    v->data = sm_alloc(mem, SM_MEM_WEIGHT, t->bytes);
     if (!v->data)
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory for tensor %s (%zu values)", full, n);
-    sumi_status st = sm_weights_keep(w, sm_free, v->data, e);
-    if (st == SUMI_OK && (int)store_of(t) == (int)v->dtype)
-        memcpy(v->data, t->data, t->bytes);
-    else if (st == SUMI_OK && !dequantise(t, n, v->dtype, v->data))
-        st = sm_fail(e, SUMI_E_NUMERIC, "tensor %s (%s) has values too large for f16; load it as f32", full, t->dtype);
-    return st;
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for tensor %s (%zu bytes)", full, t->bytes);
+    memcpy(v->data, t->data, t->bytes);
+    return sm_weights_keep(w, sm_free, v->data, e);
 }
 
-static sumi_status add(const sm_st_entry *t, sm_weights *w, const char *prefix, sm_dtype as, sm_mem *mem, sm_err *e)
+static sumi_status add(const sm_st_entry *t, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     char full[2 * SM_GGUF_MAX_NAME + 2];
-    size_t n = strlen(prefix);
-    bool view = store_of(t) <= SM_STORE_I32;
-    sm_tensor v = {.data = (void *)t->data, .dtype = view ? t->type : as, .rank = t->rank};
+    size_t n = strlen(prefix), size = sm_dtype_size(t->type);
+    sm_tensor v = {.data = (void *)t->data, .dtype = t->type, .rank = t->rank};
     if (n > SM_GGUF_MAX_NAME)
         return sm_fail(e, SUMI_E_ARG, "a prefix of tensor names is longer than %d bytes", SM_GGUF_MAX_NAME);
     memcpy(full, prefix, n);
     memcpy(full + n, t->name, strlen(t->name) + 1);
     memcpy(v.dims, t->dims, (size_t)t->rank * sizeof *v.dims);
     sumi_status st = SUMI_OK;
-    if (!view || (uintptr_t)t->data % sm_dtype_size(v.dtype))
+    if (size && (uintptr_t)t->data % size)
         st = own_data(t, full, w, &v, mem, e);
     return st == SUMI_OK ? sm_weights_add(w, full, &v, e) : st;
 }
 
-sumi_status sm_gguf_into(sm_gguf *f, sm_weights *w, const char *prefix, sm_dtype as, sm_mem *mem, sm_err *e)
+sumi_status sm_gguf_into(sm_gguf *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     sumi_status st = sm_weights_keep(w, close_kept, f, e);
-    if (st == SUMI_OK && as != SM_F16 && as != SM_F32)
-        st = sm_fail(e, SUMI_E_ARG, "quantised weights are loaded as f16 or f32, not %s", sm_dtype_name(as));
+    if (st == SUMI_OK)
+        st = sm_gguf_map(f, w, e);
     for (size_t i = 0; st == SUMI_OK && i < f->count; i++)
         if (f->entries[i].computable)
-            st = add(&f->entries[i], w, prefix ? prefix : "", as, mem, e);
+            st = add(&f->entries[i], w, prefix ? prefix : "", mem, e);
     return st;
 }
 
-sumi_status sm_gguf_load(const char *path, sm_weights *w, const char *prefix, sm_dtype as, sm_mem *mem, sm_err *e)
+sumi_status sm_gguf_load(const char *path, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     sm_err own = {0};
     sm_gguf *f = sm_gguf_open(path, mem, &own);
     if (f)
-        return sm_gguf_into(f, w, prefix, as, mem, e);
+        return sm_gguf_into(f, w, prefix, mem, e);
     sm_fail(e, own.code, "%s", own.msg);
     return own.code;
 }

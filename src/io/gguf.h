@@ -6,8 +6,7 @@
 
 #include "base/base.h"
 #include "graph/weights.h"
-#include "io/quant.h"
-#include "io/safetensors.h"
+#include "io/out.h"
 
 enum { SM_GGUF_MAX_DIMS = SM_ST_MAX_DIMS };
 
@@ -51,10 +50,9 @@ void sm_gguf_close(sm_gguf *f); /* takes NULL */
 
 int sm_gguf_version(const sm_gguf *f);
 
-/* Entries are sorted by name (bytewise). dtype is the name GGUF gives the type; sm_store_find of it is the storage type of the
- * data. computable: the values can be read, there are 0 .. SM_MAX_DIMS dimensions and no empty one. type is the data's for F32,
- * F16, BF16 and I32; of block types it is SM_F16, but the data are blocks. A tensor that ComfyUI's converters flattened (metadata
- * `comfy.gguf.orig_shape.NAME`) has its own shape again. */
+/* Entries are sorted by name (bytewise). dtype is the name GGUF gives the type. computable: the values can be read, there are
+ * 0 .. SM_MAX_DIMS dimensions and no empty one; type is then the data's, block types included. A tensor that ComfyUI's converters
+ * flattened (metadata `comfy.gguf.orig_shape.NAME`) has its own shape again: its last dimension need not be whole blocks. */
 size_t sm_gguf_count(const sm_gguf *f);
 const sm_st_entry *sm_gguf_at(const sm_gguf *f, size_t i);
 const sm_st_entry *sm_gguf_find(const sm_gguf *f, const char *name); /* NULL when absent */
@@ -65,23 +63,24 @@ const sm_gguf_meta *sm_gguf_metadata_at(const sm_gguf *f, size_t i);
 const sm_gguf_value *sm_gguf_metadata(const sm_gguf *f, const char *key); /* NULL when absent */
 const char *sm_gguf_text(const sm_gguf *f, const char *key);              /* NULL when absent or no string */
 
-/* Adds every computable entry as prefix + name to w (prefix may be NULL); the others are left out. F32, F16, BF16 and I32 are views
- * of the file (copies where it is not aligned for the type). All other types are dequantised NOW, to `as` (SM_F16 or SM_F32):
- * memory of 2 or 4 bytes a value, nothing computes on blocks yet. A value too large for f16 is SUMI_E_NUMERIC.
- * w takes f over: f lives as long as w does, or is closed at once on SUMI_E_MEMORY before anything was added. */
-sumi_status sm_gguf_into(sm_gguf *f, sm_weights *w, const char *prefix, sm_dtype as, sm_mem *mem, sm_err *e);
+/* Adds every computable entry as prefix + name to w (prefix may be NULL), in the type it has; the others are left out. Views of
+ * the file (copies where it is not aligned for the type). w takes f over: f lives as long as w does, or is closed at once on
+ * SUMI_E_MEMORY before anything was added. */
+sumi_status sm_gguf_into(sm_gguf *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
+/* Tells w which memory is f's mapped file (sm_weights_map); sm_gguf_into does it too. */
+sumi_status sm_gguf_map(const sm_gguf *f, sm_weights *w, sm_err *e);
 /* sm_gguf_open and sm_gguf_into. */
-sumi_status sm_gguf_load(const char *path, sm_weights *w, const char *prefix, sm_dtype as, sm_mem *mem, sm_err *e);
+sumi_status sm_gguf_load(const char *path, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 
 /* ---- writing (gguf_write.c) -------------------------------------------------------------------------------------- */
 
 typedef struct sm_gguf_item {
     const char *name;
-    sm_store store;       /* of data */
+    sm_dtype store;       /* of data */
     int rank;             /* 0 .. SM_GGUF_MAX_DIMS; the last of dims is a multiple of the block */
     int64_t dims[SM_GGUF_MAX_DIMS];
     const void *data;
-    sm_store as;          /* written type; other than store: any type but I32 into a type of sm_store_writable */
+    sm_dtype as;          /* written type; other than store: neither is I32 */
 } sm_gguf_item;
 
 /* Writes a whole file of version 3 or leaves path as it was: tensors in the order given, at multiples of 32, or of the U32 that
@@ -89,5 +88,9 @@ typedef struct sm_gguf_item {
  * not fit the written type is SUMI_E_NUMERIC. FP8 is no type of GGUF. */
 sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem,
                           sm_err *e);
+/* The same from parts, with threads (out.h). */
+sumi_status sm_gguf_write_out(const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem, sm_err *e);
+/* Whether GGUF has a type of this name ("I64", "Q4_K", "IQ4_NL"). */
+bool sm_gguf_has_type(const char *name);
 
 #endif

@@ -13,7 +13,8 @@ enum {
 };
 
 /* The format's number of a storage type, -1 for FP8, which it lacks. */
-int sm_gguf_type_id(sm_store t);
+int sm_gguf_type_id(sm_dtype t);
+int sm_gguf_raw_id(const char *name); /* of any type, by its name */
 /* Bytes of a number or BOOL; 0 for STRING and ARRAY. */
 size_t sm_gguf_value_size(sm_gguf_type t);
 

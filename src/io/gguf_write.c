@@ -1,14 +1,8 @@
-/* Writing a GGUF file in one pass (version 3, little-endian), converting between storage types in small pieces, so that memory
- * stays flat (see gguf.h). */
+/* Writing a GGUF file in one pass (version 3, little-endian; see gguf.h and out.h). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "io/gguf_impl.h"
-
-enum { PIECE = 4096 }; /* values converted at a time: a multiple of every block */
-
-typedef struct layout { size_t values, bytes; } layout; /* of one tensor as it is written */
 
 static uint64_t padded(uint64_t n, uint64_t alignment) { return (n + alignment - 1) & ~(alignment - 1); }
 
@@ -25,26 +19,18 @@ static bool name_ok(const char *s)
     return true;
 }
 
-static sumi_status check_item(const sm_gguf_item *x, layout *l, const char *path, sm_err *e)
+/* The format's number of the type, -1 for none. */
+static int type_of(const sm_out_tensor *x) { return x->parts ? sm_gguf_type_id(x->as) : sm_gguf_raw_id(x->raw); }
+
+static sumi_status check_item(const sm_out_tensor *x, const char *path, sm_err *e)
 {
     if (!name_ok(x->name))
         return sm_fail(e, SUMI_E_ARG, "cannot write %s: a tensor's name is empty, too long, or not plain UTF-8", path);
-    size_t n = 1, unused;
-    bool ok = (unsigned)x->store < SM_STORES && (unsigned)x->as < SM_STORES && x->rank >= 0 && x->rank <= SM_GGUF_MAX_DIMS;
-    for (int i = 0; ok && i < x->rank; i++)
-        ok = x->dims[i] >= 0 && sm_mul_ok(n, (size_t)x->dims[i], &n);
-    if (!ok || !sm_mul_ok(n, 8, &unused))
-        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s has a bad type or shape", path, x->name);
-    if (sm_gguf_type_id(x->as) < 0)
-        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be %s, GGUF has no such type", path, x->name, sm_store_name(x->as));
-    if (x->as != x->store && (x->store == SM_STORE_I32 || !sm_store_writable(x->as)))
-        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be made %s from %s", path, x->name, sm_store_name(x->as),
-                       sm_store_name(x->store));
-    int64_t row = x->rank ? x->dims[x->rank - 1] : 1;
-    if (row % sm_store_block(x->as) || row % sm_store_block(x->store))
-        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s has rows of %lld values, no whole number of %s blocks", path, x->name,
-                       (long long)row, sm_store_name(row % sm_store_block(x->as) ? x->as : x->store));
-    *l = (layout){n, n / (size_t)sm_store_block(x->as) * sm_store_block_bytes(x->as)};
+    if (sm_out_check(x, path, e) != SUMI_OK)
+        return e->code;
+    if (type_of(x) < 0)
+        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be %s, GGUF has no such type", path, x->name,
+                       x->parts ? sm_store_name(x->as) : x->raw);
     return SUMI_OK;
 }
 
@@ -60,16 +46,16 @@ static sumi_status check_twice(const char **names, size_t n, const char *kind, c
 }
 
 /* names has room for the longer list. */
-static sumi_status check_all(const char *path, size_t n, const sm_gguf_item *items, layout *l, size_t nmeta, const sm_gguf_meta *meta,
-                             const char **names, uint64_t *alignment, sm_err *e)
+static sumi_status check_all(const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, const char **names,
+                             uint64_t *alignment, sm_err *e)
 {
     *alignment = SM_GGUF_ALIGNMENT;
-    for (size_t i = 0; i < n; i++) {
-        if (check_item(&items[i], &l[i], path, e) != SUMI_OK)
+    for (size_t i = 0; i < o->n; i++) {
+        if (check_item(&o->t[i], path, e) != SUMI_OK)
             return e->code;
-        names[i] = items[i].name;
+        names[i] = o->t[i].name;
     }
-    if (check_twice(names, n, "tensor", path, e) != SUMI_OK)
+    if (check_twice(names, o->n, "tensor", path, e) != SUMI_OK)
         return e->code;
     for (size_t i = 0; i < nmeta; i++) {
         const sm_gguf_value *v = &meta[i].value;
@@ -127,11 +113,11 @@ static bool put_value(sm_buf *b, const sm_gguf_value *v, int depth)
     return true;
 }
 
-static sumi_status put_header(sm_buf *b, const char *path, size_t n, const sm_gguf_item *items, const layout *l, size_t nmeta,
-                              const sm_gguf_meta *meta, uint64_t alignment, sm_err *e)
+static sumi_status put_header(sm_buf *b, const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, uint64_t alignment,
+                              sm_err *e)
 {
     sm_buf_add(b, "GGUF\3\0\0\0", 8);
-    put_number(b, n, 8);
+    put_number(b, o->n, 8);
     put_number(b, nmeta, 8);
     for (size_t i = 0; i < nmeta; i++) {
         put_text(b, meta[i].key, strlen(meta[i].key));
@@ -139,13 +125,13 @@ static sumi_status put_header(sm_buf *b, const char *path, size_t n, const sm_gg
         if (!put_value(b, &meta[i].value, 0))
             return sm_fail(e, SUMI_E_ARG, "cannot write %s: metadata %s has a value that GGUF does not allow", path, meta[i].key);
     }
-    for (size_t i = 0, at = 0; i < n; at = padded(at + l[i].bytes, alignment), i++) {
-        const sm_gguf_item *x = &items[i];
+    for (size_t i = 0, at = 0; i < o->n; at = padded(at + sm_out_bytes(&o->t[i]), alignment), i++) {
+        const sm_out_tensor *x = &o->t[i];
         put_text(b, x->name, strlen(x->name));
         put_number(b, (uint64_t)x->rank, 4);
         for (int d = x->rank - 1; d >= 0; d--)
             put_number(b, (uint64_t)x->dims[d], 8);
-        put_number(b, (uint64_t)sm_gguf_type_id(x->as), 4);
+        put_number(b, (uint64_t)type_of(x), 4);
         put_number(b, at, 8);
     }
     while (b->len % alignment && !b->oom)
@@ -164,38 +150,17 @@ static sumi_status put_padding(sm_file_writer *w, uint64_t n, sm_err *e)
     return st;
 }
 
-static sumi_status put_data(sm_file_writer *w, const sm_gguf_item *x, const layout *l, const char *path, sm_err *e)
-{
-    if (x->as == x->store)
-        return sm_file_writer_append(w, x->data, l->bytes, e);
-    float piece[PIECE];
-    uint8_t out[4 * PIECE];
-    size_t in_block = (size_t)sm_store_block(x->store), in_bytes = sm_store_block_bytes(x->store);
-    size_t out_block = (size_t)sm_store_block(x->as), out_bytes = sm_store_block_bytes(x->as);
-    sumi_status st = SUMI_OK;
-    for (size_t at = 0; at < l->values && st == SUMI_OK; at += PIECE) {
-        size_t k = SM_MIN(l->values - at, (size_t)PIECE);
-        sm_store_load(x->store, (const uint8_t *)x->data + at / in_block * in_bytes, (int64_t)k, piece);
-        if (!sm_store_save(x->as, piece, (int64_t)k, out))
-            st = sm_fail(e, SUMI_E_NUMERIC, "cannot write %s: tensor %s has values that are too large for %s or not finite", path, x->name,
-                         sm_store_name(x->as));
-        else
-            st = sm_file_writer_append(w, out, k / out_block * out_bytes, e);
-    }
-    return st;
-}
-
-static sumi_status write_all(const char *path, const sm_buf *header, size_t n, const sm_gguf_item *items, const layout *l,
-                             uint64_t alignment, sm_mem *mem, sm_err *e)
+static sumi_status write_all(const char *path, const sm_buf *header, const sm_out *o, uint64_t alignment, sm_mem *mem, sm_err *e)
 {
     sm_file_writer *w = sm_file_writer_open(mem, path, e);
     if (!w)
         return e->code;
     sumi_status st = sm_file_writer_append(w, header->data, header->len, e);
-    for (size_t i = 0; st == SUMI_OK && i < n; i++) {
-        st = put_data(w, &items[i], &l[i], path, e);
+    for (size_t i = 0; st == SUMI_OK && i < o->n; i++) {
+        size_t bytes = sm_out_bytes(&o->t[i]);
+        st = sm_out_data(w, o, &o->t[i], path, mem, e);
         if (st == SUMI_OK)
-            st = put_padding(w, padded(l[i].bytes, alignment) - l[i].bytes, e);
+            st = put_padding(w, padded(bytes, alignment) - bytes, e);
     }
     if (st == SUMI_OK)
         return sm_file_writer_commit(w, e);
@@ -203,23 +168,41 @@ static sumi_status write_all(const char *path, const sm_buf *header, size_t n, c
     return st;
 }
 
-sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem,
-                          sm_err *e)
+sumi_status sm_gguf_write_out(const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem, sm_err *e)
 {
     sm_err own = {0};
     sm_buf header = {.mem = mem};
     uint64_t alignment;
-    layout *l = sm_alloc(mem, SM_MEM_MISC, (n + 1) * sizeof *l);
-    const char **names = sm_alloc(mem, SM_MEM_MISC, (SM_MAX(n, nmeta) + 1) * sizeof *names);
-    if (!l || !names)
+    const char **names = sm_alloc(mem, SM_MEM_MISC, (SM_MAX(o->n, nmeta) + 1) * sizeof *names);
+    if (!names)
         sm_fail(&own, SUMI_E_MEMORY, "out of memory for writing %s", path);
-    else if (check_all(path, n, items, l, nmeta, meta, names, &alignment, &own) == SUMI_OK &&
-             put_header(&header, path, n, items, l, nmeta, meta, alignment, &own) == SUMI_OK)
-        write_all(path, &header, n, items, l, alignment, mem, &own);
+    else if (check_all(path, o, nmeta, meta, names, &alignment, &own) == SUMI_OK &&
+             put_header(&header, path, o, nmeta, meta, alignment, &own) == SUMI_OK)
+        write_all(path, &header, o, alignment, mem, &own);
     sm_buf_free(&header);
-    sm_free(l);
     sm_free(names);
     if (own.code != SUMI_OK)
         sm_fail(e, own.code, "%s", own.msg);
     return own.code;
+}
+
+sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem,
+                          sm_err *e)
+{
+    sm_out_tensor *t = sm_alloc0(mem, SM_MEM_MISC, (n + 1) * sizeof *t);
+    if (!t)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for writing %s", path);
+    for (size_t i = 0; i < n; i++) {
+        const sm_gguf_item *x = &items[i];
+        t[i] = (sm_out_tensor){.name = x->name, .rank = x->rank, .as = x->as, .parts = 1};
+        t[i].part[0] = (sm_out_part){.t = {.data = (void *)x->data, .dtype = x->store}, .n = 1};
+        for (int k = 0; k < x->rank && k < SM_GGUF_MAX_DIMS; k++) {
+            t[i].dims[k] = x->dims[k];
+            if (x->dims[k] < 0 || __builtin_mul_overflow(t[i].part[0].n, x->dims[k], &t[i].part[0].n))
+                t[i].part[0].n = -1; /* refused by the check */
+        }
+    }
+    sumi_status st = sm_gguf_write_out(path, &(sm_out){.n = n, .t = t}, nmeta, meta, mem, e);
+    sm_free(t);
+    return st;
 }

@@ -1,43 +1,48 @@
-/* Storage types: how tensors' values lie in files, from plain floats to blocks of a few bits with shared scales, and their
- * values as f32. Block formats follow ggml; the reference is the `gguf` package (gguf.quants), whose values these are, bit
- * for bit. FP8 follows "FP8 Formats for Deep Learning" (Micikevicius et al., 2022). Scalar code for loading and writing. */
+/* Storage types: their names in files, and writing them (reading is cpu/stored.c, the types graph.h). Block formats follow ggml;
+ * the reference is the `gguf` package (gguf.quants), whose bytes these are where it writes a type. FP8 follows "FP8 Formats for
+ * Deep Learning" (Micikevicius et al., 2022). Scalar code. */
 #ifndef SM_QUANT_H
 #define SM_QUANT_H
 
-#include "base/base.h"
-#include "graph/graph.h"
+#include "cpu/cpu.h"
 
-/* The first four are sm_dtype's, in its order.
+const char *sm_store_name(sm_dtype t); /* "F16", "Q4_K", "F8_E4M3": as GGUF and safetensors write them */
+int sm_store_find(const char *name);   /* case does not matter; -1 when there is none */
+
+/* Rounded to nearest, ties to even, as torch's conversions. F8_E4M3 has no infinities and its only NaNs are 0x7f and 0xff: what
+ * is too large, infinities included, becomes the largest value, 448. F8_E5M2 is the upper half of an f16. */
+uint8_t sm_f32_f8_e4m3(float f);
+uint8_t sm_f32_f8_e5m2(float f);
+
+/* All but I32: what sm_store_save writes. */
+bool sm_store_writable(sm_dtype t);
+
+/* n values (a multiple of the block) into sm_dtype_bytes(t, n). False when t is not writable or a value does not fit: one that is
+ * not finite in a block type, or a finite one (a block's scale, too) that would become infinite or, as F8_E4M3, be cut to 448.
  *
- * F8_E4M3 has no infinities, its only NaNs are 0x7f and 0xff, the largest value is 448; F8_E5M2 is the upper half of an f16.
- * Neither carries a scale. Checkpoints with scales keep them in tensors of their own beside the weight (`NAME.scale_weight`,
- * `NAME.weight_scale`, one f32 or one per row); the values are then what sm_store_load gives, times that scale. */
-typedef enum sm_store {
-    SM_STORE_F32, SM_STORE_F16, SM_STORE_BF16, SM_STORE_I32,
-    SM_STORE_F8_E4M3, SM_STORE_F8_E5M2,
-    SM_STORE_Q4_0, SM_STORE_Q4_1, SM_STORE_Q5_0, SM_STORE_Q5_1, SM_STORE_Q8_0,   /* blocks of 32 values */
-    SM_STORE_Q2_K, SM_STORE_Q3_K, SM_STORE_Q4_K, SM_STORE_Q5_K, SM_STORE_Q6_K,   /* blocks of 256, scales quantised too */
-    SM_STORES
-} sm_store;
+ * Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: gguf.quants' bytes for every input where that is defined; a block whose scale is so small that
+ * its reciprocal is infinite (values below 1e-37) is written as zeros.
+ *
+ * Q2_K .. Q6_K (quant_k.c): no reference writes them; scales are searched for the least sum of squared differences, and a block
+ * is never worse in it than with the simplest scales (largest value over largest integer). */
+bool sm_store_save(sm_dtype t, const float *x, int64_t n, void *out);
 
-enum { SM_STORE_MAX_BLOCK = 256 };
+/* Older names. */
+typedef sm_dtype sm_store;
+#define SM_STORE_F32 SM_F32
+#define SM_STORE_F16 SM_F16
+#define SM_STORE_BF16 SM_BF16
+#define SM_STORE_I32 SM_I32
+#define SM_STORE_MAX_BLOCK SM_MAX_BLOCK
+#define sm_store_load sm_load_blocks
+#define sm_store_block sm_dtype_block
+#define sm_store_block_bytes sm_dtype_block_bytes
 
-const char *sm_store_name(sm_store t);      /* "F16", "Q4_K", "F8_E4M3": as GGUF and safetensors write them */
-int sm_store_find(const char *name);        /* case does not matter; -1 when there is none */
-int sm_store_block(sm_store t);             /* values that share a block; 1 for plain types */
-size_t sm_store_block_bytes(sm_store t);
-
-/* n values as f32; n is a multiple of the block, src of any alignment. I32 becomes the nearest float.
- * Infinities and NaN that a block's scale holds come out as the multiplication gives them. */
-void sm_store_load(sm_store t, const void *src, int64_t n, float *out);
-
-/* True for F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: what sm_store_save writes. */
-bool sm_store_writable(sm_store t);
-
-/* n values (a multiple of the block) into sm_store_block_bytes each. False when t is not writable or a value does not fit:
- * one that is not finite in a block type, or a finite one (a block's scale, too) that would become infinite.
- * The bytes are gguf.quants' for every input where that is defined: a block whose scale is so small that its reciprocal is
- * infinite (values below 1e-37) is written as zeros. */
-bool sm_store_save(sm_store t, const float *x, int64_t n, void *out);
+/* A block of 256 values; false when a scale does not fit its half float (quant_k.c). */
+bool sm_save_q2_k(const float *x, uint8_t *b);
+bool sm_save_q3_k(const float *x, uint8_t *b);
+bool sm_save_q4_k(const float *x, uint8_t *b);
+bool sm_save_q5_k(const float *x, uint8_t *b);
+bool sm_save_q6_k(const float *x, uint8_t *b);
 
 #endif
