@@ -7,7 +7,8 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "io/quant.h"
+#include "cpu/cpu.h"
+#include "io/gguf.h"
 #include "model/layout.h"
 
 enum { MOST = 1200 };
@@ -117,7 +118,8 @@ static sumi_status read_items(const item *x, size_t n, sm_component only, sm_wei
 
 static void parse(char *line, fixture *f)
 {
-    char *save = NULL, *word = strtok_r(line, " \n", &save), *name = strtok_r(NULL, " \n", &save), *dims = strtok_r(NULL, " \n", &save);
+    char *save = NULL, *word = strtok_r(line, " \n", &save), *name = strtok_r(NULL, " \n", &save),
+        *dims = strtok_r(NULL, " \n", &save);
     bool stored = !strcmp(word, "stored");
     item *x = stored ? &f->stored[f->nstored++] : &f->canonical[f->ncanonical++];
     *x = (item){0};
@@ -201,7 +203,8 @@ static const item *find_item(const item *x, size_t n, const char *name)
 /* Every stored tensor that was not ignored comes out as it went in. */
 static void check_stored(const char *name, const fixture *f, const item *out, size_t n, size_t left_out, const char *prefix)
 {
-    CHECKF(n + left_out == f->nstored, "%s: %zu tensors exported, %zu stored, %zu of them ignored", name, n, f->nstored, left_out);
+    CHECKF(n + left_out == f->nstored, "%s: %zu tensors exported, %zu stored, %zu of them ignored", name, n, f->nstored,
+           left_out);
     for (size_t i = 0; i < n; i++) {
         const item *x = find_item(f->stored, f->nstored, out[i].name + strlen(prefix));
         CHECKF(x != NULL, "%s: %s was not stored", name, out[i].name);
@@ -209,7 +212,8 @@ static void check_stored(const char *name, const fixture *f, const item *out, si
             continue;
         float *v = malloc((numel(x) + 1) * sizeof *v);
         formula(x->name, numel(x), v);
-        CHECKF(x->rank == out[i].rank && !memcmp(x->dims, out[i].dims, (size_t)x->rank * sizeof *x->dims), "%s: %s has another shape", name, x->name);
+        CHECKF(x->rank == out[i].rank && !memcmp(x->dims, out[i].dims, (size_t)x->rank * sizeof *x->dims),
+               "%s: %s has another shape", name, x->name);
         CHECKF(!memcmp(v, out[i].data, numel(x) * sizeof *v), "%s: %s has another content", name, x->name);
         free(v);
     }
@@ -297,7 +301,8 @@ TEST(layout_only_one_component)
     sm_layout_report r;
     sm_err e = {0};
     CHECK(read_items(f->stored, f->nstored, SM_COMPONENT_VAE, &w, &r, &e) == SUMI_OK);
-    CHECK(sm_weights_count(w) == 152 && r.found[SM_COMPONENT_VAE] == 152 && r.found[SM_COMPONENT_UNET] > 400 && r.found[SM_COMPONENT_TEXT] == 36);
+    CHECK(sm_weights_count(w) == 152 && r.found[SM_COMPONENT_VAE] == 152 && r.found[SM_COMPONENT_UNET] > 400 &&
+          r.found[SM_COMPONENT_TEXT] == 36);
     for (size_t i = 0; i < sm_weights_count(w); i++)
         CHECK(!strncmp(sm_weights_at(w, i)->name, "vae.", 4));
     sm_weights_unref(&w);
@@ -354,14 +359,16 @@ TEST(layout_mixed)
 TEST(layout_marks)
 {
     float mean[4] = {-1.5f, 2, 3.25f, 0.5f}, std[4] = {8, 9, 10, 11};
-    item x[] = {one("v_pred", 1, 0, 0, 0, 0), one("ztsnr", 0, 0, 0, 0, 0), one("edm_mean", 4, 1, 4, 1, 1), one("edm_std", 4, 1, 4, 1, 1)};
+    item x[] = {one("v_pred", 1, 0, 0, 0, 0), one("ztsnr", 0, 0, 0, 0, 0), one("edm_mean", 4, 1, 4, 1, 1),
+                one("edm_std", 4, 1, 4, 1, 1)};
     x[2].data = mean;
     x[3].data = std;
     sm_weights *w = NULL;
     sm_layout_report r;
     sm_err e = {0};
     CHECK(read_items(x, 4, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_count(w) == 0 && !r.unknown);
-    CHECK(r.v_prediction && r.zero_snr && r.edm_mark && !memcmp(r.latents_mean, mean, sizeof mean) && !memcmp(r.latents_std, std, sizeof std));
+    CHECK(r.v_prediction && r.zero_snr && r.edm_mark && !memcmp(r.latents_mean, mean, sizeof mean) &&
+          !memcmp(r.latents_std, std, sizeof std));
     sm_weights_unref(&w);
     x[2] = one("edm_mean", 2, 2, 3, 0, 0); /* not four numbers */
     CHECK(read_items(x + 2, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.edm_mark && r.latents_mean[0] == 0);
@@ -402,26 +409,30 @@ TEST(layout_controlnet_is_no_unet)
     sm_weights *w = NULL;
     sm_layout_report r;
     sm_err e = {0};
-    CHECK(read_items(x, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.controlnet && !r.found[SM_COMPONENT_UNET] && r.unknown == 2);
+    CHECK(read_items(x, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.controlnet && !r.found[SM_COMPONENT_UNET] &&
+          r.unknown == 2);
     sm_weights_unref(&w);
 }
 
 /* label_emb is XL's added embedding, but a class embedding in unCLIP models, which have SD 2.x's text encoder. */
 TEST(layout_class_embedding)
 {
-    item x[] = {one("model.diffusion_model.label_emb.0.0.weight", 2, 4, 4, 0, 0), one("cond_stage_model.model.ln_final.weight", 1, 4, 0, 0, 0),
-                one("model.diffusion_model.label_emb.weight", 2, 4, 4, 0, 0)};
+    item x[] = {one("model.diffusion_model.label_emb.0.0.weight", 2, 4, 4, 0, 0),
+                one("cond_stage_model.model.ln_final.weight", 1, 4, 0, 0, 0),
+                one("model.diffusion_model.label_emb.weight", 2, 4, 4, 0, 0),
+                one("model.diffusion_model.input_blocks.1.0.in_layers.0.weight", 1, 4, 0, 0, 0),
+                one("model.diffusion_model.input_blocks.1.1.proj_in.weight", 2, 4, 4, 0, 0)};
     sm_weights *w = NULL;
     sm_layout_report r;
     sm_err e = {0};
     CHECK(read_items(x, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_find(w, "unet.add_embedding.linear_1.weight"));
     sm_weights_unref(&w);
-    CHECK(read_items(x, 3, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_find(w, "unet.class_embedding.linear_1.weight"));
+    CHECK(read_items(x, 5, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_find(w, "unet.class_embedding.linear_1.weight"));
     CHECK(sm_weights_find(w, "unet.class_embedding.weight") != NULL);
     sm_layout_export *out = NULL;
     size_t n = 0;
     item both = one("unet.add_embedding.linear_1.weight", 2, 4, 4, 0, 0);
-    CHECK(sm_layout_original(w, &out, &n, NULL, &e) == SUMI_OK && n == 3);
+    CHECKF(sm_layout_original(w, &out, &n, NULL, &e) == SUMI_OK && n == 5, "%s", e.msg);
     sm_free(out);
     sm_buf more = make_file(&both, 1);
     CHECK(read_file(&more, SM_COMPONENTS, &w, &r, &e) == SUMI_OK);
@@ -474,29 +485,93 @@ TEST(layout_uneven_blocks)
 
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 
+/* Values of a tensor of any type. */
+static bool has_values(const sm_weights *w, const char *name, sm_dtype type, const float *want, int64_t n)
+{
+    const sm_weight *x = sm_weights_find(w, name);
+    float *got = calloc((size_t)n + 1, sizeof *got);
+    if (x && x->t.dtype == type)
+        sm_load_values(&x->t, 0, n, got);
+    bool same = x && x->t.dtype == type && !memcmp(got, want, (size_t)n * sizeof *got);
+    free(got);
+    return same;
+}
+
+/* F64 becomes f32, FP8 keeps its type and takes the scale beside it; thirds of rows take their share of the scales. */
 TEST(layout_types)
 {
     static const double wide[2] = {1.5, -0.1};
     static const uint8_t f8[6] = {0x38, 0x40, 0xb8, 0x00, 0x7e, 0x01}; /* e4m3: 1, 2, -1, 0, 448, 2^-9 */
-    static const float scale[3] = {2, 0.5f, 0.25f}, values[6] = {2, 4, -0.5f, 0, 112, 0.00048828125f};
-    item x[] = {one("unet.conv_in.bias", 1, 2, 0, 0, 0), one("unet.conv_in.weight", 2, 3, 2, 0, 0), one("unet.conv_in.scale_weight", 1, 3, 0, 0, 0),
-                one("unet.conv_out.weight", 1, 6, 0, 0, 0)};
+    static const float rows[3] = {2, 0.5f, 0.25f}, half[1] = {0.5f}, f32[2] = {1.5f, -0.1f};
+    item x[] = {one("unet.conv_in.bias", 1, 2, 0, 0, 0), one("unet.conv_in.weight", 2, 3, 2, 0, 0),
+                one("unet.conv_in.scale_weight", 1, 3, 0, 0, 0),
+                one("unet.conv_out.weight", 1, 6, 0, 0, 0), one("transformer.resblocks.0.attn.in_proj_weight", 2, 3, 2, 0, 0),
+                one("transformer.resblocks.1.attn.out_proj.weight", 2, 3, 2, 0, 0),
+                    one("transformer.resblocks.1.attn.out_proj.weight_scale", 0, 0, 0, 0, 0),
+                one("text_projection", 2, 3, 2, 0, 0)};
     x[0].type = "F64", x[0].data = wide;
-    x[1].type = "F8_E4M3", x[1].data = f8;
-    x[2].data = scale;
-    x[3].type = "F8_E4M3", x[3].data = f8;
+    x[2].data = rows;
+    x[6].data = half;
+    x[7].type = "F16", x[7].data = "aAbBcCdDeEfF";
+    for (int i = 1; i < 6; i += 2 - (i > 2))
+        x[i].type = "F8_E4M3", x[i].data = f8;
     sm_weights *w = NULL;
     sm_layout_report r;
     sm_err e = {0};
-    CHECKF(read_items(x, 4, SM_COMPONENTS, &w, &r, &e) == SUMI_OK, "%s", e.msg);
-    const sm_weight *a = sm_weights_find(w, "unet.conv_in.bias"), *b = sm_weights_find(w, "unet.conv_in.weight"), *c = sm_weights_find(w, "unet.conv_out.weight");
-    CHECK(a && a->t.dtype == SM_F32 && ((float *)a->t.data)[0] == 1.5f && ((float *)a->t.data)[1] == -0.1f);
-    CHECK(b && c && b->t.dtype == SM_F16 && c->t.dtype == SM_F16 && r.ignored == 1);
-    float got[6];
-    sm_store_load(SM_STORE_F16, b->t.data, 6, got);
-    CHECK(!memcmp(got, values, sizeof got));
-    sm_store_load(SM_STORE_F16, c->t.data, 6, got);
-    CHECK(got[0] == 1 && got[4] == 448 && got[5] == 0.001953125f);
+    CHECKF(read_items(x, SM_COUNT(x), SM_COMPONENTS, &w, &r, &e) == SUMI_OK, "%s", e.msg);
+    CHECK(has_values(w, "unet.conv_in.bias", SM_F32, f32, 2) && r.ignored == 2);
+    CHECK(has_values(w, "unet.conv_in.weight", SM_F8_E4M3, (float[]){2, 4, -0.5f, 0, 112, 0.00048828125f}, 6));
+    CHECK(has_values(w, "unet.conv_out.weight", SM_F8_E4M3, (float[]){1, 2, -1, 0, 448, 0.001953125f}, 6));
+#define LAYERS "text_encoder.text_model.encoder.layers."
+    CHECK(has_values(w, LAYERS "0.self_attn.q_proj.weight", SM_F8_E4M3, (float[]){1, 2}, 2));
+    CHECK(has_values(w, LAYERS "0.self_attn.v_proj.weight", SM_F8_E4M3, (float[]){448, 0.001953125f}, 2));
+    CHECK(has_values(w, LAYERS "1.self_attn.out_proj.weight", SM_F8_E4M3, (float[]){0.5f, 1, -0.5f, 0, 224, 0.0009765625f}, 6));
+    const sm_weight *p = sm_weights_find(w, "text_encoder.text_projection.weight");
+    CHECK(p && p->t.dtype == SM_F16 && p->t.dims[0] == 2 && p->t.dims[1] == 3 && !memcmp(p->t.data, "aAcCeEbBdDfF", 12));
+    sm_weights_unref(&w);
+    x[4].data = NULL; /* with a scale per row, each third has one; the fixture's formula is 0 for FP8 */
+    x[6] = one("transformer.resblocks.0.attn.in_proj_weight_scale", 1, 1, 0, 0, 0); /* no scale's name: unknown */
+    CHECK(read_items(x + 4, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK &&
+          has_values(w, LAYERS "0.self_attn.k_proj.weight", SM_F8_E4M3, (float[]){0, 0}, 2));
+    sm_weights_unref(&w);
+    item bad[] = {x[1], one("unet.conv_in.scale_weight", 1, 2, 0, 0, 0)};
+    CHECK(read_items(bad, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_E_FORMAT && strstr(e.msg, "scale_weight"));
+    sm_weights_unref(&w);
+}
+
+/* Quantised weights of a GGUF file: thirds are views of whole blocks, a transposed one is f32. */
+TEST(layout_quantised)
+{
+    enum { C = 32, P = 64 };
+    static float in[3 * C * C], proj[C * P], got[C * P];
+    test_fill(in, 3 * C * C, 1, -1, 1);
+    test_fill(proj, C * P, 2, -1, 1);
+    sm_gguf_item x[] = {{.name = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", .rank = 2,
+                         .dims = {3 * C, C}, .data = in},
+                        {.name = "conditioner.embedders.1.model.text_projection", .rank = 2, .dims = {C, P}, .data = proj}};
+    for (int i = 0; i < 2; i++) {
+        x[i].store = SM_F32;
+        x[i].as = SM_Q8_0;
+    }
+    const char *path = test_tmp("layout.gguf");
+    sm_err e = {0};
+    sm_layout_report r;
+    CHECKF(sm_gguf_write(path, 2, x, 0, NULL, NULL, &e) == SUMI_OK, "%s", e.msg);
+    sm_weights *w = sm_weights_new(NULL, NULL);
+    sm_tensors *f = sm_tensors_open(path, NULL, &e);
+    const sm_st_entry *whole = f ? sm_tensors_find(f, x[0].name) : NULL, *p = f ? sm_tensors_find(f, x[1].name) : NULL;
+    CHECK(whole && p && sm_layout_into(f, w, SM_COMPONENTS, &r, NULL, &e) == SUMI_OK && sm_weights_count(w) == 4);
+    if (whole && p) {
+        sm_load_blocks(SM_Q8_0, whole->data, 3 * C * C, in);
+        CHECK(has_values(w, "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.weight", SM_Q8_0, in, C * C));
+        CHECK(has_values(w, "text_encoder_2.text_model.encoder.layers.0.self_attn.v_proj.weight", SM_Q8_0, in + 2 * C * C,
+                         C * C));
+        sm_load_blocks(SM_Q8_0, p->data, C * P, proj);
+        for (int i = 0; i < C; i++)
+            for (int j = 0; j < P; j++)
+                got[j * C + i] = proj[i * P + j];
+        CHECK(has_values(w, "text_encoder_2.text_projection.weight", SM_F32, got, C * P));
+    }
     sm_weights_unref(&w);
 }
 
@@ -550,11 +625,14 @@ TEST(layout_duplicates)
 TEST(layout_odd_names)
 {
     static const char *const names[] = {
-        "model.diffusion_model.input_blocks.99999999999999999999.0.in_layers.0.weight", "model.diffusion_model.input_blocks.9999.0.op.weight",
+        "model.diffusion_model.input_blocks.99999999999999999999.0.in_layers.0.weight",
+            "model.diffusion_model.input_blocks.9999.0.op.weight",
         "model.diffusion_model.input_blocks.01.0.in_layers.0.weight", "model.diffusion_model.input_blocks.-1.0.op.weight",
         "model.diffusion_model.input_blocks..0.op.weight", "model.diffusion_model.output_blocks.300.2.conv.weight",
-        "model.diffusion_model.", "first_stage_model.decoder.up.8.block.0.norm1.weight", "first_stage_model.decoder.up.9999.block.0.norm1.weight",
-        "cond_stage_model.model.transformer.resblocks.12345.ln_1.weight", "conditioner.embedders.2.model.ln_final.weight", "down_blocks",
+        "model.diffusion_model.", "first_stage_model.decoder.up.8.block.0.norm1.weight",
+            "first_stage_model.decoder.up.9999.block.0.norm1.weight",
+        "cond_stage_model.model.transformer.resblocks.12345.ln_1.weight", "conditioner.embedders.2.model.ln_final.weight",
+            "down_blocks",
         "input_blocks.0.0.", "", "unet.", "unet", "transformer.resblocks."};
     for (size_t i = 0; i < SM_COUNT(names); i++) {
         if (!*names[i])
@@ -592,7 +670,8 @@ static void export_refused(const item *x, size_t n, sumi_status want, const char
 TEST(layout_export_refuses)
 {
 #define ATTN "text_encoder_2.text_model.encoder.layers.0.self_attn."
-    item x[] = {one(ATTN "q_proj.weight", 2, 4, 4, 0, 0), one(ATTN "k_proj.weight", 2, 4, 4, 0, 0), one(ATTN "v_proj.weight", 2, 4, 5, 0, 0)};
+    item x[] = {one(ATTN "q_proj.weight", 2, 4, 4, 0, 0), one(ATTN "k_proj.weight", 2, 4, 4, 0, 0),
+                one(ATTN "v_proj.weight", 2, 4, 5, 0, 0)};
     export_refused(x, 3, SUMI_E_MODEL, "unlike");
     export_refused(x, 2, SUMI_E_MODEL, "lacks a part");
     export_refused(x + 1, 1, SUMI_E_MODEL, "lacks a part");
@@ -600,6 +679,8 @@ TEST(layout_export_refuses)
     export_refused(x, 1, SUMI_E_SUPPORT, "transformer.pos_embed.proj.weight");
     x[0] = one("unet.new_thing.weight", 1, 4, 0, 0, 0);
     export_refused(x, 1, SUMI_E_SUPPORT, "unet.new_thing.weight");
+    x[0] = one("unet.up_blocks.3.resnets.2.norm1.weight", 1, 4, 0, 0, 0); /* which place is told by the blocks before it */
+    export_refused(x, 1, SUMI_E_SUPPORT, "told apart");
     x[0] = one("text_encoder_2.text_projection.weight", 1, 4, 0, 0, 0);
     export_refused(x, 1, SUMI_E_MODEL, "dimensions");
 }

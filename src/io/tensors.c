@@ -7,12 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpu/cpu.h"
 #include "io/ckpt.h"
 #include "io/gguf.h"
+#include "io/quant.h"
 
 enum {
     HEAD = 512,            /* bytes at the beginning of a file that tell its format */
-    NAME_MAX_BYTES = 1100 /* longest name that is looked at; the formats allow 1024 bytes */
+    NAME_BYTES = 1100 /* longest name that is looked at; the formats allow 1024 bytes */
 };
 
 typedef struct format {
@@ -23,6 +25,7 @@ typedef struct format {
     void (*close)(void *f);
     size_t (*count)(const void *f);
     const sm_st_entry *(*at)(const void *f, size_t i);
+    sumi_status (*map)(const void *f, sm_weights *w, sm_err *e); /* tells of mapped memory; may be NULL */
 } format;
 
 /* The calls of a reader whose struct is sm_NAME, behind void pointers. */
@@ -41,10 +44,12 @@ READER(ckpt)
 READER(st)
 READER(gguf)
 
+static sumi_status map_st(const void *f, sm_weights *w, sm_err *e) { return sm_st_map(f, w, e); }
+
 static const format formats[] = {
-    {"GGUF file", sm_gguf_is, ROW(gguf)},
-    {"PyTorch checkpoint", sm_ckpt_is, ROW(ckpt)},
-    {"safetensors", NULL, ROW(st)},
+    {"GGUF file", sm_gguf_is, ROW(gguf), NULL},
+    {"PyTorch checkpoint", sm_ckpt_is, ROW(ckpt), NULL},
+    {"safetensors", NULL, ROW(st), map_st},
 };
 
 struct sm_tensors {
@@ -129,13 +134,6 @@ const sm_st_entry *sm_tensors_find(const sm_tensors *f, const char *name)
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* The storage type of entries that are converted; -1 for others. */
-static int converted(const sm_st_entry *x)
-{
-    int s = sm_store_find(x->dtype);
-    return s > SM_STORE_I32 ? s : -1;
-}
-
 /* Elements; 0 for an empty tensor or one of too many. */
 static size_t elements(const sm_st_entry *x)
 {
@@ -146,19 +144,30 @@ static size_t elements(const sm_st_entry *x)
     return n;
 }
 
+/* The type of the data, or of what they are turned into; -1: not usable. *wide: they are F64. */
+static int type_of(const sm_st_entry *x, bool *wide)
+{
+    int t = sm_store_find(x->dtype);
+    *wide = !x->computable && !strcmp(x->dtype, "F64");
+    if (x->rank > SM_MAX_DIMS || !elements(x))
+        return -1;
+    return *wide ? SM_F32 : t > SM_I32 ? t : x->computable ? (int)x->type : -1;
+}
+
 bool sm_tensors_usable(const sm_st_entry *x)
 {
-    return x->computable || ((converted(x) >= 0 || !strcmp(x->dtype, "F64")) && x->rank <= SM_MAX_DIMS && elements(x) > 0);
+    bool wide;
+    return type_of(x, &wide) >= 0;
 }
 
 /* The scale beside an FP8 weight, NULL for none. */
 static const sm_st_entry *scale_of(const sm_tensors *f, const sm_st_entry *x)
 {
     static const char *const tails[] = {"scale_weight", "weight_scale"};
-    char name[NAME_MAX_BYTES + 16];
+    char name[NAME_BYTES + 16];
     size_t n = strlen(x->name);
     const sm_st_entry *s = NULL;
-    if (n < 6 || n >= NAME_MAX_BYTES || strcmp(x->name + n - 6, "weight"))
+    if (n < 6 || n >= NAME_BYTES || strcmp(x->name + n - 6, "weight"))
         return NULL;
     for (size_t i = 0; i < SM_COUNT(tails) && !s; i++) {
         memcpy(name, x->name, n - 6);
@@ -168,53 +177,31 @@ static const sm_st_entry *scale_of(const sm_tensors *f, const sm_st_entry *x)
     return s;
 }
 
-/* Scales as f32 into s, one or `rows` of them; 0 for another number or type. */
-static size_t read_scales(const sm_st_entry *x, size_t rows, float *s)
+/* Memory of w's; NULL and e set on failure. */
+static void *owned(size_t n, size_t size, const char *name, sm_weights *w, sm_mem *mem, sm_err *e)
 {
-    size_t n = elements(x);
-    int store = sm_store_find(x->dtype);
-    if (!x->computable || store < 0 || store > SM_STORE_BF16 || (n != 1 && n != rows))
-        return 0;
-    sm_store_load((sm_store)store, x->data, (int64_t)n, s);
-    return n;
+    size_t bytes;
+    void *p = sm_mul_ok(n, size, &bytes) ? sm_alloc(mem, SM_MEM_WEIGHT, bytes) : NULL;
+    if (!p)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for tensor %s", name);
+    return p && sm_weights_keep(w, sm_free, p, e) == SUMI_OK ? p : NULL;
 }
 
-/* FP8 and blocks into f16, in pieces of a block or a row of a scale. */
-static sumi_status dequantise(const sm_st_entry *x, const float *scale, size_t scales, size_t n, uint16_t *out, sm_err *e)
+static sumi_status take_scale(const sm_tensors *f, const sm_st_entry *x, sm_weights *w, sm_tensor *t, sm_mem *mem, sm_err *e)
 {
-    sm_store store = (sm_store)converted(x);
-    size_t block = (size_t)sm_store_block(store), per_scale = scales ? n / scales : n;
-    float y[SM_STORE_MAX_BLOCK];
-    if (n % block)
-        return sm_fail(e, SUMI_E_FORMAT, "tensor %s (%s) does not divide into blocks of %zu", x->name, x->dtype, block);
-    for (size_t i = 0; i < n; i += block) {
-        sm_store_load(store, x->data + i / block * sm_store_block_bytes(store), (int64_t)block, y);
-        for (size_t k = 0; scales && k < block; k++)
-            y[k] *= scale[(i + k) / per_scale];
-        if (!sm_store_save(SM_STORE_F16, y, (int64_t)block, out + i))
-            return sm_fail(e, SUMI_E_NUMERIC, "tensor %s (%s) has values too large for f16", x->name, x->dtype);
-    }
+    const sm_st_entry *s = scale_of(f, x);
+    if (!s)
+        return SUMI_OK;
+    size_t values = elements(x), n = elements(s), rows = x->rank ? (size_t)x->dims[0] : 1;
+    if (!s->computable || s->type > SM_BF16 || (n != 1 && n != rows))
+        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor %s must be one scale or one for each of %zu rows", f->path, s->name, rows);
+    float *scale = owned(n, sizeof *scale, s->name, w, mem, e);
+    if (!scale)
+        return SUMI_E_MEMORY;
+    sm_load_blocks(s->type, s->data, (int64_t)n, scale);
+    t->scale = scale;
+    t->scale_run = (int64_t)(values / n);
     return SUMI_OK;
-}
-
-static sumi_status convert_fp8_or_blocks(const sm_tensors *f, const sm_st_entry *x, size_t n, void *out, sm_mem *mem, sm_err *e)
-{
-    const sm_st_entry *s = x->dtype[0] == 'F' ? scale_of(f, x) : NULL;
-    size_t rows = x->rank ? (size_t)x->dims[0] : 1, scales = 0;
-    float *scale = NULL;
-    sumi_status st = SUMI_OK;
-    if (s) {
-        scale = sm_alloc(mem, SM_MEM_MISC, rows * sizeof *scale);
-        scales = scale ? read_scales(s, rows, scale) : 0;
-        if (!scale)
-            st = sm_fail(e, SUMI_E_MEMORY, "out of memory for tensor %s", s->name);
-        else if (!scales)
-            st = sm_fail(e, SUMI_E_FORMAT, "tensor %s must be one scale or one for each of %zu rows", s->name, rows);
-    }
-    if (st == SUMI_OK)
-        st = dequantise(x, scale, scales, n, out, e);
-    sm_free(scale);
-    return st;
 }
 
 static void f64_to_f32(const uint8_t *src, size_t n, float *out)
@@ -228,36 +215,62 @@ static void f64_to_f32(const uint8_t *src, size_t n, float *out)
 
 sumi_status sm_tensors_view(const sm_tensors *f, const sm_st_entry *x, sm_weights *w, sm_tensor *t, sm_mem *mem, sm_err *e)
 {
-    size_t n = elements(x), bytes;
-    bool blocks = converted(x) >= 0, wide = !x->computable && !strcmp(x->dtype, "F64");
-    if (!sm_tensors_usable(x))
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: tensor %s (%s, %d dimensions) is empty or of a type that sumi does not compute with",
+    bool wide;
+    int type = type_of(x, &wide);
+    if (type < 0)
+        return sm_fail(e, SUMI_E_SUPPORT,
+                       "%s: tensor %s (%s, %d dimensions) is empty or of a type that sumi does not compute with",
                        f->path, x->name, x->dtype, x->rank);
-    *t = (sm_tensor){.data = (void *)x->data, .dtype = blocks ? SM_F16 : wide ? SM_F32 : x->type, .rank = x->rank};
+    *t = (sm_tensor){.data = (void *)x->data, .dtype = (sm_dtype)type, .rank = x->rank};
     memcpy(t->dims, x->dims, (size_t)x->rank * sizeof *t->dims);
-    if (!blocks && !wide && (uintptr_t)x->data % sm_dtype_size(t->dtype) == 0)
+    if (type == SM_F8_E4M3 || type == SM_F8_E5M2)
+        return take_scale(f, x, w, t, mem, e);
+    size_t size = sm_dtype_size(t->dtype); /* 0 for blocks, which may lie anywhere */
+    if (!size || (!wide && (uintptr_t)x->data % size == 0))
         return SUMI_OK;
-    if (!sm_mul_ok(n, sm_dtype_size(t->dtype), &bytes) || !(t->data = sm_alloc(mem, SM_MEM_WEIGHT, bytes)))
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory for tensor %s", x->name);
-    sumi_status st = sm_weights_keep(w, sm_free, t->data, e);
-    if (st == SUMI_OK && blocks)
-        st = convert_fp8_or_blocks(f, x, n, t->data, mem, e);
-    else if (st == SUMI_OK && wide)
+    size_t n = elements(x);
+    t->data = owned(n, size, x->name, w, mem, e);
+    if (!t->data)
+        return SUMI_E_MEMORY;
+    if (wide)
         f64_to_f32(x->data, n, t->data);
-    else if (st == SUMI_OK)
-        memcpy(t->data, x->data, bytes);
-    return st;
+    else
+        memcpy(t->data, x->data, n * size);
+    return SUMI_OK;
+}
+
+sumi_status sm_tensors_transpose(sm_tensor *t, const char *name, sm_weights *w, sm_mem *mem, sm_err *e)
+{
+    if (t->rank != 2)
+        return sm_fail(e, SUMI_E_FORMAT, "tensor %s has %d dimensions, must be a matrix", name, t->rank);
+    size_t r = (size_t)t->dims[0], c = (size_t)t->dims[1], s = t->scale ? 0 : sm_dtype_size(t->dtype);
+    sm_tensor y = {.dtype = s ? t->dtype : SM_F32, .rank = 2, .dims = {t->dims[1], t->dims[0]}};
+    uint8_t *to = y.data = owned(r * c, s ? s : sizeof(float), name, w, mem, e); /* r * c fits: it is in memory */
+    if (!to)
+        return SUMI_E_MEMORY;
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < c; j++)
+            if (s)
+                memcpy(to + (j * r + i) * s, (const uint8_t *)t->data + (i * c + j) * s, s);
+            else
+                sm_load_values(t, (int64_t)(i * c + j), 1, (float *)y.data + j * r + i);
+    *t = y;
+    return SUMI_OK;
 }
 
 /* ---- into the table of weights ----------------------------------------------------------------------------------- */
 
 static void close_kept(void *f) { sm_tensors_close(f); }
 
-sumi_status sm_tensors_keep(sm_tensors *f, sm_weights *w, sm_err *e) { return sm_weights_keep(w, close_kept, f, e); }
+sumi_status sm_tensors_keep(sm_tensors *f, sm_weights *w, sm_err *e)
+{
+    sumi_status st = sm_weights_keep(w, close_kept, f, e);
+    return st == SUMI_OK && f->format->map ? f->format->map(f->file, w, e) : st;
+}
 
 static sumi_status add(const sm_tensors *f, const sm_st_entry *x, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
-    char name[2 * NAME_MAX_BYTES];
+    char name[2 * NAME_BYTES];
     sm_tensor t;
     size_t n = strlen(prefix), k = strlen(x->name);
     if (n + k >= sizeof name)

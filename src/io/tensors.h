@@ -19,14 +19,15 @@ size_t sm_tensors_count(const sm_tensors *f);
 const sm_st_entry *sm_tensors_at(const sm_tensors *f, size_t i);
 const sm_st_entry *sm_tensors_find(const sm_tensors *f, const char *name); /* NULL when absent */
 
-/* Whether sm_tensors_view can give x: types that sumi computes with, F64, FP8 and quantised ones, of 0 .. SM_MAX_DIMS dimensions,
- * not empty. */
+/* Whether sm_tensors_view can give x: types that weights may have (graph.h) and F64, 0 .. SM_MAX_DIMS dimensions, not empty. */
 bool sm_tensors_usable(const sm_st_entry *x);
-/* Entry x of f as a tensor that sumi computes with: a view of the file, or a copy that w keeps where the data is not aligned
- * for its type. F64 becomes f32; FP8 (times the scale that the file has beside it: NAME.scale_weight or NAME.weight_scale for
- * NAME.weight) and quantised types become f16. SUMI_E_SUPPORT: not usable; SUMI_E_NUMERIC: a value too large for f16. */
+/* Entry x of f as a weight: a view of the file, or a copy that w keeps where the data is not aligned for its type. F64 becomes
+ * f32. FP8 takes the scale that the file has beside it, one number or one per row: NAME.scale_weight or NAME.weight_scale for
+ * NAME.weight. SUMI_E_SUPPORT: not usable. */
 sumi_status sm_tensors_view(const sm_tensors *f, const sm_st_entry *x, sm_weights *w, sm_tensor *t, sm_mem *mem, sm_err *e);
-/* w takes f over: the file lives as long as w does, or is closed at once on failure. */
+/* Swaps the dims of a matrix in memory that w keeps; types of blocks and scaled ones become f32. name is for messages. */
+sumi_status sm_tensors_transpose(sm_tensor *t, const char *name, sm_weights *w, sm_mem *mem, sm_err *e);
+/* w takes f over: the file lives as long as w does, or is closed at once on failure. Told of mapped files (sm_weights_map). */
 sumi_status sm_tensors_keep(sm_tensors *f, sm_weights *w, sm_err *e);
 
 /* Adds every usable entry as prefix + name to w (prefix may be NULL) and takes f over. */

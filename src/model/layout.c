@@ -34,20 +34,6 @@ static sm_component bare_text(const reading *g)
     return SM_COMPONENT_TEXT;
 }
 
-/* label_emb belongs to a class embedding in unCLIP models, which are SD 2.x in everything else. */
-static bool label_is_class(const sm_tensors *f)
-{
-    static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", ""};
-    char name[96];
-    for (size_t i = 0; i < SM_COUNT(prefixes); i++) {
-        snprintf(name, sizeof name, "%sinput_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", prefixes[i]);
-        const sm_st_entry *x = sm_tensors_find(f, name);
-        if (x && x->rank == 2 && x->dims[1] == 1024)
-            return true;
-    }
-    return sm_tensors_find(f, "cond_stage_model.model.ln_final.weight") != NULL;
-}
-
 static void first_look(reading *g)
 {
     size_t n = sm_tensors_count(g->f);
@@ -58,20 +44,11 @@ static void first_look(reading *g)
     x->text = bare_text(g);
     x->last_unused = sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.23.ln_1.weight") &&
                      !sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.24.ln_1.weight");
-    x->shape[SM_COMPONENT_UNET].class_places = label_is_class(g->f);
     for (size_t i = 0; i < n; i++) {
-        sm_layout_report none = {0};
-        const char *name = sm_tensors_at(g->f, i)->name;
-        sm_name s = sm_layout_place(x, name);
-        if (s.kind != SM_NAME_TENSOR || sm_layout_addon(name, &none))
-            continue;
-        if (s.component == SM_COMPONENT_UNET)
-            sm_shape_note_unet(&x->shape[s.component], s.rest);
-        if (s.component == SM_COMPONENT_VAE)
-            sm_shape_note_vae(&x->shape[s.component], s.rest);
+        const sm_st_entry *t = sm_tensors_at(g->f, i);
+        sm_layout_note(x, t->name, t->rank, t->dims);
     }
-    sm_shape_relate_unet(&x->shape[SM_COMPONENT_UNET]);
-    sm_shape_relate_vae(&x->shape[SM_COMPONENT_VAE]);
+    sm_layout_relate(x);
 }
 
 /* What the name of entry i is. */
@@ -99,14 +76,13 @@ static bool canonical_name(const reading *g, const sm_name *s, const sm_alias *r
 
 /* ---- marks ------------------------------------------------------------------------------------------------------- */
 
-static void read_four(const reading *g, const sm_st_entry *x, float out[4])
+static void read_four(const sm_st_entry *x, float out[4])
 {
-    int store = sm_store_find(x->dtype);
-    size_t n = x->computable ? 1 : 0;
+    size_t n = x->computable && x->type <= SM_BF16 ? 1 : 0;
     for (int i = 0; i < x->rank && n <= 4; i++)
         n = x->dims[i] >= 0 && x->dims[i] <= 4 ? n * (size_t)x->dims[i] : 5;
-    if (n == 4 && store >= 0 && store <= SM_STORE_BF16)
-        sm_store_load((sm_store)store, x->data, 4, out);
+    if (n == 4)
+        sm_load_blocks(x->type, x->data, 4, out);
 }
 
 static void note_mark(reading *g, const sm_st_entry *x)
@@ -119,57 +95,42 @@ static void note_mark(reading *g, const sm_st_entry *x)
     else
         r->edm_mark = true;
     if (!strcmp(x->name, "edm_mean"))
-        read_four(g, x, r->latents_mean);
+        read_four(x, r->latents_mean);
     if (!strcmp(x->name, "edm_std"))
-        read_four(g, x, r->latents_std);
+        read_four(x, r->latents_std);
 }
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 static sumi_status bad(const reading *g, const sm_st_entry *x, sm_err *e, const char *what)
 {
-    return sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.200s (%d dimensions, the first %lld) %s", sm_tensors_path(g->f), x->name, x->rank,
-                   x->rank ? (long long)x->dims[0] : 0, what);
+    return sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.200s (%d dimensions, the first %lld) %s", sm_tensors_path(g->f), x->name,
+                   x->rank, x->rank ? (long long)x->dims[0] : 0, what);
 }
 
-/* [R,C] -> [C,R] in memory of w's. */
-static sumi_status transpose(const reading *g, const sm_st_entry *x, sm_tensor *t, sm_err *e)
+/* The part's share of the rows; a share of blocks, and of the scales, must be a whole one. */
+static bool third(sm_tensor *t, int part)
 {
-    if (t->rank != 2)
-        return bad(g, x, e, "must be a matrix");
-    size_t r = (size_t)t->dims[0], c = (size_t)t->dims[1], s = sm_dtype_size(t->dtype); /* r * c * s fits: it is in memory */
-    const uint8_t *from = t->data;
-    uint8_t *to = sm_alloc(g->mem, SM_MEM_WEIGHT, r * c * s);
-    if (!to)
-        return sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for tensor %.200s", sm_tensors_path(g->f), x->name);
-    sumi_status st = sm_weights_keep(g->w, sm_free, to, e);
-    if (st != SUMI_OK)
-        return st;
-    for (size_t i = 0; i < r; i++)
-        for (size_t j = 0; j < c; j++)
-            memcpy(to + (j * r + i) * s, from + (i * c + j) * s, s);
-    t->data = to;
-    t->dims[0] = (int64_t)c;
-    t->dims[1] = (int64_t)r;
-    return SUMI_OK;
+    if (t->rank < 1 || t->rank > 2 || t->dims[0] % 3)
+        return false;
+    t->dims[0] /= 3;
+    int64_t n = t->dims[0] * (t->rank > 1 ? t->dims[1] : 1), at = part * n;
+    if (n % sm_dtype_block(t->dtype) || (t->scale && t->scale_run < 3 * n && n % t->scale_run))
+        return false;
+    t->data = (uint8_t *)t->data + sm_dtype_bytes(t->dtype, at);
+    if (t->scale)
+        t->scale += at / t->scale_run;
+    return true;
 }
 
 /* The canonical view of what is stored. */
 static sumi_status reshape(const reading *g, const sm_st_entry *x, sm_alias_how how, int part, sm_tensor *t, sm_err *e)
 {
     if (how == SM_TRANSPOSED)
-        return transpose(g, x, t, e);
-    if (how == SM_LINEAR)
-        while (t->rank > 2 && t->dims[t->rank - 1] == 1)
-            t->rank--;
-    if (how != SM_THIRD)
-        return SUMI_OK;
-    if (t->rank < 1 || t->rank > 2 || t->dims[0] % 3)
-        return bad(g, x, e, "must divide into q, k and v");
-    size_t bytes = sm_dtype_size(t->dtype) * (size_t)t->dims[0] / 3 * (size_t)(t->rank > 1 ? t->dims[1] : 1);
-    t->dims[0] /= 3;
-    t->data = (uint8_t *)t->data + (size_t)part * bytes;
-    return SUMI_OK;
+        return t->rank == 2 ? sm_tensors_transpose(t, x->name, g->w, g->mem, e) : bad(g, x, e, "must be a matrix");
+    while (how == SM_LINEAR && t->rank > 2 && t->dims[t->rank - 1] == 1)
+        t->rank--;
+    return how != SM_THIRD || third(t, part) ? SUMI_OK : bad(g, x, e, "must divide into q, k and v");
 }
 
 /* Entry j < i whose tensor got this canonical name; NULL: none of this file. Only for messages. */
@@ -193,8 +154,10 @@ static sumi_status add_part(const reading *g, size_t i, const sm_name *s, int pa
         return bad(g, x, e, "has too long a name");
     if (sm_weights_find(g->w, name)) {
         const char *other = earlier(g, i, name);
-        return other ? sm_fail(e, SUMI_E_FORMAT, "%s: tensors %.160s and %.160s are both %.160s", sm_tensors_path(g->f), other, x->name, name)
-                     : sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.160s is %.160s, which is loaded already", sm_tensors_path(g->f), x->name, name);
+        return other ? sm_fail(e, SUMI_E_FORMAT, "%s: tensors %.160s and %.160s are both %.160s", sm_tensors_path(g->f), other,
+                               x->name, name)
+                     : sm_fail(e, SUMI_E_FORMAT, "%s: tensor %.160s is %.160s, which is loaded already", sm_tensors_path(g->f),
+                               x->name, name);
     }
     sumi_status st = reshape(g, x, s->how, part, &t, e);
     return st == SUMI_OK ? sm_weights_add(g->w, name, &t, e) : st;

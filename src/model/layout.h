@@ -26,7 +26,9 @@ typedef struct sm_layout_report {
     float latents_mean[4], latents_std[4]; /* with edm_mark, or where the file has them */
 } sm_layout_report;
 
-/* Adds f's tensors to w under their canonical names and takes f over (it lives as long as w does). Views where an
+/* Of SD 2.x's own files the text encoder's last layer (24th) and projection are left out, as diffusers does: nobody reads them.
+ *
+ * Adds f's tensors to w under their canonical names and takes f over (it lives as long as w does). Views where an
  * order of bytes allows (whole tensors, row ranges of a fused matrix, other dims of the same bytes), copies where not
  * (transposes). only: the component to take, the rest is left out; SM_COMPONENTS takes all. A file that holds one component
  * under bare names ("down_blocks.0...", "encoder.down.0...", "text_model...") is recognised too. r is filled also on failure. */
@@ -42,8 +44,9 @@ typedef struct sm_layout_export {
     bool transpose;               /* of the only part, rank 2 */
 } sm_layout_export;
 
-/* The single-file ("original") form of all tensors of w, sorted by name; *out is released with sm_free. SUMI_E_SUPPORT where
- * w's family has no such layout. */
+/* The single-file ("original") form of all tensors of w, sorted by name; *out is released with sm_free. Types of parts may
+ * differ. SUMI_E_SUPPORT where w's family has no such layout or reading the result would not give w's names again (blocks
+ * missing in the middle); SUMI_E_MODEL where shapes do not go together. */
 sumi_status sm_layout_original(const sm_weights *w, sm_layout_export **out, size_t *n, sm_mem *mem, sm_err *e);
 
 #endif

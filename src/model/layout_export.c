@@ -16,6 +16,7 @@ typedef struct exporting {
     const sm_weights *w;
     target to[SM_COMPONENTS];
     sm_shape shape[SM_COMPONENTS];
+    sm_layout_context back; /* of the names that are stored */
 } exporting;
 
 /* One canonical tensor's place; sorted by the stored name, then the part. */
@@ -65,7 +66,8 @@ static void choose(exporting *g)
     bool first = any_of(g->w, "text_encoder", ".weight") != NULL, second = any_of(g->w, "text_encoder_2", ".weight") != NULL;
     g->to[SM_COMPONENT_UNET] = (target){"model.diffusion_model.", &sm_aliases_unet};
     g->to[SM_COMPONENT_VAE] = (target){"first_stage_model.", &sm_aliases_vae};
-    g->to[SM_COMPONENT_TEXT_2] = (target){first ? "conditioner.embedders.1.model." : "conditioner.embedders.0.model.", &sm_aliases_openclip};
+    g->to[SM_COMPONENT_TEXT_2] = (target){first ? "conditioner.embedders.1.model." : "conditioner.embedders.0.model.",
+                                          &sm_aliases_openclip};
     if (second)
         g->to[SM_COMPONENT_TEXT] = (target){"conditioner.embedders.0.transformer.", &sm_aliases_clip};
     else if (is_openclip(g->w))
@@ -78,9 +80,10 @@ static void relate(exporting *g)
 {
     const char *rest = NULL;
     for (size_t i = 0; i < sm_weights_count(g->w); i++) {
-        sm_component c = split(sm_weights_at(g->w, i)->name, &rest);
+        const sm_weight *x = sm_weights_at(g->w, i);
+        sm_component c = split(x->name, &rest);
         if (c == SM_COMPONENT_UNET)
-            sm_shape_note_unet(&g->shape[c], rest);
+            sm_shape_note_unet(&g->shape[c], rest, x->t.rank, x->t.dims);
         if (c == SM_COMPONENT_VAE)
             sm_shape_note_vae(&g->shape[c], rest);
     }
@@ -93,7 +96,8 @@ static sumi_status place(const exporting *g, const sm_weight *x, piece *p, sm_er
     const char *rest = NULL;
     sm_component c = split(x->name, &rest);
     if (c == SM_COMPONENTS || !g->to[c].table)
-        return sm_fail(e, SUMI_E_SUPPORT, "tensor %.200s belongs to no model that has a single-file layout; use --layout diffusers", x->name);
+        return sm_fail(e, SUMI_E_SUPPORT,
+                       "tensor %.200s belongs to no model that has a single-file layout; use --layout diffusers", x->name);
     const sm_alias_table *t = g->to[c].table;
     size_t n = strlen(g->to[c].prefix);
     memcpy(p->name, g->to[c].prefix, n);
@@ -104,6 +108,32 @@ static sumi_status place(const exporting *g, const sm_weight *x, piece *p, sm_er
             return SUMI_OK;
         }
     return sm_fail(e, SUMI_E_SUPPORT, "tensor %.200s has no name in the single-file layout; use --layout diffusers", x->name);
+}
+
+/* Who reads what is stored must find the same model: numbers with gaps, for one, would be closed up. */
+static sumi_status read_back(exporting *g, const piece *p, size_t count, sm_err *e)
+{
+    char rest[SM_LAYOUT_NAME + 64];
+    for (size_t i = 0; i < count; i++)
+        sm_layout_note(&g->back, p[i].name, p[i].weight->t.rank, p[i].weight->t.dims);
+    sm_layout_relate(&g->back);
+    for (size_t i = 0; i < count; i++) {
+        const char *want = NULL;
+        sm_component c = split(p[i].weight->name, &want);
+        sm_name n = sm_layout_place(&g->back, p[i].name);
+        if (n.kind == SM_NAME_TENSOR)
+            sm_layout_resolve(&g->back, &n);
+        bool same = n.kind == SM_NAME_TENSOR && n.component == c;
+        if (same && n.row)
+            same = sm_alias_read(n.row + p[i].row->part, &g->back.shape[c], n.rest, rest, sizeof rest) && !strcmp(rest, want);
+        else if (same)
+            same = !strcmp(n.rest, want);
+        if (!same)
+            return sm_fail(e, SUMI_E_SUPPORT,
+                           "tensor %.200s cannot be told apart in the single-file layout; use --layout diffusers",
+                           p[i].weight->name);
+    }
+    return SUMI_OK;
 }
 
 static int by_name(const void *a, const void *b)
@@ -132,9 +162,10 @@ static bool stored_shape(const piece *p, sm_layout_export *x)
     return p->row->how != SM_THIRD || (t->rank >= 1 && t->rank <= 2 && t->dims[0] <= INT64_MAX / 3);
 }
 
-static bool alike(const sm_tensor *a, const sm_tensor *b)
+/* Types may differ: who writes converts. */
+static bool same_shape(const sm_tensor *a, const sm_tensor *b)
 {
-    return a->dtype == b->dtype && a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims);
+    return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims);
 }
 
 /* The pieces at p that make one stored tensor; *used of them. */
@@ -144,13 +175,14 @@ static sumi_status join(const piece *p, size_t left, sm_layout_export *x, size_t
     *x = (sm_layout_export){.parts = parts};
     memcpy(x->name, p->name, sizeof x->name);
     if (!stored_shape(p, x))
-        return sm_fail(e, SUMI_E_MODEL, "tensor %.200s has %d dimensions, which the single-file layout cannot hold", p->weight->name,
+        return sm_fail(e, SUMI_E_MODEL, "tensor %.200s has %d dimensions, which the single-file layout cannot hold",
+                       p->weight->name,
                        p->weight->t.rank);
     for (int i = 0; i < parts; i++) {
         if ((size_t)i >= left || strcmp(p[i].name, p->name) || p[i].row->part != i)
             return sm_fail(e, SUMI_E_MODEL, "tensor %.160s lacks a part beside %.160s", p->name, p->weight->name);
-        if (!alike(&p[i].weight->t, &p->weight->t))
-            return sm_fail(e, SUMI_E_MODEL, "tensors %.160s and %.160s have unlike shapes or types and cannot be one", p->weight->name,
+        if (!same_shape(&p[i].weight->t, &p->weight->t))
+            return sm_fail(e, SUMI_E_MODEL, "tensors %.160s and %.160s have unlike shapes and cannot be one", p->weight->name,
                            p[i].weight->name);
         x->part[i] = p[i].weight;
     }
@@ -168,6 +200,8 @@ static sumi_status export_all(exporting *g, piece *p, sm_layout_export *out, siz
     relate(g);
     for (size_t i = 0; st == SUMI_OK && i < count; i++)
         st = place(g, sm_weights_at(g->w, i), &p[i], e);
+    if (st == SUMI_OK)
+        st = read_back(g, p, count, e);
     if (st == SUMI_OK)
         qsort(p, count, sizeof *p, by_name);
     for (size_t i = 0; st == SUMI_OK && i < count; i += used) {

@@ -82,7 +82,7 @@ typedef struct sm_shape {
     sm_relation relation[SM_NUMBERINGS];
 } sm_shape;
 
-void sm_shape_note_unet(sm_shape *s, const char *name);
+void sm_shape_note_unet(sm_shape *s, const char *name, int rank, const int64_t *dims);
 void sm_shape_note_vae(sm_shape *s, const char *name);
 void sm_shape_relate_unet(sm_shape *s);
 void sm_shape_relate_vae(sm_shape *s);
@@ -121,6 +121,9 @@ bool sm_layout_addon(const char *name, sm_layout_report *r);
 bool sm_layout_ignored(const char *name);
 /* The component of a name; first step, before shapes are related. */
 sm_name sm_layout_place(const sm_layout_context *x, const char *name);
+/* Notes a name for the shapes; sm_layout_relate when all are noted. */
+void sm_layout_note(sm_layout_context *x, const char *name, int rank, const int64_t *dims);
+void sm_layout_relate(sm_layout_context *x);
 /* The row; second step. kind may become SM_NAME_UNKNOWN. */
 void sm_layout_resolve(const sm_layout_context *x, sm_name *n);
 

@@ -126,21 +126,28 @@ bool sm_layout_ignored(const char *name)
 {
     /* EMA copies; constants of the noise schedule and of the loss; nets of the autoencoder's training; picture towers. */
     static const char *const heads[] = {
-        "model_ema.", "alphas_cumprod", "betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_", "lvlb_weights", "denoiser.", "loss_fn.", "loss.",
-        "first_stage_model.loss.", "first_stage_model.model_ema.", "discriminator.", "logvar", "scale_factor", "global_step", "iteration",
-        "visual.", "cond_stage_model.model.visual.", "conditioner.embedders.0.model.visual.", "conditioner.embedders.1.model.visual.",
+        "model_ema.", "alphas_cumprod", "betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+            "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_", "lvlb_weights", "denoiser.", "loss_fn.",
+            "loss.",
+        "first_stage_model.loss.", "first_stage_model.model_ema.", "discriminator.", "logvar", "scale_factor", "global_step",
+            "iteration",
+        "visual.", "cond_stage_model.model.visual.", "conditioner.embedders.0.model.visual.",
+            "conditioner.embedders.1.model.visual.",
         "vision_model.", "visual_projection.", "noise_augmentor.", "embedder.", "safety_checker.", "scaled_fp8", NULL};
-    static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", ".scale_weight", ".weight_scale", ".scale_input",
+    static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", ".scale_weight", ".weight_scale",
+                                        ".scale_input",
                                         ".input_scale", ".scaled_fp8", NULL};
     return any(name, heads, begins) || any(name, tails, ends) || !strcmp(name, "position_ids") || !strcmp(name, "attn_mask");
 }
 
 bool sm_layout_addon(const char *name, sm_layout_report *r)
 {
-    static const char *const lora[] = {"lora_", ".lora.", ".lora_", "_lora.", "hada_w1", "hada_w2", "lokr_w1", "lokr_w2", "oft_blocks",
+    static const char *const lora[] = {"lora_", ".lora.", ".lora_", "_lora.", "hada_w1", "hada_w2", "lokr_w1", "lokr_w2",
+                                       "oft_blocks",
                                        "oft_diag", ".dora_scale", NULL};
-    static const char *const control[] = {"control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks.", "controlnet_mid_block.",
+    static const char *const control[] = {"control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks.",
+                                          "controlnet_mid_block.",
                                           "input_hint_block.", "zero_convs.", "middle_block_out.", "lllite_", NULL};
     static const char *const embedding[] = {"string_to_param", "string_to_token", "emb_params", NULL};
     if (any(name, lora, contains))
@@ -242,6 +249,26 @@ sm_name sm_layout_place(const sm_layout_context *x, const char *name)
     if (bare_component(x, name, &n.component))
         n.kind = SM_NAME_TENSOR;
     return n;
+}
+
+void sm_layout_note(sm_layout_context *x, const char *name, int rank, const int64_t *dims)
+{
+    sm_layout_report none = {0};
+    sm_name n = sm_layout_place(x, name);
+    if (n.kind != SM_NAME_TENSOR || sm_layout_addon(name, &none))
+        return;
+    if (n.component == SM_COMPONENT_UNET)
+        sm_shape_note_unet(&x->shape[n.component], n.rest, rank, dims);
+    if (n.component == SM_COMPONENT_VAE)
+        sm_shape_note_vae(&x->shape[n.component], n.rest);
+    if (!strcmp(name, "cond_stage_model.model.ln_final.weight"))
+        x->shape[SM_COMPONENT_UNET].class_places = true;
+}
+
+void sm_layout_relate(sm_layout_context *x)
+{
+    sm_shape_relate_unet(&x->shape[SM_COMPONENT_UNET]);
+    sm_shape_relate_vae(&x->shape[SM_COMPONENT_VAE]);
 }
 
 /* SD 2.x takes the output of the layer before the last, and diffusers' encoder does not have the last. */

@@ -78,12 +78,15 @@ static void note_places(sm_shape *s, const char *name)
     }
 }
 
-void sm_shape_note_unet(sm_shape *s, const char *name)
+/* label_emb belongs to a class embedding in unCLIP models, which are SD 2.x in everything else: text of width 1024. */
+void sm_shape_note_unet(sm_shape *s, const char *name, int rank, const int64_t *dims)
 {
     sm_match m;
     note_blocks(s, name);
     note_places(s, name);
     s->class_embedding |= sm_pattern_match("class_embedding.linear_#.*", name, &m);
+    s->class_places |= rank == 2 && dims[1] == 1024 &&
+        sm_pattern_match("input_blocks.#.1.transformer_blocks.0.attn2.to_k.weight", name, &m);
 }
 
 /* Blocks from the places of samplers; what goes beyond the limits is no block and its names stay unknown. */

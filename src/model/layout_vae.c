@@ -46,7 +46,8 @@ const sm_alias_table sm_aliases_vae_old = {old_rows, SM_COUNT(old_rows)};
 void sm_shape_note_vae(sm_shape *s, const char *name)
 {
     sm_match m;
-    if ((sm_pattern_match("decoder.up_blocks.#.*", name, &m) || sm_pattern_match("decoder.up.#.*", name, &m)) && m.num[0] < SM_BLOCKS)
+    if ((sm_pattern_match("decoder.up_blocks.#.*", name, &m) || sm_pattern_match("decoder.up.#.*", name, &m)) &&
+        m.num[0] < SM_BLOCKS)
         s->vae_ups = SM_MAX(s->vae_ups, m.num[0] + 1);
 }
 
