@@ -72,9 +72,22 @@ SUMI_API void sumi_text_free(char *text); /* releases texts that calls below han
 
 typedef struct sumi_model sumi_model;
 
-/* path: a model file (.safetensors), a folder in diffusers' layout (model_index.json), or NULL for the built-in model,
- * which is looked for at $SUMI_MODEL, beside the program (../models) and in the installed share folder. */
+/* What to load. Zero-initialise: every member may be NULL or 0. */
+typedef struct sumi_model_options {
+    const char *path;            /* as in sumi_model_load */
+    const char *vae;             /* files (of any format and layout) or component folders that replace the model's own parts */
+    const char *text_encoder;
+    const char *text_encoder_2;  /* the second of XL: OpenCLIP bigG */
+    const char *unet;            /* the denoiser, UNet or transformer */
+    const char *tokenizer;       /* folder with vocab.json and merges.txt, or a file as OpenAI publishes CLIP's */
+    int low_memory;              /* 1: least memory first: one prediction at a time, weights dropped after use; same pictures, slower */
+} sumi_model_options;
+
+/* path: a checkpoint of any layout and format that sumi reads (.safetensors, .ckpt, .gguf), a folder in diffusers' layout
+ * (model_index.json), or NULL for the built-in model, which is looked for at $SUMI_MODEL, beside the program (../models) and
+ * in the installed share folder. */
 SUMI_API sumi_status sumi_model_load(sumi_context *ctx, const char *path, sumi_model **out);
+SUMI_API sumi_status sumi_model_load_with(sumi_context *ctx, const sumi_model_options *o, sumi_model **out);
 SUMI_API void sumi_model_free(sumi_model *model);
 /* A line about the family, for logs: "rectified-flow UNet, 11.2 M parameters, 128x128". */
 SUMI_API const char *sumi_model_summary(const sumi_model *model);
@@ -110,7 +123,21 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT, count, 1, 1, 1024, "count", "Batch size", "pictures, each with a seed of its own")                              \
     X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "euler, euler_a, heun, ddim, dpmpp_2m; empty: the model's default")   \
     X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default") \
-    X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs")
+    X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs") \
+    X(INT, clip_skip, 0, 0, 64, "clip-skip", "Clip skip", "take the text from this layer, counted from the last, which is 1; 0: the model's default") \
+    X(TEXT, prediction, "", 0, 0, "prediction", "Prediction type", "epsilon, v_prediction, sample, flow_prediction, edm; empty: what the model says") \
+    X(INT, original_width, 0, 0, 16384, "original-width", "Original width", "XL: size of the picture that it should look taken from; 0: the picture's") \
+    X(INT, original_height, 0, 0, 16384, "original-height", "Original height", "XL: see original-width")                  \
+    X(INT, crop_left, 0, 0, 16384, "crop-left", "Crop left", "XL: where in that picture it should look cropped from")      \
+    X(INT, crop_top, 0, 0, 16384, "crop-top", "Crop top", "XL: see crop-left")                                            \
+    X(INT, target_width, 0, 0, 16384, "target-width", "Target width", "XL: size that it was wanted at; 0: the picture's")  \
+    X(INT, target_height, 0, 0, 16384, "target-height", "Target height", "XL: see target-width")                          \
+    X(FLOAT, aesthetic_score, 6, 0, 100, "aesthetic-score", "Aesthetic score", "XL refiner: rating of the prompt's picture") \
+    X(FLOAT, negative_aesthetic_score, 2.5, 0, 100, "negative-aesthetic-score", "Negative aesthetic score", "XL refiner: rating of the negative prompt's") \
+    X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: where memory asks for it") \
+    X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
+    X(TEXT, save_latents, "", 0, 0, "save-latents", "Save latents", "safetensors file for the result before decoding, latents [N,C,h,w]") \
+    X(INT, save_steps, 0, 0, 1, "save-steps", "Save steps", "1: save-latents holds every step too, as latents.STEP")
 
 #define SUMI_TEXT_MAX 65536 /* bytes of a text parameter: far more than any text tower reads */
 #define SUMI_FIELD_TEXT const char *
@@ -155,8 +182,9 @@ typedef struct sumi_progress {
 typedef struct sumi_callbacks {
     void (*progress)(void *user, const sumi_progress *p); /* may be NULL */
     /* The step's current estimate of picture `index`, RGB, 8 bit, at the latent's size (a latent's block of pixels averaged); good
-     * during the call. Costs a decoding per picture and step; the result is not touched. May be NULL. */
+     * during the call. Costs a decoding each; the result is not touched. May be NULL. */
     void (*preview)(void *user, int index, int step, int width, int height, const uint8_t *rgb);
+    int preview_every; /* steps from one preview to the next; 0 and 1: every step */
     const int *cancel; /* polled; nonzero stops with SUMI_E_CANCELLED. May be NULL. */
     void *user;
 } sumi_callbacks;

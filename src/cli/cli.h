@@ -13,10 +13,12 @@ enum { EXIT_BAD = 1, EXIT_USAGE = 2 }; /* a failure; a wrong call. Stopped by a 
 /* What options set. One struct for all commands: a name means the same everywhere. */
 typedef struct cli_values {
     sumi_context_options context;
-    const char *model;  /* NULL: the built-in one */
+    sumi_model_options load; /* path NULL: the built-in model */
     const char *output; /* -o: generate's pattern, train's folder */
-    bool quiet, json, resume, man;
+    bool quiet, json, resume, man, low_memory;
     const char *stage;
+    const char *preview; /* generate's pattern for previews, and steps from one to the next */
+    int preview_every;
     const char *vocab;  /* tokenize */
     int64_t max_steps;
     sumi_score_options score;
@@ -69,7 +71,14 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
 #define CLI_OPT_HELP {"help", 'h', CLI_HELP, NULL, 0, 0, 0, "this text"}
 #define CLI_OPT_JSON {"json", 0, CLI_SWITCH, NULL, CLI_AT(json), 0, 0, "as JSON"}
 #define CLI_OPT_QUIET {"quiet", 'q', CLI_SWITCH, NULL, CLI_AT(quiet), 0, 0, "no progress, no remarks"}
-#define CLI_OPT_MODEL {"model", 'm', CLI_TEXT, "FILE|DIR", CLI_AT(model), 0, 0, "model file or folder in diffusers' layout; the built-in one without it"}
+#define CLI_OPT_MODEL {"model", 'm', CLI_TEXT, "FILE|DIR", CLI_AT(load.path), 0, 0, "checkpoint, or folder in diffusers' layout; the built-in model without it"}
+#define CLI_OPT_PARTS \
+    {"vae", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.vae), 0, 0, "autoencoder to use instead of the model's"}, \
+    {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"}, \
+    {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0, "XL's second text encoder, OpenCLIP bigG"}, \
+    {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"}, \
+    {"tokenizer", 0, CLI_TEXT, "DIR|FILE", CLI_AT(load.tokenizer), 0, 0, "vocab.json and merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz"}, \
+    {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: the same pictures, slower"}
 #define CLI_OPT_CONTEXT \
     {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
     {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it"}
@@ -136,6 +145,22 @@ sumi_callbacks cli_progress_start(cli_progress *p, bool quiet, double every);
 void cli_progress_end(cli_progress *p);
 /* The signal that asked to stop, 0: none. */
 int cli_stopped(void);
+
+/* ---- preview.c: pictures on the way ---- */
+
+typedef struct cli_preview {
+    cli_progress progress; /* the first member: callbacks take a cli_preview for one */
+    cli_output output;
+    sumi_context *ctx;     /* of its own: the request's is at work */
+    const char *prompt;
+    int64_t seed;
+    int count;
+    bool failed;           /* said once */
+} cli_preview;
+
+/* Adds previews to what cli_progress_start gave for v->progress; 0 or an exit status after an error line. */
+int cli_preview_start(cli_preview *v, const cli_args *a, const sumi_request *r, sumi_callbacks *cb);
+void cli_preview_end(cli_preview *v);
 
 /* ---- help.c ---- */
 

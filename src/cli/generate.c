@@ -22,12 +22,18 @@ static int save(cli_session *s, const cli_output *o, const sumi_images *im)
 
 static int draw(cli_session *s, const cli_args *a, const cli_output *o)
 {
-    cli_progress p;
+    cli_preview p;
     sumi_images *im = NULL;
-    sumi_callbacks cb = cli_progress_start(&p, a->v.quiet, 5);
+    sumi_callbacks cb = cli_progress_start(&p.progress, a->v.quiet, 5);
+    int rc = cli_preview_start(&p, a, &s->request, &cb);
+    if (rc) {
+        cli_preview_end(&p);
+        return rc;
+    }
     sumi_status st = sumi_generate(s->ctx, s->model, &s->request, &cb, &im);
-    cli_progress_end(&p);
-    int rc = st ? cli_failed(s->ctx, st) : save(s, o, im);
+    cli_progress_end(&p.progress);
+    cli_preview_end(&p);
+    rc = st ? cli_failed(s->ctx, st) : save(s, o, im);
     if (!rc && !a->v.quiet)
         fprintf(stderr, "seed %lld, %s, %d threads, at most %s of memory\n", (long long)sumi_images_at(im, 0)->seed,
                 sumi_context_cpu(s->ctx), sumi_context_threads(s->ctx), cli_amount((double)sumi_memory_peak(s->ctx), 1000, "B"));
@@ -57,7 +63,10 @@ static const cli_option options[] = {
     CLI_OPT_SIZE,
     {"output", 'o', CLI_TEXT, "PATTERN", CLI_AT(output), 0, 0,
      "file to write (.png, .jpg, .webp), or a folder; %d or %03d: number, {seed}, {prompt}; PROMPT-SEED.png without it"},
+    {"preview", 0, CLI_TEXT, "PATTERN", CLI_AT(preview), 0, 0, "file to write small pictures of the state to, as -o; each costs a decoding"},
+    {"preview-every", 0, CLI_INT, "N", CLI_AT(preview_every), 1, 1000, "steps from one preview to the next; 5 without it"},
     CLI_OPT_MODEL,
+    CLI_OPT_PARTS,
     CLI_OPT_CONTEXT,
     CLI_OPT_QUIET,
     CLI_OPT_HELP,
@@ -69,6 +78,8 @@ static const char *const examples[] = {
     "sumi \"a smiling cat, noto style, on a blue background\" -o cat.png", "a style and a background",
     "sumi \"two red apples\" --count 4 --seed 7 -o apple-%d.png", "apple-1.png with seed 7 to apple-4.png with seed 10",
     "sumi \"a clock\" --steps 40 --cfg 5 --sampler heun --schedule karras", "another way through the noise",
+    "sumi \"a castle\" --model sd15.safetensors --vae vae-ft-mse.safetensors --negative \"blurry\" --clip-skip 2", "a checkpoint with another autoencoder",
+    "sumi \"a castle\" --model sd15.safetensors --rng philox --seed 42 --preview now.png", "A1111's seeds; the state every five steps",
     "sumi generate \"train\" -o pictures/{prompt}-{seed}.webp", "a prompt that is also a command's name",
     NULL,
 };

@@ -14,7 +14,9 @@ int cli_open(cli_session *s, const cli_args *a)
 
 int cli_open_model(cli_session *s, const cli_args *a)
 {
-    sumi_status st = sumi_model_load(s->ctx, a->v.model, &s->model);
+    sumi_model_options o = a->v.load;
+    o.low_memory = a->v.low_memory;
+    sumi_status st = sumi_model_load_with(s->ctx, &o, &s->model);
     return st ? cli_failed(s->ctx, st) : 0;
 }
 

@@ -28,7 +28,7 @@ static int run(cli_args *a)
     sumi_tokens *t = NULL;
     if (!cli_words(a, 1, "a text in quotes"))
         return EXIT_USAGE;
-    if (a->v.vocab && a->v.model)
+    if (a->v.vocab && a->v.load.path)
         return cli_fail(EXIT_USAGE, "tokenize takes --model or --vocab, not both");
     int rc = cli_open(&s, a);
     if (!rc && !a->v.vocab)

@@ -115,6 +115,11 @@ void sm_tensors_close(sm_tensors *f)
 }
 
 const char *sm_tensors_path(const sm_tensors *f) { return f->path; }
+const char *sm_tensors_metadata(const sm_tensors *f, const char *key)
+{
+    return f->format->open == open_st ? sm_st_metadata(f->file, key) : NULL;
+}
+
 const char *sm_tensors_format(const sm_tensors *f) { return f->format->name; }
 size_t sm_tensors_count(const sm_tensors *f) { return f->format->count(f->file); }
 const sm_st_entry *sm_tensors_at(const sm_tensors *f, size_t i) { return f->format->at(f->file, i); }

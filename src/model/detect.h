@@ -30,6 +30,8 @@ typedef struct sm_traits {
     float shift;              /* flow */
     double sigma_min, sigma_max, sigma_data; /* edm */
     int time_ids;             /* 0 none, 6 XL base, 5 refiner (last one the aesthetic score) */
+    bool latents_stats;       /* latents are scaled by a mean and a deviation for each channel, 4 of them (Playground v2.5) */
+    float latents_mean[4], latents_std[4];
     sm_extra extra;
     int texts;
     sm_text_use text[SM_TEXTS]; /* widths side by side make the context; the last one's projection is the pooled text */

@@ -16,7 +16,12 @@ struct sumi_images {
 
 sumi_status sumi_model_load(sumi_context *ctx, const char *path, sumi_model **out)
 {
-    return sm_model_open(out, &ctx->mem, path, sm_begin(ctx));
+    return sumi_model_load_with(ctx, &(sumi_model_options){.path = path}, out);
+}
+
+sumi_status sumi_model_load_with(sumi_context *ctx, const sumi_model_options *o, sumi_model **out)
+{
+    return sm_model_open(out, &ctx->mem, o, sm_begin(ctx));
 }
 
 const char *sumi_model_summary(const sumi_model *m) { return m->summary; }

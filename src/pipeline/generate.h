@@ -12,7 +12,7 @@ typedef struct sm_job {
     sm_pool *pool;
     sm_mem *mem;
     const sumi_callbacks *cb;
-    sumi_request r;          /* complete: no 0 or -1 left that means "default" */
+    sumi_request r;          /* complete: no 0 or -1 left that means "default", but for what only the run can know */
     const char *const *prompts; /* r.count prompts; NULL: r.prompt for all */
     double started;
 } sm_job;
@@ -25,5 +25,21 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e);
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e);
 /* A1111's parameters text for picture k; appended to b. */
 void sm_job_infotext(const sm_job *j, int k, sm_buf *b);
+
+/* ---- for the parts of a request ------------------------------------------------------------------------------------ */
+
+/* One component's graph and plan. */
+typedef struct sm_part {
+    sm_graph *g;
+    sm_plan *p;
+    sm_node *in[6], *out;
+    sm_node *pooled; /* text: second output, or NULL */
+} sm_part;
+
+void sm_part_close(sm_part *p);
+const int *sm_job_cancel(const sm_job *j);
+void sm_job_tell(const sm_job *j, const char *stage, int64_t step, int64_t steps, double eta);
+/* Whether the denoiser runs for the negative prompt too. LCM's full models take the scale as an input instead. */
+bool sm_job_guided(const sm_job *j);
 
 #endif

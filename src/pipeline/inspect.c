@@ -76,6 +76,23 @@ static sumi_status count_path(report *r, const char *path, sm_err *e)
     return e->code;
 }
 
+/* The encoders' texts side by side, as the denoiser takes them; *pooled the last one's, NULL where none is taken. */
+static sm_node *record_texts(const nn_scope *root, const sumi_model *m, sm_node **pooled)
+{
+    sm_node *words[SM_TEXTS], *eos = sm_input(root->g, "eos", SM_I32, 1, (int64_t[]){1});
+    for (int i = 0; i < m->traits.texts; i++) {
+        const sm_text_use *u = &m->traits.text[i];
+        bool last = i == m->traits.texts - 1;
+        nn_scope s = nn_sub(root, "%s", u->component);
+        sm_node *ids = sm_input(root->g, "ids", SM_I32, 2, (int64_t[]){1, u->clip.max_position_embeddings});
+        sm_clip_out text = sm_clip_text(&s, &u->clip, ids, last && m->family->pooled_width(&m->denoiser) ? eos : NULL);
+        words[i] = text.last;
+        if (last)
+            *pooled = sm_denoiser_pooled(m->family, &m->denoiser, &text);
+    }
+    return m->traits.texts > 1 ? sm_concat(m->traits.texts, words, -1) : words[0];
+}
+
 /* Records every component at its default size: a missing tensor is the graph's error, one that nothing asked for is
  * unexpected. */
 static void check_model(report *r, sumi_model *m, sm_err *why)
@@ -83,12 +100,17 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
     sm_graph *g = sm_graph_new(r->mem, why);
     if (!g)
         return;
-    nn_scope root = nn_root(g, m->w, NULL), text = nn_sub(&root, "text_encoder"), den = nn_sub(&root, "%s", m->family->component), vae = nn_sub(&root, "vae");
+    nn_scope root = nn_root(g, m->w, NULL), den = nn_sub(&root, "%s", m->family->component), vae = nn_sub(&root, "vae");
     int f = sm_vae_factor(&m->vae), one = m->family->multiple(&m->denoiser), c = m->vae.latent_channels;
-    sm_node *eos = m->family->pooled_width(&m->denoiser) ? sm_input(g, "eos", SM_I32, 1, (int64_t[]){1}) : NULL;
-    sm_clip_out words = sm_clip_text(&text, &m->clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, m->clip.max_position_embeddings}), eos);
-    sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, one, one, c}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
-    m->family->record(&den, &m->denoiser, x, t, &(sm_conditions){.ctx = words.last, .pooled = sm_denoiser_pooled(m->family, &m->denoiser, &words)});
+    int in = m->family->kind == SM_MODEL_UNET ? m->denoiser.unet.in_channels : c;
+    sm_conditions cond = {0};
+    cond.ctx = record_texts(&root, m, &cond.pooled);
+    if (m->traits.time_ids)
+        cond.time_ids = sm_input(g, "time_ids", SM_F32, 2, (int64_t[]){1, m->traits.time_ids});
+    if (m->family->kind == SM_MODEL_UNET && m->denoiser.unet.time_cond_proj_dim)
+        cond.timestep_cond = sm_input(g, "timestep_cond", SM_F32, 2, (int64_t[]){1, m->denoiser.unet.time_cond_proj_dim});
+    sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, one, one, in}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
+    m->family->record(&den, &m->denoiser, x, t, &cond);
     sm_vae_decode(&vae, &m->vae, sm_input(g, "z", SM_F32, 4, (int64_t[]){1, 1, 1, c}));
     sm_vae_encode(&vae, &m->vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, f, f, m->vae.in_channels}));
     if (g->err.code)
@@ -99,12 +121,9 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
 static void look_at_model(report *r, sumi_context *ctx, const char *path, sumi_model **m)
 {
     sm_err why = {0};
-    if (r->format && strcmp(r->format, "safetensors")) {
-        snprintf(r->problem, sizeof r->problem, "%s: a %s; its tensors are read, but models are drawn with from safetensors only", path, r->format);
-        return;
-    }
-    if (!sm_model_open(m, &ctx->mem, path, &why)) {
-        snprintf(r->family, sizeof r->family, "rectified flow, %s", (*m)->family->class_name);
+    if (!sm_model_open(m, &ctx->mem, &(sumi_model_options){.path = path}, &why)) {
+        snprintf(r->family, sizeof r->family, "%s, %s%s%s", (*m)->traits.label, (*m)->family->class_name,
+                 (*m)->traits.assumed ? ", assumed " : "", (*m)->traits.assumed ? (*m)->traits.prediction : "");
         check_model(r, *m, &why);
         for (size_t i = 0; i < sm_weights_count((*m)->w); i++) {
             const sm_weight *w = sm_weights_at((*m)->w, i);

@@ -2,33 +2,53 @@
 #ifndef SM_PIPELINE_MODEL_H
 #define SM_PIPELINE_MODEL_H
 
-#include "model/registry.h"
+#include "model/detect.h"
 #include "pipeline/context.h"
 #include "text/bpe.h"
 
 struct sumi_model {
     sm_mem *mem;
-    sm_weights *w;                 /* vae.*, text_encoder.*, <family component>.* */
-    sm_bpe *bpe;
-    sm_clip_config clip;
-    sm_vae_config vae;
+    sm_weights *w;              /* canonical names: vae.*, text_encoder.*, <family component>.* (model/layout.h) */
+    sm_bpe *bpe;                /* of every text encoder */
     const sm_denoiser *family;
     sm_denoiser_config denoiser;
-    struct { int steps, width, height; float cfg_scale, shift; char sampler[32], schedule[32]; } defaults;
+    sm_vae_config vae;
+    sm_traits traits;           /* text encoders, prediction, defaults; sampler and schedule are names of sample/'s tables */
+    bool low_memory;
     char name[96], summary[192];
 };
 
-/* A single file carries its configuration in the safetensors metadata "sumi.model": {"name", "text_encoder", "vae",
- * "unet" or "transformer": the components' config.json, "defaults": {steps, cfg_scale, width, height, shift, sampler, schedule}},
- * and the tokenizer's merges in "merges". */
-sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const char *path, sm_err *e);
+/* One text encoder, used as the small flow models do: its last output, padded with the end mark. */
+static inline sm_traits sm_traits_flow(const sm_clip_config *clip, float shift)
+{
+    return (sm_traits){.label = "rectified flow", .prediction = "flow_prediction", .beta_schedule = "", .shift = shift, .texts = 1,
+                       .text = {{.component = "text_encoder", .clip = *clip, .final_norm = true, .pad = -1}}};
+}
+
+sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, sm_err *e);
+
+/* ---- open_folder.c, open_file.c: what a path holds, into m (m->w and all that follows from it) --------------------- */
+
+/* diffusers' layout: model_index.json and a folder per component. */
+sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e);
+/* One file of any format: sumi's own, which carries its configuration in the safetensors metadata "sumi.model": {"name",
+ * "text_encoder", "vae", "unet" or "transformer": the components' config.json, "defaults": {steps, cfg_scale, width, height,
+ * shift, sampler, schedule}} and the tokenizer's merges in "merges"; or another program's, whose tensors say what it is. */
+sumi_status sm_open_file(sumi_model *m, const sumi_model_options *o, sm_err *e);
+/* Files named beside the model (--vae ...) replace its components of that kind, sizes included where m is configured already. */
+sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_err *e);
+/* The tokenizer that o names or, without one, CLIP's where the encoders have its vocabulary. */
+sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err *e);
+
+/* ---- describe.c ---------------------------------------------------------------------------------------------------- */
+
 /* Reads that configuration text; m->w and m->bpe are the caller's affair. what: a name for messages. */
 sumi_status sm_model_configure(sumi_model *m, const char *json, const char *what, sm_err *e);
 /* Whether the components work together: channels and widths that meet are equal, sizes are in range. What the tensors say is
  * checked when they are recorded. */
-sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d, const sm_clip_config *clip, const sm_vae_config *vae,
+sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d, const sm_traits *t, const sm_vae_config *vae,
                               const char *what, sm_err *e);
-/* Appends the configuration text of m. */
+/* Appends the configuration text of m, a model with one text encoder. */
 void sm_model_describe(const sumi_model *m, sm_buf *out);
 
 #endif

@@ -19,19 +19,19 @@ static int64_t random_seed(void)
 static void fill_defaults(sumi_request *r, const sumi_model *m)
 {
     r->seed = r->seed < 0 ? random_seed() : r->seed;
-    r->steps = r->steps ? r->steps : m->defaults.steps;
-    r->cfg_scale = r->cfg_scale < 0 ? m->defaults.cfg_scale : r->cfg_scale;
-    r->width = r->width ? r->width : m->defaults.width;
-    r->height = r->height ? r->height : m->defaults.height;
-    r->sampler = r->sampler[0] ? r->sampler : m->defaults.sampler;
-    r->schedule = r->schedule[0] ? r->schedule : m->defaults.schedule;
+    r->steps = r->steps ? r->steps : m->traits.steps;
+    r->cfg_scale = r->cfg_scale < 0 ? m->traits.cfg_scale : r->cfg_scale;
+    r->width = r->width ? r->width : m->traits.width;
+    r->height = r->height ? r->height : m->traits.height;
+    r->sampler = r->sampler[0] ? r->sampler : m->traits.sampler;
+    r->schedule = r->schedule[0] ? r->schedule : m->traits.schedule;
 }
 
-static sumi_status check_names(const sumi_request *r, sm_err *e)
+static sumi_status check_names(const sumi_request *r, bool flow, sm_err *e)
 {
     if (!sm_sampler_find(r->sampler))
         return sm_fail(e, SUMI_E_ARG, "--sampler: '%.40s' is unknown; see `sumi generate --help`", r->sampler);
-    if (!sm_sampler_find(r->sampler)->flow)
+    if (flow && !sm_sampler_find(r->sampler)->flow)
         return sm_fail(e, SUMI_E_ARG, "--sampler: %s does not work with flow models; see `sumi generate --help`", r->sampler);
     if (!sm_schedule_find(r->schedule))
         return sm_fail(e, SUMI_E_ARG, "--schedule: '%.40s' is unknown; see `sumi generate --help`", r->schedule);
@@ -61,7 +61,20 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
     if (!r->prompt[strspn(r->prompt, " \t\r\n")])
         return sm_fail(e, SUMI_E_ARG, "the prompt is empty: say what to draw");
     fill_defaults(&j->r, m);
-    return check_names(&j->r, e) ? e->code : check_size(j, e);
+    return check_names(&j->r, !strcmp(m->traits.prediction, "flow_prediction"), e) ? e->code : check_size(j, e);
+}
+
+/* What XL was told of sizes and scores, where it is not the usual. */
+static void put_sizes(const sumi_request *r, int time_ids, sm_buf *b)
+{
+    if (time_ids && (r->original_width || r->original_height))
+        sm_buf_fmt(b, ", Original size: %dx%d", r->original_width ? r->original_width : r->width, r->original_height ? r->original_height : r->height);
+    if (time_ids && (r->crop_left || r->crop_top))
+        sm_buf_fmt(b, ", Crop: %d %d", r->crop_left, r->crop_top);
+    if (time_ids == 6 && (r->target_width || r->target_height))
+        sm_buf_fmt(b, ", Target size: %dx%d", r->target_width ? r->target_width : r->width, r->target_height ? r->target_height : r->height);
+    if (time_ids == 5)
+        sm_buf_fmt(b, ", Aesthetic score: %g, Negative aesthetic score: %g", (double)r->aesthetic_score, (double)r->negative_aesthetic_score);
 }
 
 void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
@@ -74,7 +87,12 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: %s",
                r->steps, sm_sampler_find(r->sampler)->a1111, sm_schedule_find(r->schedule)->a1111, (double)r->cfg_scale,
                (long long)(r->seed + k), r->width, r->height, j->m->name);
+    if (r->clip_skip)
+        sm_buf_fmt(b, ", Clip skip: %d", r->clip_skip);
     if (rng)
         sm_buf_fmt(b, ", RNG: %s", rng);
+    if (r->prediction[0])
+        sm_buf_fmt(b, ", Prediction type: %s", r->prediction);
+    put_sizes(r, j->m->traits.time_ids, b);
     sm_buf_fmt(b, ", Version: sumi " SUMI_VERSION);
 }

@@ -6,7 +6,7 @@
 
 bool sm_pred_by_name(const char *name, sm_pred *out)
 {
-    static const char *const names[] = {"epsilon", "v_prediction", "sample", "flow_prediction"};
+    static const char *const names[] = {"epsilon", "v_prediction", "sample", "flow_prediction", "edm"};
     for (size_t i = 0; i < SM_COUNT(names); i++)
         if (!strcmp(name, names[i])) {
             *out = (sm_pred)i;
@@ -17,12 +17,13 @@ bool sm_pred_by_name(const char *name, sm_pred *out)
 
 sumi_status sm_precond_at(const sm_noise *m, sm_pred pred, double sigma, sm_precond *out, sm_err *e)
 {
-    if (m->flow != (pred == SM_PRED_FLOW))
-        return sm_fail(e, SUMI_E_MODEL, "prediction type and noise schedule do not go together: velocity belongs to flow models");
+    if (m->flow != (pred == SM_PRED_FLOW) || (m->sigma_data > 0) != (pred == SM_PRED_EDM))
+        return sm_fail(e, SUMI_E_MODEL, "prediction type and noise schedule do not go together: velocity belongs to flow models, "
+                                        "edm to EDM's noise levels, the others to VP's");
     if (!(sigma > 0) || !isfinite(sigma))
         return sm_fail(e, SUMI_E_INTERNAL, "a denoiser was asked for the noise level %g", sigma);
-    double v = sigma * sigma + 1;
-    out->t = sm_noise_t(m, sigma);
+    double s = m->sigma_data, v = sigma * sigma + (s > 0 ? s * s : 1);
+    out->t = s > 0 ? log(sigma) / 4 : sm_noise_t(m, sigma);
     out->c_in = m->flow ? 1 : 1 / sqrt(v);
     switch (pred) {
     case SM_PRED_EPS:
@@ -37,6 +38,10 @@ sumi_status sm_precond_at(const sm_noise *m, sm_pred pred, double sigma, sm_prec
     case SM_PRED_X0:
         out->c_skip = 0;
         out->c_out = 1;
+        break;
+    case SM_PRED_EDM:
+        out->c_skip = s * s / v;
+        out->c_out = sigma * s / sqrt(v);
         break;
     }
     return SUMI_OK;

@@ -9,7 +9,8 @@ typedef enum sm_pred {
     SM_PRED_EPS,  /* the noise (Ho et al. 2020) */
     SM_PRED_V,    /* alpha n - sigma x0 of the variance-preserving x (Salimans & Ho 2022) */
     SM_PRED_X0,   /* the picture */
-    SM_PRED_FLOW  /* the velocity n - x0 (Lipman et al. 2023, Liu et al. 2023) */
+    SM_PRED_FLOW, /* the velocity n - x0 (Lipman et al. 2023, Liu et al. 2023) */
+    SM_PRED_EDM   /* F of Karras et al. 2022, whose own preconditioning it is (Playground v2.5) */
 } sm_pred;
 
 typedef struct sm_precond {
@@ -17,9 +18,9 @@ typedef struct sm_precond {
     double t; /* the timestep that the model sees */
 } sm_precond;
 
-/* By diffusers' prediction_type: epsilon, v_prediction, sample, flow_prediction; false for another. */
+/* By diffusers' prediction_type: epsilon, v_prediction, sample, flow_prediction, and edm; false for another. */
 bool sm_pred_by_name(const char *name, sm_pred *out);
-/* sigma in (0, sm_noise_max]. The flow's velocity goes with flow noise only, the others with the exploding kind. */
+/* sigma in (0, sm_noise_max]. The flow's velocity goes with flow noise only, EDM's F with EDM noise, the others with VP noise. */
 sumi_status sm_precond_at(const sm_noise *m, sm_pred pred, double sigma, sm_precond *out, sm_err *e);
 /* in = c_in x, for n numbers; may be in place. */
 void sm_precond_in(const sm_precond *p, const float *x, float *in, int64_t n);

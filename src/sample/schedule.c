@@ -47,6 +47,33 @@ sumi_status sm_noise_vp(sm_noise *m, sm_mem *mem, sm_beta beta, int steps, doubl
     return SUMI_OK;
 }
 
+/* With a = the root of what is left of the picture's variance: a becomes a0 (a - aT) / (a0 - aT). */
+void sm_noise_zero_snr(sm_noise *m)
+{
+    double last = sqrt(1 / (1 + exp(2 * m->log_sigma[m->steps - 1]))), first = sqrt(1 / (1 + exp(2 * m->log_sigma[0])));
+    for (int i = 0; i < m->steps; i++) {
+        double a = (sqrt(1 / (1 + exp(2 * m->log_sigma[i]))) - last) * first / (first - last);
+        double bar = i == m->steps - 1 ? 0x1p-24 : a * a;
+        m->log_sigma[i] = 0.5 * log((1 - bar) / bar);
+    }
+}
+
+sumi_status sm_noise_edm(sm_noise *m, sm_mem *mem, int steps, double sigma_min, double sigma_max, double sigma_data, sm_err *e)
+{
+    *m = (sm_noise){.steps = steps, .shift = 1, .sigma_data = sigma_data};
+    if (steps < 2 || steps > MAX_STEPS)
+        return sm_fail(e, SUMI_E_FORMAT, "a noise schedule of %d training steps; 2 to %d are possible", steps, MAX_STEPS);
+    if (!(sigma_min > 0 && sigma_min < sigma_max && sigma_max < 1e6 && sigma_data > 0 && sigma_data < 1e6))
+        return sm_fail(e, SUMI_E_FORMAT, "sigma_min %g, sigma_max %g, sigma_data %g: all must be positive, the range rising", sigma_min,
+                       sigma_max, sigma_data);
+    m->log_sigma = sm_alloc(mem, SM_MEM_MISC, (size_t)steps * sizeof *m->log_sigma);
+    if (!m->log_sigma)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d noise levels", steps);
+    for (int i = 0; i < steps; i++)
+        m->log_sigma[i] = log(sigma_min) + (log(sigma_max) - log(sigma_min)) * i / (steps - 1);
+    return SUMI_OK;
+}
+
 sumi_status sm_noise_flow(sm_noise *m, int steps, double shift, sm_err *e)
 {
     *m = (sm_noise){.flow = true, .steps = steps, .shift = shift};

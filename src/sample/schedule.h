@@ -15,12 +15,18 @@ typedef struct sm_noise {
     bool flow;
     int steps;         /* training timesteps T */
     double shift;      /* flow only: sigma = shift u / (1 + (shift - 1) u) with u = t / T */
+    double sigma_data; /* EDM only (0 else): deviation of the data; the model sees log(sigma) / 4 for a timestep */
     double *log_sigma; /* [T] rising; NULL for flow */
 } sm_noise;
 
 /* beta_schedule, beta_start and beta_end as in diffusers' scheduler_config.json (SD 1.x: scaled_linear 0.00085 0.012; the
  * cosine schedule takes no range). steps: 2..100000. */
 sumi_status sm_noise_vp(sm_noise *m, sm_mem *mem, sm_beta beta, int steps, double beta_start, double beta_end, sm_err *e);
+/* Rescales a variance-preserving table so that its last level is noise alone (Lin et al. 2024), which as a number is a
+ * remaining variance of 2^-24 of the picture, as in diffusers: sigma 4096. */
+void sm_noise_zero_snr(sm_noise *m);
+/* Karras et al. 2022, trained at any level of sigma_min..sigma_max: T levels even in log sigma stand for them. */
+sumi_status sm_noise_edm(sm_noise *m, sm_mem *mem, int steps, double sigma_min, double sigma_max, double sigma_data, sm_err *e);
 /* shift > 0, 1 is none (SD 3: 3). */
 sumi_status sm_noise_flow(sm_noise *m, int steps, double shift, sm_err *e);
 void sm_noise_free(sm_noise *m);

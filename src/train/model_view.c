@@ -10,15 +10,14 @@
 
 static void copy_config(const sm_trainer *t, sumi_model *m)
 {
-    *m = (sumi_model){.mem = t->mem, .bpe = t->bpe, .clip = t->clip, .vae = t->vae, .family = t->family, .denoiser = t->denoiser};
+    *m = (sumi_model){.mem = t->mem, .bpe = t->bpe, .traits = sm_traits_flow(&t->clip, 1), .vae = t->vae, .family = t->family, .denoiser = t->denoiser};
     m->vae.scaling_factor = t->scale;
     m->vae.shift_factor = t->shift;
-    m->defaults.steps = t->cfg.validate.steps;
-    m->defaults.width = m->defaults.height = t->cfg.data.size;
-    m->defaults.cfg_scale = t->cfg.validate.cfg;
-    m->defaults.shift = 1;
-    snprintf(m->defaults.sampler, sizeof m->defaults.sampler, "euler");
-    snprintf(m->defaults.schedule, sizeof m->defaults.schedule, "simple");
+    m->traits.steps = t->cfg.validate.steps;
+    m->traits.width = m->traits.height = t->cfg.data.size;
+    m->traits.cfg_scale = t->cfg.validate.cfg;
+    m->traits.sampler = "euler";
+    m->traits.schedule = "simple";
     snprintf(m->name, sizeof m->name, "%s", t->cfg.name);
 }
 

@@ -118,7 +118,8 @@ static sumi_status configure(sm_trainer *t, const char *config, sm_err *e)
     t->clip.vocab_size = sm_bpe_size(t->bpe);
     t->clip.eos_token_id = sm_bpe_end(t->bpe);
     sm_denoiser_settle(t->family, &t->denoiser, &t->clip);
-    if (sm_components_fit(t->family, &t->denoiser, &t->clip, &t->vae, config, e))
+    sm_traits traits = sm_traits_flow(&t->clip, 1);
+    if (sm_components_fit(t->family, &t->denoiser, &traits, &t->vae, config, e))
         return e->code;
     int f = sm_vae_factor(&t->vae), multiple = t->family->multiple(&t->denoiser);
     if (t->cfg.data.size % (f * multiple))

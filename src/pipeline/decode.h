@@ -1,0 +1,26 @@
+/* Latents to pixels, and back: the autoencoder of a request. */
+#ifndef SM_PIPELINE_DECODE_H
+#define SM_PIPELINE_DECODE_H
+
+#include "pipeline/generate.h"
+
+typedef struct sm_decode {
+    const sm_job *j;
+    int h, w, c;    /* of a latent */
+    sm_part part;   /* opened by the first picture */
+    uint8_t *small; /* [h, w, 3], a preview; NULL when nobody looks */
+} sm_decode;
+
+sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e);
+void sm_decode_done(sm_decode *d);  /* the plan is released, the next picture makes another */
+void sm_decode_close(sm_decode *d);
+/* The plan alone, for one picture. */
+sumi_status sm_decode_open(sm_decode *d, sm_err *e);
+/* n latents [n, h, w, c] into rgb [n, height, width, 3]; first: number of the first one, for messages. */
+sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, uint8_t *rgb, sm_err *e);
+/* Small pictures of latents for the caller's preview, if there is one. */
+sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int n, int step, sm_err *e);
+/* What the denoiser would call a plain gray picture: the mean of the encoder, scaled; out [h, w, c]. */
+sumi_status sm_encode_gray(const sm_job *j, int h, int w, float *out, sm_err *e);
+
+#endif

@@ -1,0 +1,224 @@
+/* Opening a folder in diffusers' layout: model_index.json, a folder with config.json and weights for each component, the
+ * scheduler's configuration, the tokenizer. */
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "io/json.h"
+#include "pipeline/model.h"
+
+typedef struct folder {
+    sumi_model *m;
+    const sumi_model_options *o;
+    const char *dir;
+} folder;
+
+static void path_of(const folder *f, const char *part, const char *name, char out[700])
+{
+    snprintf(out, 700, "%.440s/%.60s/%.150s", f->dir, part, name);
+}
+
+static bool has(const folder *f, const char *part, const char *name)
+{
+    char path[700];
+    path_of(f, part, name, path);
+    return !access(path, R_OK);
+}
+
+static sumi_status read_config(const folder *f, const char *part, const char *name, sm_buf *text, sm_err *e)
+{
+    char path[700];
+    path_of(f, part, name, path);
+    return sm_file_read(path, (size_t)16 << 20, text, e);
+}
+
+static sumi_status component_config(const folder *f, const char *part, sm_model_kind kind, void *config, sm_err *e)
+{
+    sm_buf text = {.mem = f->m->mem};
+    sm_err why = {0};
+    if (!read_config(f, part, "config.json", &text, e) && sm_config_read(kind, text.data, text.len, config, &why))
+        sm_fail(e, why.code, "%s/%s/config.json: %s", f->dir, part, why.msg);
+    sm_buf_free(&text);
+    return e->code;
+}
+
+/* Weights under the names that save_pretrained gives, full precision first. */
+static sumi_status component_weights(const folder *f, sm_component c, sm_err *e)
+{
+    static const char *const names[] = {
+        "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "model.safetensors", "model.safetensors.index.json",
+        "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors.index.json", "model.fp16.safetensors",
+        "diffusion_pytorch_model.bin", "pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.fp16.bin",
+    };
+    const char *part = sm_component_names[c];
+    char path[700];
+    size_t i = 0;
+    while (i < SM_COUNT(names) && !has(f, part, names[i]))
+        i++;
+    if (i == SM_COUNT(names))
+        return sm_fail(e, SUMI_E_MODEL, "%s/%s: no weights (diffusion_pytorch_model.safetensors, model.safetensors, their .bin or fp16 forms)", f->dir, part);
+    path_of(f, part, names[i], path);
+    sm_layout_report r = {0};
+    sm_tensors *t = sm_tensors_open(path, f->m->mem, e);
+    if (t && !sm_layout_into(t, f->m->w, c, &r, f->m->mem, e) && !r.found[c])
+        sm_fail(e, SUMI_E_MODEL, "%s: holds no tensors of a %s", path, part);
+    return e->code;
+}
+
+/* ---- the scheduler ---- */
+
+static double number(const cJSON *j, const char *name, double fallback)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
+    return cJSON_IsNumber(x) ? x->valuedouble : fallback;
+}
+
+static const char *word(const cJSON *j, const char *name)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
+    return cJSON_IsString(x) ? x->valuestring : "";
+}
+
+static sumi_status take_scheduler(sm_traits *t, const cJSON *j, const char *dir, sm_err *e)
+{
+    static const char *const predictions[] = {"epsilon", "v_prediction", "sample"}, *const betas[] = {"scaled_linear", "linear", "squaredcos_cap_v2"};
+    const char *class_name = word(j, "_class_name"), *prediction = word(j, "prediction_type"), *beta = word(j, "beta_schedule");
+    t->assumed = false;
+    if (strstr(class_name, "FlowMatch") || !strcmp(prediction, "flow_prediction")) {
+        t->prediction = "flow_prediction";
+        t->beta_schedule = "";
+        t->shift = (float)number(j, "shift", 1);
+        return SUMI_OK;
+    }
+    if (!strncmp(class_name, "EDM", 3)) {
+        t->prediction = "edm";
+        t->beta_schedule = "";
+        t->sigma_min = number(j, "sigma_min", 0.002);
+        t->sigma_max = number(j, "sigma_max", 80);
+        t->sigma_data = number(j, "sigma_data", 0.5);
+        return SUMI_OK;
+    }
+    size_t p = 0, b = 0;
+    while (p < SM_COUNT(predictions) && prediction[0] && strcmp(prediction, predictions[p]))
+        p++;
+    while (b < SM_COUNT(betas) && strcmp(beta, betas[b]))
+        b++;
+    if (p == SM_COUNT(predictions) || (b == SM_COUNT(betas) && beta[0]) || number(j, "num_train_timesteps", 1000) != 1000)
+        return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: prediction_type '%.40s', beta_schedule '%.40s', num_train_timesteps %g: "
+                       "not known", dir, prediction, beta, number(j, "num_train_timesteps", 1000));
+    const cJSON *zero = cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr");
+    t->prediction = predictions[p];
+    t->beta_schedule = betas[b < SM_COUNT(betas) ? b : 1]; /* diffusers' default is linear */
+    t->beta_start = number(j, "beta_start", 0.0001);
+    t->beta_end = number(j, "beta_end", 0.02);
+    t->zero_snr = cJSON_IsTrue(zero);
+    return SUMI_OK;
+}
+
+static sumi_status read_scheduler(const folder *f, sm_err *e)
+{
+    sm_buf text = {.mem = f->m->mem};
+    char label[700];
+    path_of(f, "scheduler", "scheduler_config.json", label);
+    if (!has(f, "scheduler", "scheduler_config.json"))
+        return SUMI_OK;
+    cJSON *j = read_config(f, "scheduler", "scheduler_config.json", &text, e) ? NULL
+                                                                            : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+    if (j)
+        take_scheduler(&f->m->traits, j, f->dir, e);
+    cJSON_Delete(j);
+    sm_buf_free(&text);
+    return e->code;
+}
+
+/* Playground v2.5's autoencoder configuration says the mean and deviation of its latents' channels. */
+static sumi_status read_latents_stats(const folder *f, sm_err *e)
+{
+    sm_buf text = {.mem = f->m->mem};
+    char label[700];
+    path_of(f, "vae", "config.json", label);
+    cJSON *j = read_config(f, "vae", "config.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+    const cJSON *mean = cJSON_GetObjectItemCaseSensitive(j, "latents_mean"), *std = cJSON_GetObjectItemCaseSensitive(j, "latents_std");
+    sm_traits *t = &f->m->traits;
+    if (cJSON_GetArraySize(mean) == 4 && cJSON_GetArraySize(std) == 4 && f->m->vae.latent_channels == 4) {
+        t->latents_stats = true;
+        for (int i = 0; i < 4; i++) {
+            t->latents_mean[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(mean, i));
+            t->latents_std[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(std, i));
+        }
+    }
+    cJSON_Delete(j);
+    sm_buf_free(&text);
+    return e->code;
+}
+
+/* ---- the folder ---- */
+
+static sumi_status open_denoiser(const folder *f, sm_err *e)
+{
+    sumi_model *m = f->m;
+    for (int i = 0; i < sm_denoiser_count; i++)
+        if (has(f, sm_denoisers[i].component, "config.json"))
+            m->family = &sm_denoisers[i];
+    if (!m->family)
+        return sm_fail(e, SUMI_E_MODEL, "%s: has neither unet/config.json nor transformer/config.json", f->dir);
+    sm_component c = m->family->kind == SM_MODEL_UNET ? SM_COMPONENT_UNET : SM_COMPONENT_TRANSFORMER;
+    if (component_config(f, m->family->component, m->family->kind, &m->denoiser, e))
+        return e->code;
+    return component_weights(f, c, e);
+}
+
+static sumi_status open_texts(const folder *f, sm_err *e)
+{
+    static const sm_component parts[] = {SM_COMPONENT_TEXT, SM_COMPONENT_TEXT_2};
+    sumi_model *m = f->m;
+    sm_clip_config clip[SM_TEXTS];
+    const char *names[SM_TEXTS];
+    int n = 0;
+    for (size_t i = 0; i < SM_COUNT(parts) && !e->code; i++) {
+        names[n] = sm_component_names[parts[i]];
+        if (has(f, names[n], "config.json") && !component_config(f, names[n], SM_MODEL_CLIP, &clip[n], e) && !component_weights(f, parts[i], e))
+            n++;
+    }
+    if (!e->code && !n)
+        return sm_fail(e, SUMI_E_MODEL, "%s: has neither text_encoder/config.json nor text_encoder_2/config.json", f->dir);
+    if (!e->code)
+        sm_traits_for(m->family, &m->denoiser, clip, n, NULL, &m->traits);
+    for (int i = 0; i < n && !e->code; i++)
+        m->traits.text[i].component = names[i];
+    return e->code;
+}
+
+static sumi_status open_tokenizer(const folder *f, sm_err *e)
+{
+    static const char *const parts[] = {"tokenizer", "tokenizer_2"};
+    char vocab[700], merges[700];
+    for (size_t i = 0; i < SM_COUNT(parts); i++)
+        if (has(f, parts[i], "vocab.json")) {
+            path_of(f, parts[i], "vocab.json", vocab);
+            path_of(f, parts[i], "merges.txt", merges);
+            f->m->bpe = sm_bpe_load(f->m->mem, vocab, merges, e);
+            return e->code;
+        }
+    return SUMI_OK; /* CLIP's own, if it fits */
+}
+
+sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e)
+{
+    folder f = {m, o, o->path};
+    char dir[512];
+    snprintf(dir, sizeof dir, "%.500s", o->path);
+    while (strlen(dir) > 1 && dir[strlen(dir) - 1] == '/')
+        dir[strlen(dir) - 1] = 0;
+    f.dir = dir;
+    if (!has(&f, ".", "model_index.json"))
+        return sm_fail(e, SUMI_E_MODEL, "%s: a folder without model_index.json is no model in diffusers' layout", dir);
+    const char *base = strrchr(dir, '/');
+    snprintf(m->name, sizeof m->name, "%.90s", base && base[1] ? base + 1 : dir);
+    if (open_denoiser(&f, e) || component_config(&f, "vae", SM_MODEL_VAE, &m->vae, e) || component_weights(&f, SM_COMPONENT_VAE, e) ||
+        open_texts(&f, e) || read_latents_stats(&f, e) || read_scheduler(&f, e) || open_tokenizer(&f, e))
+        return e->code;
+    return sm_open_parts(m, o, e);
+}
