@@ -33,8 +33,7 @@ sumi_status sm_denoise_init(sm_denoise *d, const sm_job *j, int h, int w, sm_err
 {
     const sumi_model *m = j->m;
     *d = (sm_denoise){.j = j, .h = h, .w = w, .c = m->vae.latent_channels, .guide = {.scale = sm_job_guided(j) ? j->r.cfg_scale : 1}};
-    if (m->family->kind == SM_MODEL_UNET)
-        d->extra = m->denoiser.unet.in_channels - d->c;
+    d->extra = m->traits.extra == SM_EXTRA_INPAINT ? d->c + 1 : m->traits.extra == SM_EXTRA_EDIT ? d->c : 0;
     const char *name = j->r.prediction[0] ? j->r.prediction : m->traits.prediction;
     if (!sm_pred_by_name(name, &d->pred))
         return sm_fail(e, SUMI_E_ARG, "--prediction: '%.40s' is unknown; epsilon, v_prediction, sample, flow_prediction or edm", name);

@@ -103,10 +103,8 @@ static sumi_status sample(drawing *d, sm_err *e)
 static sumi_status fill_beside(drawing *d, sm_err *e)
 {
     int c = d->c, extra = d->den.extra, hw = d->h * d->w;
-    if (!extra || d->j->m->traits.extra == SM_EXTRA_EDIT)
+    if (d->j->m->traits.extra != SM_EXTRA_INPAINT)
         return SUMI_OK;
-    if (d->j->m->traits.extra != SM_EXTRA_INPAINT || extra != c + 1)
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: the denoiser takes %d channels beside the latent's %d; what they hold is unknown", d->j->m->name, extra, c);
     float *gray = sm_alloc(d->j->mem, SM_MEM_MISC, sizeof(float) * (size_t)hw * (size_t)c);
     d->beside = sm_alloc(d->j->mem, SM_MEM_MISC, sizeof(float) * (size_t)hw * (size_t)extra);
     if (!gray || !d->beside)
