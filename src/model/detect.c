@@ -81,6 +81,9 @@ static void marks(sm_traits *t, const sm_layout_report *r, family f, const sm_un
     if (r && r->edm_mark) {
         edm(t);
         t->assumed = false;
+        t->latents_stats = true;
+        memcpy(t->latents_mean, r->latents_mean, sizeof t->latents_mean);
+        memcpy(t->latents_std, r->latents_std, sizeof t->latents_std);
     }
     if (c->time_cond_proj_dim && !(r && r->edm_mark)) {
         t->steps = 4;
