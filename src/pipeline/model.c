@@ -1,54 +1,10 @@
-/* Models as the public calls see them: finding the built-in one, opening what a path holds, releasing. */
+/* Models as the public calls see them: opening what a path holds, releasing. */
 #include "pipeline/model.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-<<<<<<< HEAD
-#include "base/file.h"
-#include "io/json.h"
-#include "io/safetensors.h"
 #include "pipeline/builtin.h"
-=======
-#ifndef SUMI_SHARE
-#define SUMI_SHARE "/usr/local/share/sumi"
-#endif
-#define BUILTIN "sumi-pictograms.safetensors"
-
-/* Where the built-in model may be; false past the last place. */
-static bool builtin_place(int i, char *out, size_t size)
-{
-    char exe[400];
-    const char *env = getenv("SUMI_MODEL");
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    exe[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(exe, '/');
-    if (slash)
-        *slash = 0;
-    switch (i) {
-    case 0: snprintf(out, size, "%s", env ? env : ""); return true;
-    case 1: snprintf(out, size, "%s/../models/pictograms/" BUILTIN, exe); return true;
-    case 2: snprintf(out, size, "%s/../share/sumi/" BUILTIN, exe); return true;
-    case 3: snprintf(out, size, SUMI_SHARE "/" BUILTIN); return true;
-    default: return false;
-    }
-}
-
-static sumi_status find_builtin(char *out, size_t size, sm_err *e)
-{
-    for (int i = 0; builtin_place(i, out, size); i++) {
-        if (out[0] && !access(out, R_OK))
-            return SUMI_OK;
-        if (i == 0 && out[0])
-            return sm_fail(e, SUMI_E_FILE, "%s: cannot be read (named by the environment's SUMI_MODEL)", out);
-    }
-    return sm_fail(e, SUMI_E_FILE, BUILTIN ": the built-in model is not beside the program nor in " SUMI_SHARE
-                   "; give --model FILE or set SUMI_MODEL");
-}
->>>>>>> dea93bb (Checkpoints of other programs in the pipeline: parts, traits, XL conditioning, latents in files, previews)
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
 {
@@ -87,11 +43,7 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
     char found[512];
     sumi_model_options given = *o;
     *out = NULL;
-<<<<<<< HEAD
-    if (!path && sm_builtin_find(found, sizeof found, e))
-=======
-    if (!o->path && find_builtin(found, sizeof found, e))
->>>>>>> dea93bb (Checkpoints of other programs in the pipeline: parts, traits, XL conditioning, latents in files, previews)
+    if (!o->path && sm_builtin_find(found, sizeof found, e))
         return e->code;
     given.path = o->path ? o->path : found;
     sumi_model *m = sm_alloc0(mem, SM_MEM_WEIGHT, sizeof *m);
