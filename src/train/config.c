@@ -46,6 +46,7 @@ static const key vae_keys[] = {
 static const key flow_keys[] = {
     OPT(flow.opt, 1000, 64, 1e-3), {"dropout", K_FLOAT, AT(flow.dropout), 0, 0, 1, 0.1},
     {"logit_mean", K_FLOAT, AT(flow.logit_mean), 0, -10, 10, 0}, {"logit_std", K_FLOAT, AT(flow.logit_std), 0, 0, 10, 1},
+    {"plain", K_FLOAT, AT(flow.plain), 0, 0, 1, 0},
 };
 static const key validate_keys[] = {
     {"every", K_INT64, AT(validate.every), 0, 0, 1e12, 0}, {"steps", K_INT, AT(validate.steps), 0, 1, 1000, 20},

@@ -30,6 +30,7 @@ typedef struct sm_train_config {
         sm_opt_config opt;
         float dropout;               /* share of captions replaced by the empty one, for classifier-free guidance */
         float logit_mean, logit_std; /* timestep = sigmoid(mean + std * normal) */
+        float plain;                 /* chance that an example is the picture's plain variant, whatever its share */
     } flow;
     struct {
         int64_t every;               /* steps between validation sheets; 0: none */
