@@ -118,7 +118,8 @@ int main(int argc, char **argv)
         double t0 = sm_now();
         t->fn();
         double s = sm_now() - t0;
-        printf("%-7s %s (%.2f s)%s%s\n", failures ? "FAILED" : skipped ? "skipped" : "ok", t->name, s, skipped ? ": " : "", skipped ? skipped : "");
+        printf("%-7s %s (%.2f s)%s%s\n", failures ? "FAILED" : skipped ? "skipped" : "ok", t->name, s, skipped ? ": " : "",
+               skipped ? skipped : "");
         if (failures)
             failed++;
         else if (skipped)

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const shape_name[SYNTH_SHAPES] = {"disc", "square", "ring", "cross", "ladder", "arrowhead", "crescent", "chessboard"};
+static const char *const shape_name[SYNTH_SHAPES] = {"disc", "square", "ring", "cross", "ladder", "arrowhead", "crescent",
+                                                     "chessboard"};
 static const char *const colour_name[SYNTH_COLOURS] = {"red", "green", "blue", "orange", "purple", "brown"};
-static const uint8_t colour[SYNTH_COLOURS][3] = {{220, 30, 40}, {30, 150, 60}, {30, 70, 220}, {250, 150, 20}, {130, 40, 160}, {120, 70, 40}};
+static const uint8_t colour[SYNTH_COLOURS][3] = {{220, 30, 40}, {30, 150, 60}, {30, 70, 220}, {250, 150, 20}, {130, 40, 160},
+                                                 {120, 70, 40}};
 
 /* Whether (x, y), each -1..1, is inside the shape. */
 static bool inside(int shape, double x, double y)
@@ -33,7 +35,8 @@ void synth_rgba(int k, int side, uint8_t *rgba)
         for (int x = 0; x < side; x++) {
             int hits = 0;
             for (int s = 0; s < 16; s++)
-                hits += inside(k / SYNTH_COLOURS, (x + (s % 4 + 0.5) / 4) * 2.0 / side - 1, (y + (s / 4 + 0.5) / 4) * 2.0 / side - 1);
+                hits += inside(k / SYNTH_COLOURS, (x + (s % 4 + 0.5) / 4) * 2.0 / side - 1,
+                               (y + (s / 4 + 0.5) / 4) * 2.0 / side - 1);
             uint8_t *p = rgba + ((size_t)y * (size_t)side + (size_t)x) * 4;
             memcpy(p, c, 3);
             p[3] = (uint8_t)(hits * 255 / 16);
@@ -69,7 +72,8 @@ bool synth_write(const char *pixels, const char *index, int n)
     enum { BYTES = SYNTH_SIDE * SYNTH_SIDE * 4 };
     char header[160];
     uint8_t rgba[BYTES];
-    snprintf(header, sizeof header, "{\"rgba\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d,4],\"data_offsets\":[0,%d]}}", n, SYNTH_SIDE, SYNTH_SIDE, n * BYTES);
+    snprintf(header, sizeof header, "{\"rgba\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d,4],\"data_offsets\":[0,%d]}}", n, SYNTH_SIDE,
+             SYNTH_SIDE, n * BYTES);
     if (!synth_tensor_file(pixels, header, 0))
         return false;
     FILE *f = fopen(pixels, "ab"), *j = fopen(index, "wb");
@@ -77,7 +81,8 @@ bool synth_write(const char *pixels, const char *index, int n)
     for (int k = 0; ok && k < n; k++) {
         synth_rgba(k, SYNTH_SIDE, rgba);
         ok = fwrite(rgba, 1, BYTES, f) == BYTES &&
-             fprintf(j, "{\"style\": \"noto\", \"name\": \"thing-%d\", \"caption\": \"%s\", \"tags\": [\"drawn\", \"shape\", \"plain\"], "
+             fprintf(j, "{\"style\": \"noto\", \"name\": \"thing-%d\", \"caption\": \"%s\", \"tags\": [\"drawn\", \"shape\", "
+                     "\"plain\"], "
                         "\"hex\": \"1F%03X\", \"group\": \"%s\", \"sub\": \"%s\", \"split\": \"%s\"}\n",
                      k, synth_caption(k), k, k % 2 ? "objects" : "animals-nature", shape_name[k / SYNTH_COLOURS],
                      k % 7 == 6 ? "concept" : k % 5 == 4 ? "pair" : "train") > 0;

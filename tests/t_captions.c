@@ -55,7 +55,8 @@ TEST(captions_style_names)
         CHECKF(sm_style_find(want[i][1]) == row, "style by name %s", want[i][1]);
     }
     CHECK(sm_style_find("cubist") < 0 && sm_style_find(NULL) < 0 && sm_style_find("") < 0);
-    CHECK(sm_colour_find("white") == SM_WHITE && sm_colour_find("gray") == sm_colour_find("grey") && sm_colour_find("octarine") < 0);
+    CHECK(sm_colour_find("white") == SM_WHITE && sm_colour_find("gray") == sm_colour_find("grey") &&
+          sm_colour_find("octarine") < 0);
     for (int i = 0; i < SM_COLOURS; i++) /* names tell colours apart, and so do the colours */
         for (int k = 0; k < i; k++)
             CHECKF(sm_colour_find(sm_colours[i].name) == i && memcmp(sm_colours[i].rgb, sm_colours[k].rgb, 3), "colour %d", i);
@@ -65,17 +66,20 @@ TEST(captions_plurals)
 {
     static const char *const want[][2] = {{"cat", "cats"}, {"red apple", "red apples"}, {"fox", "foxes"}, {"watch", "watches"},
         {"cherry", "cherries"}, {"monkey", "monkeys"}, {"mouse", "mice"}, {"computer mouse", "computer mice"}, {"wolf", "wolves"},
-        {"fish", "fish"}, {"tropical fish", "tropical fish"}, {"face with tongue", "faces with tongue"}, {"pot of food", "pots of food"},
+        {"fish", "fish"}, {"tropical fish", "tropical fish"}, {"face with tongue", "faces with tongue"},
+        {"pot of food", "pots of food"},
         {"man’s shoe", "man’s shoes"}, {"high-heeled shoe", "high-heeled shoes"}, {"bus", "buses"}, {"tomato", "tomatoes"},
         {"umbrella on ground", "umbrellas on ground"}, {"face blowing a kiss", "faces blowing a kiss"}, {"t-shirt", "t-shirts"},
-        {"octopus", "octopuses"}, {"post office", "post offices"}, {"hourglass done", "hourglasses done"}, {"sad but relieved face", "sad but relieved faces"}};
+        {"octopus", "octopuses"}, {"post office", "post offices"}, {"hourglass done", "hourglasses done"},
+        {"sad but relieved face", "sad but relieved faces"}};
     for (size_t i = 0; i < SM_COUNT(want); i++) {
         char out[80];
         sm_caption_plural(want[i][0], out, sizeof out);
         CHECKF(!strcmp(out, want[i][1]), "plural of %s is %s, not %s", want[i][0], want[i][1], out);
         CHECKF(sm_caption_countable(want[i][0]), "%s is countable", want[i][0]);
     }
-    static const char *const not[] = {"two hearts", "glasses", "cherries", "eight o’clock", "T-Rex", "bacon", "fork and knife", "hundred points", "ice", "shaved ice", ""};
+    static const char *const not[] = {"two hearts", "glasses", "cherries", "eight o’clock", "T-Rex", "bacon", "fork and knife",
+                                      "hundred points", "ice", "shaved ice", ""};
     for (size_t i = 0; i < SM_COUNT(not); i++)
         CHECKF(!sm_caption_countable(not[i]), "'%s' has no plural of its own", not[i]);
 }
@@ -123,7 +127,8 @@ TEST(captions_repeat_and_truncate)
         sm_caption_draw(&w, &again, b, sizeof b);
         CHECK(!strcmp(a, b) && d.next == again.next);
         sm_caption_draw(&w, &third, cut, sizeof cut);
-        CHECKF(sm_utf8_valid(cut, strlen(cut)) && !strncmp(cut, a, strlen(cut)) && strlen(cut) + 3 >= SM_MIN(strlen(a), sizeof cut - 1),
+        CHECKF(sm_utf8_valid(cut, strlen(cut)) && !strncmp(cut, a, strlen(cut)) &&
+               strlen(cut) + 3 >= SM_MIN(strlen(a), sizeof cut - 1),
                "cut '%s' of '%s'", cut, a);
     }
 }
@@ -151,7 +156,8 @@ TEST(captions_odd_things)
     const char *const odd[] = {"", "x", huge, "with with with", "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d"};
     for (size_t k = 0; k < SM_COUNT(odd); k++)
         for (uint64_t i = 0; i < 400; i++) {
-            sm_scene_words w = {.thing = {{odd[k], NULL, 0}, {odd[k], NULL, 0}}, .n = 1 + (int)(i & 1), .same = i & 2, .style = 0, .colour = 2};
+            sm_scene_words w = {.thing = {{odd[k], NULL, 0}, {odd[k], NULL, 0}}, .n = 1 + (int)(i & 1), .same = i & 2, .style = 0,
+                                .colour = 2};
             sm_dice d = sm_dice_new(i, SM_DICE_CAPTION, k, i);
             sm_caption_draw(&w, &d, out, sizeof out);
             CHECK(strlen(out) < sizeof out);

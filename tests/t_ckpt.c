@@ -1,6 +1,6 @@
-/* PyTorch checkpoints: torch's own files have the tensors that the same torch stored as safetensors (tools/fixtures/make_ckpt.py);
- * whatever else a file holds or lies about is one line and nothing is left behind. Hostile pickles and archives are built here
- * byte by byte, from Lib/pickletools.py and PKWARE's APPNOTE.TXT. */
+/* PyTorch checkpoints: torch's own files have the tensors that the same torch stored as safetensors
+ * (tools/fixtures/make_ckpt.py); whatever else a file holds or lies about is one line and nothing is left behind. Hostile
+ * pickles and archives are built here byte by byte, from Lib/pickletools.py and PKWARE's APPNOTE.TXT. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@
 #include "io/zip.h"
 #include "test.h"
 
-static const char *const files[] = {"zip_p2.ckpt", "zip_p4.ckpt", "stream_p1.pt", "stream_p2.pt", "stream_p4.pt", "stream_p5.pt", "training.ckpt", "big_endian.ckpt"};
+static const char *const files[] = {"zip_p2.ckpt", "zip_p4.ckpt", "stream_p1.pt", "stream_p2.pt", "stream_p4.pt", "stream_p5.pt",
+                                    "training.ckpt", "big_endian.ckpt"};
 
 static const char *fixture(const char *name)
 {
@@ -48,8 +49,10 @@ static void same_tensors(const char *name, const char *reference)
         CHECKF(want != NULL, "%s: %s is not in the reference", name, t->name);
         if (!want)
             continue;
-        CHECKF(!strcmp(t->dtype, want->dtype) || (!strcmp(t->dtype, "F64") && !strcmp(want->dtype, "F32")), "%s: %s is %s", name, t->name, t->dtype);
-        CHECKF(t->computable == want->computable && t->type == want->type && t->rank == want->rank && t->bytes == want->bytes, "%s: %s", name, t->name);
+        CHECKF(!strcmp(t->dtype, want->dtype) || (!strcmp(t->dtype, "F64") && !strcmp(want->dtype, "F32")), "%s: %s is %s", name,
+               t->name, t->dtype);
+        CHECKF(t->computable == want->computable && t->type == want->type && t->rank == want->rank && t->bytes == want->bytes,
+               "%s: %s", name, t->name);
         CHECKF(!memcmp(t->dims, want->dims, (size_t)t->rank * sizeof *t->dims), "%s: sizes of %s", name, t->name);
         CHECKF(t->bytes == want->bytes && !memcmp(t->data, want->data, t->bytes), "%s: values of %s", name, t->name);
         CHECK(sm_ckpt_find(f, t->name) == t && (!i || strcmp(sm_ckpt_at(f, i - 1)->name, t->name) < 0));
@@ -78,7 +81,8 @@ TEST(ckpt_in_place)
     sm_err e = {0};
     sm_ckpt *f = read_fixture("zip_p2.ckpt", &b) ? sm_ckpt_open_mem(b.data, b.len, "x", NULL, &e) : NULL;
     CHECKF(f != NULL, "%s", e.msg);
-    static const char *const name[] = {"f32", "bf16", "module.weight", "shared.all", "shared.again", "shared.head", "shared.tail", "views.column"};
+    static const char *const name[] = {"f32", "bf16", "module.weight", "shared.all", "shared.again", "shared.head", "shared.tail",
+                                       "views.column"};
     const uint8_t *at[SM_COUNT(name)] = {0};
     for (size_t i = 0; f && i < SM_COUNT(name); i++) {
         const sm_st_entry *t = sm_ckpt_find(f, name[i]);
@@ -102,7 +106,8 @@ TEST(ckpt_into_weights)
         for (size_t i = 0; f && i < sm_ckpt_count(f); i++)
             computable += sm_ckpt_at(f, i)->computable;
         sm_ckpt_close(f);
-        CHECKF(sm_ckpt_load(fixture(files[k]), w, "p.", &mem, &e) == SUMI_OK && computable && sm_weights_count(w) == computable, "%s", e.msg);
+        CHECKF(sm_ckpt_load(fixture(files[k]), w, "p.", &mem, &e) == SUMI_OK && computable && sm_weights_count(w) == computable,
+               "%s", e.msg);
         for (size_t i = 0; i < sm_weights_count(w); i++) {
             const sm_weight *x = sm_weights_at(w, i);
             CHECKF((uintptr_t)x->t.data % sm_dtype_size(x->t.dtype) == 0, "%s", x->name);
@@ -131,10 +136,12 @@ TEST(ckpt_tensors_any_format)
         sm_tensors *f = sm_tensors_open(path, &mem, &e);
         CHECKF(f && !strcmp(sm_tensors_format(f), k ? "safetensors" : "PyTorch checkpoint"), "%s", e.msg);
         CHECK(f && sm_tensors_count(f) == 2 && !strcmp(sm_tensors_at(f, 0)->name, "model.a.bias") && !sm_tensors_at(f, 2));
-        CHECK(f && sm_tensors_find(f, "model.a.weight") == sm_tensors_at(f, 1) && !sm_tensors_find(f, "model") && !sm_tensors_find(f, "z"));
+        CHECK(f && sm_tensors_find(f, "model.a.weight") == sm_tensors_at(f, 1) && !sm_tensors_find(f, "model") &&
+              !sm_tensors_find(f, "z"));
         sm_tensors_close(f);
         sm_weights *w = sm_weights_new(&mem, &e);
-        CHECKF(sm_tensors_load(path, w, "m.", &mem, &e) == SUMI_OK && sm_weights_count(w) == 2 && sm_weights_find(w, "m.model.a.bias"), "%s", e.msg);
+        CHECKF(sm_tensors_load(path, w, "m.", &mem, &e) == SUMI_OK && sm_weights_count(w) == 2 &&
+               sm_weights_find(w, "m.model.a.bias"), "%s", e.msg);
         CHECK(sm_tensors_load("/nothing/here", w, NULL, &mem, &e) == SUMI_E_FILE && strstr(e.msg, "/nothing/here: No such file"));
         sm_weights_unref(&w);
         CHECK(mem.total == 0);
@@ -159,7 +166,8 @@ TEST(ckpt_real_files)
         fclose(there);
         seen++;
         sm_ckpt *f = sm_ckpt_open(path, NULL, &e);
-        CHECKF(f && (!row[i].count || sm_ckpt_count(f) == row[i].count), "%s: %s, %zu tensors", row[i].name, e.msg, f ? sm_ckpt_count(f) : 0);
+        CHECKF(f && (!row[i].count || sm_ckpt_count(f) == row[i].count), "%s: %s, %zu tensors", row[i].name, e.msg,
+               f ? sm_ckpt_count(f) : 0);
         const sm_st_entry *t = !f ? NULL : row[i].tensor ? sm_ckpt_find(f, row[i].tensor) : sm_ckpt_at(f, 0);
         CHECKF(t && !strcmp(t->dtype, row[i].dtype) && (!row[i].first || t->dims[0] == row[i].first), "%s", row[i].name);
         sm_ckpt_close(f);
@@ -231,7 +239,8 @@ TEST(ckpt_each_allocation_fails)
 /* A stream whose object is the pickle p and which has no storages. */
 static void stream_says(const char *p, size_t n, const char *why)
 {
-    static const char head[] = "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";
+    static const char head[] =
+        "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";
     sm_buf b = {0};
     sm_buf_add(&b, head, sizeof head - 1);
     sm_buf_add(&b, p, n);
@@ -290,8 +299,10 @@ TEST(ckpt_calls)
     PICKLE("\x80\x02NQ.", "no storage of torch's");
     PICKLE("\x80\x02(X\x07\0\0\0storageX\x01\0\0\0aX\x01\0\0\0bX\x03\0\0\0cpuK\x01tQ.", "no storage of torch's");
     PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nfloat32\nX\x01\0\0\0bX\x03\0\0\0cpuK\x01tQ.", "no storage of torch's");
-    PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpuJ\xff\xff\xff\xfftQ.", "no storage of torch's");
-    PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpu\x8a\x08\0\0\0\0\0\0\0\x7ftQ.", "larger than any file");
+    PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpuJ\xff\xff\xff\xfftQ.",
+           "no storage of torch's");
+    PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpu\x8a\x08\0\0\0\0\0\0\0\x7ftQ.",
+           "larger than any file");
     PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpuK\x01)tQ.", "view of a storage");
     PICKLE("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0bX\x03\0\0\0cpuK\x01tQ.", "storage is not in the file");
 }
@@ -588,11 +599,13 @@ TEST(ckpt_zip_overlap)
     /* An entry whose content is the next one, header and all. */
     sm_buf inner = {0}, outer = {0};
     archive(&inner, &d, 1);
-    archive(&outer, (part[]){{.name = "a/data/9", .data = inner.data, .n = inner.len}, p, {.name = "a/data/0", .data = six, .n = 24}}, 3);
+    archive(&outer, (part[]){{.name = "a/data/9", .data = inner.data, .n = inner.len}, p,
+                             {.name = "a/data/0", .data = six, .n = 24}}, 3);
     CHECK(!*says(outer.data, outer.len));
     outer.len = 0;
     int64_t back = (int64_t)(30 + 8 + inner.len + 30 + 10 + p.n - 38);
-    archive(&outer, (part[]){{.name = "a/data/9", .data = inner.data, .n = inner.len}, p, {.name = "a/data/0", .data = six, .n = 24, .shift = -back}}, 3);
+    archive(&outer, (part[]){{.name = "a/data/9", .data = inner.data, .n = inner.len}, p,
+                             {.name = "a/data/0", .data = six, .n = 24, .shift = -back}}, 3);
     expect(outer.data, outer.len, "overlaps another");
     sm_buf_free(&inner);
     sm_buf_free(&outer);
@@ -625,11 +638,13 @@ TEST(ckpt_zip_deflated)
     expect(b.data, b.len, "is damaged");
     /* A bomb: 100 MB of zeros in 100 KB. */
     enum { BOMB = 100 << 20 };
-    static const char large[] = "\x80\x02}X\1\0\0\0tctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"
+    static const char large[] =
+        "\x80\x02}X\1\0\0\0tctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"
                                 "0X\3\0\0\0cpuJ\0\0\x90\1tQK\0K\6\x85K\1\x85\x89NtRs.";
     char *zeros = calloc(1, BOMB);
     b.len = 0;
-    archive(&b, (part[]){{.name = "a/data.pkl", .data = large, .n = sizeof large - 1}, {.name = "a/data/0", .data = zeros, .n = BOMB, .method = 8}}, 2);
+    archive(&b, (part[]){{.name = "a/data.pkl", .data = large, .n = sizeof large - 1},
+                         {.name = "a/data/0", .data = zeros, .n = BOMB, .method = 8}}, 2);
     CHECK(b.len < 200000);
     expect(b.data, b.len, "far more than its file explains");
     free(zeros);
@@ -639,7 +654,8 @@ TEST(ckpt_zip_deflated)
 TEST(ckpt_names)
 {
     /* {K: tensor} with K in different shapes; D is a memo of the tensor. */
-#define NAMED(BEFORE, AFTER) "\x80\x02" BEFORE "ctorch._utils\n_rebuild_tensor_v2\n(" STORAGE("\6") "K\0K\6\x85K\1\x85\x89NtR" AFTER
+#define NAMED(BEFORE, AFTER) \
+    "\x80\x02" BEFORE "ctorch._utils\n_rebuild_tensor_v2\n(" STORAGE("\6") "K\0K\6\x85K\1\x85\x89NtR" AFTER
 #define N(BEFORE, AFTER, WHY) tensor_says(NAMED(BEFORE, AFTER), sizeof(NAMED(BEFORE, AFTER)) - 1, WHY)
     N("", ".", "");                                        /* "tensor" */
     N("}X\0\0\0\0", "s.", "name that is empty");

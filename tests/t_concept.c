@@ -80,7 +80,8 @@ TEST(concept_finds_degraded)
             sm_concept_tally_add(&t, &hit);
         }
         /* The shapes differ as much as pictograms do: one confusion is allowed. */
-        CHECKF(t.n == SYNTH_THINGS && t.top1 >= t.n - 1 && t.top5 == t.n, "%s: top 1 %lld, top 5 %lld of %lld", kind[k], (long long)t.top1,
+        CHECKF(t.n == SYNTH_THINGS && t.top1 >= t.n - 1 && t.top5 == t.n, "%s: top 1 %lld, top 5 %lld of %lld", kind[k],
+               (long long)t.top1,
                (long long)t.top5, (long long)t.n);
     }
     sm_gallery_free(g);
@@ -171,10 +172,12 @@ TEST(concept_check_table)
     sm_gallery *g = d ? sm_gallery_new(d, 0, NULL, &e) : NULL;
     sm_concept_tally t[SM_SPOILS], again[SM_SPOILS];
     CHECKF(g && sm_concept_check(g, d, 0, 1, 7, t, NULL, &e) == SUMI_OK, "%s", e.msg);
-    CHECKF(g && sm_concept_check(g, d, 0, 1, 7, again, NULL, &e) == SUMI_OK && !memcmp(t, again, sizeof t), "the check repeats itself");
+    CHECKF(g && sm_concept_check(g, d, 0, 1, 7, again, NULL, &e) == SUMI_OK && !memcmp(t, again, sizeof t),
+           "the check repeats itself");
     for (int k = 0; g && k < SM_SPOILS; k++) {
         bool last = k == SM_SPOILS - 1;
-        CHECKF(t[k].n == SYNTH_THINGS && (last ? t[k].top1 <= 3 : t[k].top5 >= t[k].n - 2), "%s: top 1 %lld, top 5 %lld of %lld", sm_spoil_names[k],
+        CHECKF(t[k].n == SYNTH_THINGS && (last ? t[k].top1 <= 3 : t[k].top5 >= t[k].n - 2), "%s: top 1 %lld, top 5 %lld of %lld",
+               sm_spoil_names[k],
                (long long)t[k].top1, (long long)t[k].top5, (long long)t[k].n);
     }
     CHECK(t[0].top1 == SYNTH_THINGS && t[1].top1 >= SYNTH_THINGS - 1);

@@ -53,7 +53,8 @@ TEST(compose_alpha_over_background)
         CHECK(sm_compose(&l, 1, bg, S, out, NULL, NULL) == SUMI_OK);
         double a = alpha[k] / 255.0, want[3] = {250 * a + 10 * (1 - a), 20 * a + 100 * (1 - a), 60 * a + 200 * (1 - a)};
         for (int i = 0; i < S * S * 3; i++)
-            CHECKF(out[i] >= want[i % 3] - 0.51 && out[i] <= want[i % 3] + 0.51, "alpha %d: %d, not %g", alpha[k], out[i], want[i % 3]);
+            CHECKF(out[i] >= want[i % 3] - 0.51 && out[i] <= want[i % 3] + 0.51, "alpha %d: %d, not %g", alpha[k], out[i],
+                   want[i % 3]);
     }
     CHECK(sm_compose(NULL, 0, bg, S, out, NULL, NULL) == SUMI_OK && !memcmp(out, bg, 3) && !memcmp(out + (S * S - 1) * 3, bg, 3));
 }
@@ -115,8 +116,10 @@ TEST(compose_area)
 TEST(compose_bad_arguments)
 {
     uint8_t rgba[8 * 8 * 4] = {0}, out[16 * 16 * 3];
-    const sm_layer bad[] = {{NULL, 8, 0, 0, 1}, {rgba, 0, 0, 0, 1}, {rgba, 9000, 0, 0, 1}, {rgba, 8, 0, 0, 0}, {rgba, 8, 0, 0, -1},
-                            {rgba, 8, 0.0f / 0.0f, 0, 1}, {rgba, 8, 0, 1e30f, 1}, {rgba, 8, 0, 0, 1.0f / 0.0f}, {rgba, 8, 0, 0, 0.0f / 0.0f}};
+    const sm_layer bad[] = {{NULL, 8, 0, 0, 1}, {rgba, 0, 0, 0, 1}, {rgba, 9000, 0, 0, 1}, {rgba, 8, 0, 0, 0},
+                            {rgba, 8, 0, 0, -1},
+                            {rgba, 8, 0.0f / 0.0f, 0, 1}, {rgba, 8, 0, 1e30f, 1}, {rgba, 8, 0, 0, 1.0f / 0.0f},
+                            {rgba, 8, 0, 0, 0.0f / 0.0f}};
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         sm_err e = {0};
         CHECKF(sm_compose(&bad[i], 1, white, 16, out, NULL, &e) == SUMI_E_ARG && *e.msg, "bad layer %zu", i);
@@ -143,7 +146,8 @@ TEST(compose_placement)
         twos += p.n == 2;
         same += p.same;
         if (p.n == 1)
-            CHECK(p.at[0].scale >= 0.7f && p.at[0].scale <= 0.9f && p.at[0].x >= 0 && p.at[0].y >= 0 && p.at[0].x + p.at[0].scale <= 1.0001f &&
+            CHECK(p.at[0].scale >= 0.7f && p.at[0].scale <= 0.9f && p.at[0].x >= 0 && p.at[0].y >= 0 &&
+                  p.at[0].x + p.at[0].scale <= 1.0001f &&
                   p.at[0].y + p.at[0].scale <= 1.0001f);
         else
             CHECK(p.at[0].x + p.at[0].scale / 2 < 0.3f && p.at[1].x + p.at[1].scale / 2 > 0.7f && p.at[0].scale == p.at[1].scale);
@@ -161,7 +165,8 @@ TEST(compose_placement)
 
 /* ---- index ------------------------------------------------------------------------------------------------------- */
 
-#define GOOD "{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"cat\",\"tags\":[\"pet\"],\"group\":\"g\",\"sub\":\"s\",\"split\":\"train\"}"
+#define GOOD "{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"cat\",\"tags\":[\"pet\"]," \
+    "\"group\":\"g\",\"sub\":\"s\",\"split\":\"train\"}"
 
 static sumi_status parse(const char *text, size_t n, sm_picture **pics, int64_t *count, sm_arena *a, sm_err *e)
 {
@@ -172,14 +177,16 @@ static sumi_status parse(const char *text, size_t n, sm_picture **pics, int64_t 
 TEST(data_index_good)
 {
     static const char text[] = GOOD "\n" GOOD " \r\n"
-        "{\"split\":\"pair\",\"style\":\"fxemoji\",\"caption\":\"pi\\u00f1ata \\ud83d\\ude00\",\"name\":\"x\",\"tags\":[],\"group\":\"g\",\"sub\":\"s\",\"more\":[1,{}]}";
+        "{\"split\":\"pair\",\"style\":\"fxemoji\",\"caption\":\"pi\\u00f1ata "
+            "\\ud83d\\ude00\",\"name\":\"x\",\"tags\":[],\"group\":\"g\",\"sub\":\"s\",\"more\":[1,{}]}";
     sm_arena a;
     sm_picture *p = NULL;
     int64_t n = 0;
     sm_err e = {0};
     CHECKF(parse(text, strlen(text), &p, &n, &a, &e) == SUMI_OK && n == 3, "%s", e.msg);
     if (n == 3) {
-        CHECK(!strcmp(p[0].caption, "cat") && p[0].n_tags == 1 && !strcmp(p[0].tags[0], "pet") && p[0].split == SM_SPLIT_TRAIN && p[1].row == 1);
+        CHECK(!strcmp(p[0].caption, "cat") && p[0].n_tags == 1 && !strcmp(p[0].tags[0], "pet") && p[0].split == SM_SPLIT_TRAIN &&
+              p[1].row == 1);
         CHECK(!strcmp(p[2].caption, "pi\xc3\xb1" "ata \xf0\x9f\x98\x80") && p[2].n_tags == 0 && p[2].split == SM_SPLIT_PAIR);
         CHECK(p[2].style_row == sm_style_find("firefox"));
     }
@@ -196,15 +203,18 @@ TEST(data_index_hostile)
         strcat(many_tags, ",\"t\"");
     strcat(many_tags, "],\"split\":\"train\"}");
     const char *const bad[][2] = {
-        {"", "empty"}, {"\n", "JSON"}, {"null", "object"}, {"[]", "object"}, {"{}", "style"}, {"{", "JSON"}, {deep, "nested"}, {"\xff\xfe", "UTF-8"},
+        {"", "empty"}, {"\n", "JSON"}, {"null", "object"}, {"[]", "object"}, {"{}", "style"}, {"{", "JSON"}, {deep, "nested"},
+        {"\xff\xfe", "UTF-8"},
         {GOOD "x", "not valid"}, {GOOD GOOD, "not valid"}, {GOOD "\n\n" GOOD, ":2:"}, {GOOD "\n{\"style\":\"noto\"}", ":2: name"},
-        {"{\"style\":1}", "style"}, {"{\"style\":\"cubist\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\"}", "not known"},
+        {"{\"style\":1}", "style"}, {"{\"style\":\"cubist\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\"}",
+                                     "not known"},
         {"{\"style\":\"noto\",\"name\":\"\"}", "empty"}, {long_caption, "160"}, {many_tags, "64"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"a\\nb\"}", "control"}, {"{\"style\":\"noto\",\"name\":null}", "name"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":{}}", "tags"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[1]}", "tags"},
         {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[]}", "split"},
-        {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[],\"split\":\"test\"}", "split"},
+        {"{\"style\":\"noto\",\"name\":\"n\",\"caption\":\"c\",\"group\":\"g\",\"sub\":\"s\",\"tags\":[],\"split\":\"test\"}",
+         "split"},
         {"{\"style\":\"noto\",\"name\":\"\\ud800\"}", "not valid"}, {"{\"style\":\"noto\",\"style\":\"noto\"}", "twice"},
         {"{\"style\":\"no\\u0000to\"}", "NUL"}};
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
@@ -213,7 +223,8 @@ TEST(data_index_hostile)
         int64_t n = -1;
         sm_err e = {0};
         sumi_status st = parse(bad[i][0], strlen(bad[i][0]), &p, &n, &a, &e);
-        CHECKF(st == SUMI_E_FORMAT && strstr(e.msg, "index.jsonl") && strstr(e.msg, bad[i][1]) && n == -1, "%.60s: %s", bad[i][0], e.msg);
+        CHECKF(st == SUMI_E_FORMAT && strstr(e.msg, "index.jsonl") && strstr(e.msg, bad[i][1]) && n == -1, "%.60s: %s", bad[i][0],
+               e.msg);
         sm_arena_free(&a);
         CHECK(parse(bad[i][0], strlen(bad[i][0]), &p, &n, &a, NULL) == SUMI_E_FORMAT); /* without an error to write to */
         sm_arena_free(&a);
@@ -275,7 +286,8 @@ TEST(data_examples)
 {
     enum { S = 24 };
     sm_err e = {0};
-    sm_dataset *d = open_made(SYNTH_THINGS, NULL, NULL, &e), *part = open_made(SYNTH_THINGS, &(sm_data_filter){.groups_out = "animals-nature"}, NULL, &e);
+    sm_dataset *d = open_made(SYNTH_THINGS, NULL, NULL, &e),
+        *part = open_made(SYNTH_THINGS, &(sm_data_filter){.groups_out = "animals-nature"}, NULL, &e);
     CHECKF(d && part, "%s", e.msg);
     if (!d || !part)
         return;
@@ -297,7 +309,8 @@ TEST(data_examples)
             bool differ = strcmp(sm_dataset_picture(d, s.picture[0])->caption, sm_dataset_picture(d, s.picture[1])->caption) != 0;
             CHECK(differ == (s.place.n == 2 && !s.place.same));
             partners += differ;
-            CHECK(sm_dataset_draw(d, &s, S, rgb, &e) == SUMI_OK && sm_dataset_draw(d, &t, S, again, &e) == SUMI_OK && !memcmp(rgb, again, sizeof rgb));
+            CHECK(sm_dataset_draw(d, &s, S, rgb, &e) == SUMI_OK && sm_dataset_draw(d, &t, S, again, &e) == SUMI_OK &&
+                  !memcmp(rgb, again, sizeof rgb));
             sm_dataset_caption(d, &s, 42, v, text, sizeof text);
             CHECK(*text);
         }

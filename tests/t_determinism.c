@@ -47,7 +47,8 @@ static void check_threads(const op_case *c, const sm_backend *be)
         r.pool = pools[t];
         float *y = kernel_result(&r);
         if (one)
-            CHECKF(!memcmp(one, y, (size_t)sm_numel(n) * sizeof *y), "%s: %s on %d threads gives other bits", case_name(c), be->name, t);
+            CHECKF(!memcmp(one, y, (size_t)sm_numel(n) * sizeof *y), "%s: %s on %d threads gives other bits", case_name(c),
+                   be->name, t);
         if (!one)
             one = y;
         else
@@ -97,7 +98,8 @@ static void check_batch(const op_case *c, const sm_backend *be)
         int64_t n = sm_numel(one);
         CHECKF(sm_numel(three) == N * n, "%s: batch flags are wrong", case_name(c));
         for (int k = 0; k < N && sm_numel(three) == N * n; k++)
-            CHECKF(!memcmp(y1, y3 + k * n, (size_t)n * sizeof *y1), "%s: %s: sample %d of 3 has other bits than alone", case_name(c), be->name, k);
+            CHECKF(!memcmp(y1, y3 + k * n, (size_t)n * sizeof *y1), "%s: %s: sample %d of 3 has other bits than alone",
+                   case_name(c), be->name, k);
         free(y1);
         free(y3);
     }
@@ -204,7 +206,8 @@ TEST(determinism_network)
         }
         for (int k = 0; all && k < 3; k++) {
             float *y = net_result(be[b], pools[2], weights, 1, &ids[k], &n);
-            CHECKF(y && !memcmp(y, all + k * n, (size_t)n * sizeof *y), "%s: sample %d alone has other bits than in a batch of 3", be[b]->name, k);
+            CHECKF(y && !memcmp(y, all + k * n, (size_t)n * sizeof *y), "%s: sample %d alone has other bits than in a batch of 3",
+                   be[b]->name, k);
             free(y);
         }
         if (b && vector && all)

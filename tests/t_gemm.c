@@ -35,13 +35,20 @@ static const op_case cases[] = {
     {SM_OP_CONV2D, {F(2, 9, 8, 12), F(18, 4, 3, 3), F(18)}, .p = {CONV(2, 1, 1, 2, 3, 1, 2, 3, 2, 1, 1)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 5, 4, 3), F(4, 3, 3, 3)}, .p = {CONV(1, 1, 2, 2, 1, 5, 5, 4, 4, 1, 1)}, .batch = 1},
     /* phases that no tap reaches, taps that only some phases see, images of wrapped pixels */
-    {SM_OP_CONV2D_DX, {F(2, 5, 6, 9), F(9, 7, 1, 1), F(7)}, .p = {CONV(3, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0), .conv.size = {14, 12}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 4, 5, 9), F(9, 7, 2, 3), F(7)}, .p = {CONV(3, 4, 2, 3, 1, 1, 1, 2, 2, 0, 0), .conv.size = {11, 20}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 4, 4, 6), F(6, 5, 3, 3), F(5)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {8, 7}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 9, 8, 60), F(60, 21, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0), .conv.size = {9, 8}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(1, 6, 6, 450), F(450, 19, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {6, 6}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 8, 8, 40), H(40, 30, 4, 4), F(30)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {16, 16}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 7, 8, 18), F(18, 4, 3, 3)}, .p = {CONV(1, 1, 1, 1, 3, 1, 1, 1, 1, 0, 0), .conv.size = {7, 8}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 5, 6, 9), F(9, 7, 1, 1), F(7)}, .p = {CONV(3, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0), .conv.size = {14, 12}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 4, 5, 9), F(9, 7, 2, 3), F(7)}, .p = {CONV(3, 4, 2, 3, 1, 1, 1, 2, 2, 0, 0), .conv.size = {11, 20}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 4, 4, 6), F(6, 5, 3, 3), F(5)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {8, 7}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 9, 8, 60), F(60, 21, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0), .conv.size = {9, 8}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(1, 6, 6, 450), F(450, 19, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {6, 6}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 8, 8, 40), H(40, 30, 4, 4), F(30)},
+     .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {16, 16}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 7, 8, 18), F(18, 4, 3, 3)}, .p = {CONV(1, 1, 1, 1, 3, 1, 1, 1, 1, 0, 0), .conv.size = {7, 8}},
+     .batch = 1},
     /* long sums in parts, strips that end with image rows, copies of rows a page apart */
     {SM_OP_CONV2D_DW, {F(3, 40, 41, 5), F(3, 40, 41, 37)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {3, 3}}},
     {SM_OP_CONV2D_DW, {F(3, 9, 8, 12), F(3, 5, 7, 18)}, .p = {CONV(2, 1, 1, 2, 3, 1, 2, 3, 2, 1, 1), .conv.size = {3, 4}}},
@@ -75,7 +82,8 @@ static void drop(recorded *r)
 
 static float *result(const recorded *r, const sm_backend *be, bool one_task, sm_pool *pool)
 {
-    kernel_run k = {.k = &be->k[r->node->op], .node = r->node, .high = !one_task, .inplace = -1, .one_task = one_task, .pool = pool};
+    kernel_run k = {.k = &be->k[r->node->op], .node = r->node, .high = !one_task, .inplace = -1, .one_task = one_task,
+                    .pool = pool};
     memcpy(k.src, r->values, sizeof k.src);
     return kernel_result(&k);
 }
@@ -150,7 +158,8 @@ TEST(gemm_tasks)
     int backends = sm_cpu_backends(be);
     sm_graph *g = sm_graph_new(NULL, NULL);
     sm_conv same = {.stride = 1, .pad = 1};
-    sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){64, 16, 16, 96}), *w = sm_input(g, "w", SM_F32, 4, (int64_t[]){96, 96, 3, 3});
+    sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){64, 16, 16, 96}),
+        *w = sm_input(g, "w", SM_F32, 4, (int64_t[]){96, 96, 3, 3});
     sm_node *large[] = {sm_conv2d(x, w, NULL, &same), sm_conv2d_dx(x, w, NULL, &sm_conv2d(x, w, NULL, &same)->p, 16, 16),
                         sm_conv2d_dw(x, x, &sm_conv2d(x, w, NULL, &same)->p, 3, 3)};
     sm_node *v = sm_input(g, "v", SM_F32, 2, (int64_t[]){1, 16}), *m = sm_input(g, "m", SM_F32, 2, (int64_t[]){16, 16});

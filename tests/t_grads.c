@@ -68,7 +68,8 @@ static void compare(const checked *t, int i, const float *grad)
     for (int64_t k = 0; k < count; k++) {
         int64_t at = n <= PROBES ? k : (k * 2654435761 + 17) % n;
         double num = slope(t, x + at);
-        CHECKF(fabs(num - grad[at]) <= tol, "%s: source %d, element %lld: sm_grad gives %.6g, differences %.6g (allowed %.2g)", case_name(t->c), i,
+        CHECKF(fabs(num - grad[at]) <= tol, "%s: source %d, element %lld: sm_grad gives %.6g, differences %.6g (allowed %.2g)",
+               case_name(t->c), i,
                (long long)at, grad[at], num, tol);
     }
 }
@@ -156,7 +157,10 @@ TEST(grads_reduce) { check_grads(SM_OP_SUM, SM_OP_SUM_TO); }
 
 typedef sm_node *expression(sm_graph *g, sm_node *x);
 
-static sm_node *used_twice(sm_graph *g, sm_node *x) { return sm_mean_all(sm_mul(sm_silu(x), sm_add(x, sm_unary(SM_OP_TANH, x)))); }
+static sm_node *used_twice(sm_graph *g, sm_node *x)
+{
+    return sm_mean_all(sm_mul(sm_silu(x), sm_add(x, sm_unary(SM_OP_TANH, x))));
+}
 static sm_node *loss_mse(sm_graph *g, sm_node *x) { return sm_mse(sm_unary(SM_OP_SIN, x), sm_affine(x, 0.5f, 0.1f)); }
 static sm_node *loss_huber(sm_graph *g, sm_node *x) { return sm_huber(x, sm_const_f32(g, 0.2f), 0.1f); }
 static sm_node *shuffled(sm_graph *g, sm_node *x)
@@ -203,7 +207,8 @@ static void check_expression(const char *name, expression *f)
             v[i] = x0 - 1.0f / 64;
             down = value_at(p, loss);
             v[i] = x0;
-            CHECKF(fabs((up - down) * 32 - grad[i]) <= 5e-3 * test_rms(grad, N) + 2e-5, "%s: element %d: sm_grad %.6g, differences %.6g", name, i, grad[i], (up - down) * 32);
+            CHECKF(fabs((up - down) * 32 - grad[i]) <= 5e-3 * test_rms(grad, N) + 2e-5,
+                   "%s: element %d: sm_grad %.6g, differences %.6g", name, i, grad[i], (up - down) * 32);
         }
     }
     sm_plan_free(p);
@@ -228,6 +233,7 @@ TEST(grads_errors)
     g = sm_graph_new(NULL, NULL);
     x = sm_input(g, "x", SM_F32, 2, (int64_t[]){3, 5});
     sm_node *src[2] = {x, x};
-    CHECK(!sm_grad(sm_sum_all(sm_record(g, SM_OP_SILU_DX, 2, src, NULL)), 1, &x, &d) && strstr(g->err.msg, "silu_dx has no gradient"));
+    CHECK(!sm_grad(sm_sum_all(sm_record(g, SM_OP_SILU_DX, 2, src, NULL)), 1, &x, &d) &&
+          strstr(g->err.msg, "silu_dx has no gradient"));
     sm_graph_free(g);
 }

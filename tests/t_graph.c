@@ -9,7 +9,10 @@
 
 static const sm_backend *backend(void) { return sm_cpu_backend(NULL, NULL); }
 
-static sm_node *input(sm_graph *g, const char *name, int64_t a, int64_t b) { return sm_input(g, name, SM_F32, 2, (int64_t[]){a, b}); }
+static sm_node *input(sm_graph *g, const char *name, int64_t a, int64_t b)
+{
+    return sm_input(g, name, SM_F32, 2, (int64_t[]){a, b});
+}
 
 TEST(graph_first_failure_sticks)
 {
@@ -21,7 +24,8 @@ TEST(graph_first_failure_sticks)
     CHECK(sm_poisoned(bad));
     CHECK(sm_poisoned(sm_add(bad, a)));
     CHECK(sm_poisoned(sm_reshape(a, 1, (int64_t[]){7})));
-    CHECKF(strstr(g->err.msg, "down_blocks.1.attentions.0: matmul") && strstr(g->err.msg, "[2, 3]") && strstr(g->err.msg, "[4, 5]"), "message: %s", g->err.msg);
+    CHECKF(strstr(g->err.msg, "down_blocks.1.attentions.0: matmul") && strstr(g->err.msg, "[2, 3]") &&
+           strstr(g->err.msg, "[4, 5]"), "message: %s", g->err.msg);
     sm_node *out[1] = {bad};
     CHECK(!sm_plan_new(g, 1, out, backend(), &e));
     CHECK(e.code == SUMI_E_MODEL && !strcmp(e.msg, g->err.msg));
@@ -30,10 +34,12 @@ TEST(graph_first_failure_sticks)
 
 TEST(graph_shape_errors_name_shapes)
 {
-    static const struct { int which; const char *want; } cases[] = {{0, "broadcast"}, {1, "groups"}, {2, "kernel"}, {3, "axis"}, {4, "fit"}};
+    static const struct { int which; const char *want; } cases[] = {{0, "broadcast"}, {1, "groups"}, {2, "kernel"}, {3, "axis"},
+                                                                    {4, "fit"}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         sm_graph *g = sm_graph_new(NULL, NULL);
-        sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 3, 3, 6}), *w = sm_input(g, "w", SM_F32, 4, (int64_t[]){8, 6, 5, 5});
+        sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 3, 3, 6}),
+            *w = sm_input(g, "w", SM_F32, 4, (int64_t[]){8, 6, 5, 5});
         switch (cases[i].which) {
         case 0: sm_add(x, sm_input(g, "y", SM_F32, 1, (int64_t[]){5})); break;
         case 1: sm_group_norm(x, NULL, NULL, 4, 1e-5f); break;
@@ -53,7 +59,8 @@ TEST(graph_gradient_of_least_squares)
     sm_err e = {0};
     sm_graph *g = sm_graph_new(NULL, &e);
     sm_node *x = input(g, "x", 2, 2), *y = input(g, "y", 2, 2);
-    sm_node *W = sm_leaf_param(g, "w", SM_F32, 2, (int64_t[]){2, 2}, w, true), *B = sm_leaf_param(g, "b", SM_F32, 1, (int64_t[]){2}, b, true);
+    sm_node *W = sm_leaf_param(g, "w", SM_F32, 2, (int64_t[]){2, 2}, w, true),
+        *B = sm_leaf_param(g, "b", SM_F32, 1, (int64_t[]){2}, b, true);
     sm_node *loss = sm_mse(sm_linear(x, W, B), y), *wrt[2] = {W, B}, *out[3];
     CHECK(sm_grad(loss, 2, wrt, out));
     out[2] = loss;
@@ -203,7 +210,8 @@ TEST(graph_gradients_of_look_alikes_are_kept_apart)
         two_alike(which + 1, x, one);
         two_alike(which + 2, x, two);
         for (int i = 0; i < 8; i++)
-            CHECKF(fabsf(both[i] - one[i] - two[i]) < 1e-4f, "%s, %d: %g, apart %g + %g", which ? "attention" : "group norm", i, both[i], one[i], two[i]);
+            CHECKF(fabsf(both[i] - one[i] - two[i]) < 1e-4f, "%s, %d: %g, apart %g + %g", which ? "attention" : "group norm", i,
+                   both[i], one[i], two[i]);
     }
 }
 

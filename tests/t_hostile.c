@@ -28,7 +28,8 @@ static bool lie(const char *config, const char *section, const char *key, const 
 
 /* Writes the model of `from` with this configuration; the first size of tensors whose name begins with cut becomes 1, those
  * of the tensor `nan` become NaN. */
-static bool rewrite_with(const char *from, const char *to, const char *config, const char *merges, const char *cut, const char *nan)
+static bool rewrite_with(const char *from, const char *to, const char *config, const char *merges, const char *cut,
+                         const char *nan)
 {
     enum { MOST = 400 };
     static uint8_t ones[64]; /* every float type calls this NaN */
@@ -105,7 +106,8 @@ static void check_lies(tiny_kind kind, const hostile *h, size_t n, const char *c
         CHECKF(told, "%s.%s is not in the configuration", h[i].section, h[i].key);
         if (told && rewrite(tiny_model(kind), path, config.data, NULL, cut)) {
             use(path, msg);
-            CHECKF(strstr(msg, h[i].want) != NULL, "%s.%s = %s: '%s' lacks '%s'", h[i].section, h[i].key, h[i].value, msg, h[i].want);
+            CHECKF(strstr(msg, h[i].want) != NULL, "%s.%s = %s: '%s' lacks '%s'", h[i].section, h[i].key, h[i].value, msg,
+                   h[i].want);
         }
         sm_buf_free(&config);
     }
@@ -116,23 +118,35 @@ TEST(hostile_sizes_in_a_unet_model)
 {
     static const hostile cases[] = {
         {"unet", "in_channels", "9", "sample"},
-        {"unet", "norm_num_groups", "0", "groups"}, {"unet", "norm_num_groups", "3", "groups"}, {"unet", "norm_num_groups", "-4", "norm_num_groups"},
-        {"unet", "layers_per_block", "[0, 0]", "layers_per_block"}, {"unet", "layers_per_block", "[16777216, 1]", "layers_per_block"},
-        {"unet", "block_out_channels", "[16777216, 16777216]", "frequencies"}, {"unet", "block_out_channels", "[]", "block_out_channels"},
-        {"unet", "block_out_channels", "[8,8,8,8,8,8,8,8,8]", "block_out_channels"}, {"unet", "attention_head_dim", "[0, 0]", "heads"},
-        {"unet", "transformer_layers_per_block", "[1, 16777216]", "transformer_layers_per_block"}, {"unet", "cross_attention_dim", "17", "width 17"},
+        {"unet", "norm_num_groups", "0", "groups"}, {"unet", "norm_num_groups", "3", "groups"},
+        {"unet", "norm_num_groups", "-4", "norm_num_groups"},
+        {"unet", "layers_per_block", "[0, 0]", "layers_per_block"},
+        {"unet", "layers_per_block", "[16777216, 1]", "layers_per_block"},
+        {"unet", "block_out_channels", "[16777216, 16777216]", "frequencies"},
+        {"unet", "block_out_channels", "[]", "block_out_channels"},
+        {"unet", "block_out_channels", "[8,8,8,8,8,8,8,8,8]", "block_out_channels"},
+        {"unet", "attention_head_dim", "[0, 0]", "heads"},
+        {"unet", "transformer_layers_per_block", "[1, 16777216]", "transformer_layers_per_block"},
+        {"unet", "cross_attention_dim", "17", "width 17"},
         {"unet", "freq_shift", "4", "frequencies"}, {"unet", "norm_eps", "1e99", "norm_eps"},
-        {"text_encoder", "num_hidden_layers", "0", "num_hidden_layers"}, {"text_encoder", "num_hidden_layers", "16777216", "num_hidden_layers"},
-        {"text_encoder", "max_position_embeddings", "1", "max_position_embeddings"}, {"text_encoder", "max_position_embeddings", "16777216", "max_position_embeddings"},
-        {"text_encoder", "max_position_embeddings", "17", "position_embedding"}, {"text_encoder", "num_attention_heads", "0", "heads"},
+        {"text_encoder", "num_hidden_layers", "0", "num_hidden_layers"},
+        {"text_encoder", "num_hidden_layers", "16777216", "num_hidden_layers"},
+        {"text_encoder", "max_position_embeddings", "1", "max_position_embeddings"},
+        {"text_encoder", "max_position_embeddings", "16777216", "max_position_embeddings"},
+        {"text_encoder", "max_position_embeddings", "17", "position_embedding"},
+        {"text_encoder", "num_attention_heads", "0", "heads"},
         {"text_encoder", "hidden_size", "16777216", "hidden_size"}, {"text_encoder", "vocab_size", "514", "vocab_size"},
         {"text_encoder", "intermediate_size", "16777216", "tensor"},
-        {"vae", "latent_channels", "0", "latent_channels"}, {"vae", "latent_channels", "16777216", "latent_channels"}, {"vae", "latent_channels", "8", "latent channels"},
+        {"vae", "latent_channels", "0", "latent_channels"}, {"vae", "latent_channels", "16777216", "latent_channels"},
+        {"vae", "latent_channels", "8", "latent channels"},
         {"vae", "in_channels", "1", "in_channels 1"},
-        {"vae", "scaling_factor", "0", "scaling_factor"}, {"vae", "norm_num_groups", "0", "groups"}, {"vae", "layers_per_block", "0", "layers"},
-        {"vae", "layers_per_block", "16777216", "layers"}, {"vae", "block_out_channels", "[8,8,8,8,8,8,8,8]", "block_out_channels"},
+        {"vae", "scaling_factor", "0", "scaling_factor"}, {"vae", "norm_num_groups", "0", "groups"},
+        {"vae", "layers_per_block", "0", "layers"},
+        {"vae", "layers_per_block", "16777216", "layers"},
+        {"vae", "block_out_channels", "[8,8,8,8,8,8,8,8]", "block_out_channels"},
         {"defaults", "steps", "0", "steps"}, {"defaults", "steps", "1e9", "steps"}, {"defaults", "steps", "\"many\"", "steps"},
-        {"defaults", "width", "-16", "width"}, {"defaults", "width", "17", "17x16"}, {"defaults", "cfg_scale", "-1e30", "cfg_scale"},
+        {"defaults", "width", "-16", "width"}, {"defaults", "width", "17", "17x16"},
+        {"defaults", "cfg_scale", "-1e30", "cfg_scale"},
         {"defaults", "shift", "0", "shift"}, {"defaults", "sampler", "\"nope\"", "nope"}, {"defaults", "schedule", "7e7", ""},
     };
     check_lies(TINY_UNET, cases, SM_COUNT(cases), NULL);
@@ -141,11 +155,14 @@ TEST(hostile_sizes_in_a_unet_model)
 TEST(hostile_sizes_in_a_transformer_model)
 {
     static const hostile cases[] = {
-        {"transformer", "patch_size", "0", "patch"}, {"transformer", "patch_size", "16777216", "patch"}, {"transformer", "patch_size", "3", "multiples of 6"},
+        {"transformer", "patch_size", "0", "patch"}, {"transformer", "patch_size", "16777216", "patch"},
+        {"transformer", "patch_size", "3", "multiples of 6"},
         {"transformer", "num_layers", "0", "num_layers"}, {"transformer", "num_layers", "16777216", "num_layers"},
-        {"transformer", "pos_embed_max_size", "0", "pos_embed_max_size"}, {"transformer", "pos_embed_max_size", "16777216", "pos_embed_max_size"},
+        {"transformer", "pos_embed_max_size", "0", "pos_embed_max_size"},
+        {"transformer", "pos_embed_max_size", "16777216", "pos_embed_max_size"},
         {"transformer", "pos_embed_max_size", "1", "at most"}, {"transformer", "attention_head_dim", "0", "attention_head_dim"},
-        {"transformer", "num_attention_heads", "16777216", "caption_projection_dim"}, {"transformer", "in_channels", "5", "sample"},
+        {"transformer", "num_attention_heads", "16777216", "caption_projection_dim"},
+        {"transformer", "in_channels", "5", "sample"},
         {"transformer", "pooled_projection_dim", "16777216", "pooled"},
         {"transformer", "joint_attention_dim", "0", "width 0"}, {"text_encoder", "projection_dim", "16777216", ""},
     };
@@ -155,7 +172,8 @@ TEST(hostile_sizes_in_a_transformer_model)
 /* The tensors agree with the lie, so recording alone would notice nothing: what is read behind them would be too short. */
 TEST(hostile_channels_that_the_tensors_confirm)
 {
-    static const hostile out = {"unet", "out_channels", "1", "makes 1 latent channels"}, picture = {"vae", "out_channels", "1", "out_channels 1"},
+    static const hostile out = {"unet", "out_channels", "1", "makes 1 latent channels"},
+        picture = {"vae", "out_channels", "1", "out_channels 1"},
                          latent = {"vae", "latent_channels", "1", "latent channels"};
     check_lies(TINY_UNET, &out, 1, "unet.conv_out.");
     check_lies(TINY_UNET, &picture, 1, "vae.decoder.conv_out.");
@@ -166,7 +184,8 @@ TEST(hostile_configuration_texts)
 {
     static char deep[40001];
     memset(deep, '[', sizeof deep - 1);
-    const char *const texts[] = {"", "{", "[]", "7", "{}", "{\"unet\":7}", "{\"unet\":{}}", "{\"unet\":{},\"unet\":{}}", deep, "{\"unet\":{\"block_out_channels\":\"x\"}}"};
+    const char *const texts[] = {"", "{", "[]", "7", "{}", "{\"unet\":7}", "{\"unet\":{}}", "{\"unet\":{},\"unet\":{}}", deep,
+                                 "{\"unet\":{\"block_out_channels\":\"x\"}}"};
     char msg[640], path[300];
     snprintf(path, sizeof path, "%s", test_tmp("hostile-text.safetensors"));
     for (size_t i = 0; i < SM_COUNT(texts); i++) {
@@ -215,11 +234,13 @@ TEST(hostile_names)
     char path[300];
     sm_st *f = sm_st_open(tiny_model(TINY_UNET), NULL, NULL);
     snprintf(path, sizeof path, "%s", test_tmp("hostile-name.safetensors"));
-    sm_buf_fmt(&config, "{\"name\":\"two\\nlines \\u001b[2J \\\"quoted\\\"\"%s", f ? strchr(sm_st_metadata(f, "sumi.model"), ',') : "}");
+    sm_buf_fmt(&config, "{\"name\":\"two\\nlines \\u001b[2J \\\"quoted\\\"\"%s",
+               f ? strchr(sm_st_metadata(f, "sumi.model"), ',') : "}");
     CHECK(!sumi_context_new(NULL, &ctx));
     if (rewrite(tiny_model(TINY_UNET), path, config.data, NULL, NULL)) {
         CHECKF(!sumi_model_load(ctx, path, &m), "%s", sumi_error(ctx));
-        CHECKF(m && strstr(sumi_model_summary(m), "two lines  [2J \"quoted\"") == sumi_model_summary(m), "%s", m ? sumi_model_summary(m) : "");
+        CHECKF(m && strstr(sumi_model_summary(m), "two lines  [2J \"quoted\"") == sumi_model_summary(m), "%s",
+               m ? sumi_model_summary(m) : "");
     }
     sumi_model_free(m);
     sumi_context_free(ctx);

@@ -49,7 +49,8 @@ static bool has(const sm_image *im, const char *key, const char *value)
 TEST(image_load_formats)
 {
     static const struct { const char *name; int channels, tolerance; } row[] = {
-        {"rgb.png", 3, 0}, {"rgba.png", 4, 0}, {"grey.png", 3, 0}, {"grey_alpha.png", 4, 0}, {"bits.png", 3, 0}, {"palette.png", 3, 0},
+        {"rgb.png", 3, 0}, {"rgba.png", 4, 0}, {"grey.png", 3, 0}, {"grey_alpha.png", 4, 0}, {"bits.png", 3, 0},
+        {"palette.png", 3, 0},
         {"palette_clear.png", 4, 0}, {"smooth.jpg", 3, 2}, {"progressive.jpg", 3, 2}, {"grey.jpg", 3, 2}, {"cmyk.jpg", 3, 3},
         {"exif.jpg", 3, 2}, {"lossless.webp", 4, 0}, {"lossy.webp", 3, 2}};
     for (size_t i = 0; i < SM_COUNT(row); i++) {
@@ -58,7 +59,8 @@ TEST(image_load_formats)
         sm_image im;
         sm_buf raw = slurp(fixture(row[i].name, ".raw"));
         CHECKF(sm_image_load(&im, fixture(row[i].name, ""), &mem, &e) == SUMI_OK, "%s: %s", row[i].name, e.msg);
-        CHECKF(im.width == 19 && im.height == 13 && im.channels == row[i].channels, "%s: %d x %d x %d", row[i].name, im.width, im.height, im.channels);
+        CHECKF(im.width == 19 && im.height == 13 && im.channels == row[i].channels, "%s: %d x %d x %d", row[i].name, im.width,
+               im.height, im.channels);
         CHECKF(diff(&im, &raw) <= row[i].tolerance, "%s: a byte differs by %d", row[i].name, diff(&im, &raw));
         sm_buf_free(&raw);
         sm_image_free(&im);
@@ -102,7 +104,8 @@ static sm_buf interlaced(int w, int h, bool grey4)
     png_infop info = png_create_info_struct(p);
     png_bytep rows[32];
     png_set_write_fn(p, &out, png_put, png_done);
-    png_set_IHDR(p, info, (unsigned)w, (unsigned)h, grey4 ? 4 : 16, grey4 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_ADAM7, 0, 0);
+    png_set_IHDR(p, info, (unsigned)w, (unsigned)h, grey4 ? 4 : 16, grey4 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB,
+                 PNG_INTERLACE_ADAM7, 0, 0);
     for (int y = 0; y < h; y++) {
         rows[y] = calloc(1, (size_t)w * 6);
         for (int x = 0; x < w; x++) {
@@ -163,7 +166,8 @@ TEST(image_lossless_round_trip)
         CHECKF(sm_image_encode(&im, f, 0, 0, NULL, &out, &e) == SUMI_OK, "%s", e.msg);
         CHECKF(sm_image_decode(&back, out.data, out.len, "x", 0, &mem, &e) == SUMI_OK, "%s", e.msg);
         size_t n = (size_t)im.width * (size_t)im.height * (size_t)im.channels;
-        CHECKF(back.width == im.width && back.height == im.height && back.channels == im.channels && !memcmp(back.pixels, px, n), "case %zu", k);
+        CHECKF(back.width == im.width && back.height == im.height && back.channels == im.channels && !memcmp(back.pixels, px, n),
+               "case %zu", k);
         if (f == SM_IMAGE_PNG)
             CHECK(out.data[24] == 8 && out.data[28] == 0); /* IHDR: bit depth, interlace */
         sm_image_free(&back);
@@ -185,7 +189,8 @@ TEST(image_lossy_round_trip)
         sm_buf out = {0};
         sm_err e = {0};
         CHECK(sm_image_encode(&im, (sm_image_format)f, f == SM_IMAGE_WEBP ? 95 : 0, 0, NULL, &out, &e) == SUMI_OK);
-        CHECK(sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK && back.channels == (f == SM_IMAGE_JPEG ? 3 : 4));
+        CHECK(sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK &&
+              back.channels == (f == SM_IMAGE_JPEG ? 3 : 4));
         for (int i = 0; i < 32 * 32; i++)
             for (int c = 0; c < 3 && back.pixels; c++) {
                 int y = i / 32, want = y < 16 ? px[4 * i + c] : 255, got = back.pixels[back.channels * i + c];
@@ -204,14 +209,16 @@ TEST(image_texts_round_trip)
     static const sm_image_text texts[] = {{"parameters", "a cat, noto style\nSteps: 20, CFG scale: 4"}, {"Software", "sumi"},
         {"Title", "Äpfel 🍎 \xed\x9f\xbf \xee\x80\x80"}, {"Comment", ""}, {"Copyright", "nobody"}, {"x", "1"}};
     static const sm_image_text other[] = {{"parameters", "一只猫 🐱"}, {"Description", "é"}, {"Author", "s"}};
-    const struct { const sm_image_text *t; int n; } set[] = {{texts, SM_COUNT(texts)}, {other, SM_COUNT(other)}, {texts, 1}, {texts + 1, 1}, {texts + 2, 1}};
+    const struct { const sm_image_text *t; int n; } set[] = {{texts, SM_COUNT(texts)}, {other, SM_COUNT(other)}, {texts, 1},
+                                                             {texts + 1, 1}, {texts + 2, 1}};
     for (size_t k = 0; k < SM_COUNT(set) * 3; k++) {
         sm_buf out = {0};
         sm_err e = {0};
         sm_image back;
         int n = set[k / 3].n;
         CHECKF(sm_image_encode(&im, (sm_image_format)(k % 3), 0, n, set[k / 3].t, &out, &e) == SUMI_OK, "%s", e.msg);
-        CHECKF(sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK && back.ntext == n, "%d texts, %s", back.ntext, e.msg);
+        CHECKF(sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK && back.ntext == n, "%d texts, %s",
+               back.ntext, e.msg);
         for (int i = 0; i < n; i++)
             CHECKF(has(&back, set[k / 3].t[i].key, set[k / 3].t[i].value), "format %zu: text %s", k % 3, set[k / 3].t[i].key);
         sm_image_free(&back);
@@ -223,7 +230,8 @@ TEST(image_save_by_extension)
 {
     static uint8_t px[27];
     static const struct { const char *name; const char *magic; int at; } row[] = {
-        {"a.png", "\x89PNG", 0}, {"a.PNG", "\x89PNG", 0}, {"a.jpg", "\xff\xd8\xff", 0}, {"a.jpeg", "\xff\xd8\xff", 0}, {"a.webp", "WEBP", 8}};
+        {"a.png", "\x89PNG", 0}, {"a.PNG", "\x89PNG", 0}, {"a.jpg", "\xff\xd8\xff", 0}, {"a.jpeg", "\xff\xd8\xff", 0},
+        {"a.webp", "WEBP", 8}};
     sm_image im = noise(3, 3, 3, px), back;
     for (size_t i = 0; i < SM_COUNT(row); i++) {
         const char *path = test_tmp(row[i].name);
@@ -270,7 +278,8 @@ TEST(image_save_errors)
     CHECK(!out.len);
     sm_err_clear(&e);
     sm_image back;
-    CHECK(sm_image_encode(&im, SM_IMAGE_WEBP, 0, 1, &t, &out, &e) == SUMI_OK && sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK);
+    CHECK(sm_image_encode(&im, SM_IMAGE_WEBP, 0, 1, &t, &out, &e) == SUMI_OK &&
+          sm_image_decode(&back, out.data, out.len, "x", 0, NULL, &e) == SUMI_OK);
     CHECK(has(&back, "parameters", longest));
     sm_image_free(&back);
     sm_buf_free(&out);
@@ -299,7 +308,8 @@ TEST(image_load_errors)
     }
 }
 
-static const char *const damaged[] = {"rgb.png", "palette_clear.png", "smooth.jpg", "progressive.jpg", "cmyk.jpg", "exif.jpg", "lossless.webp", "lossy.webp"};
+static const char *const damaged[] = {"rgb.png", "palette_clear.png", "smooth.jpg", "progressive.jpg", "cmyk.jpg", "exif.jpg",
+                                      "lossless.webp", "lossy.webp"};
 
 /* No prefix of a file is taken for the whole: the data is all needed, and its end is marked. */
 TEST(image_truncated)
@@ -313,7 +323,8 @@ TEST(image_truncated)
             sm_err e = {0};
             sm_image im;
             sumi_status st = sm_image_decode(&im, cut, n, "cut", 0, &mem, &e);
-            CHECKF(st == SUMI_E_FORMAT && strstr(e.msg, "cut: ") == e.msg && !im.pixels, "%s: %zu of %zu bytes: status %d '%s'", damaged[k], n, b.len, st, e.msg);
+            CHECKF(st == SUMI_E_FORMAT && strstr(e.msg, "cut: ") == e.msg && !im.pixels, "%s: %zu of %zu bytes: status %d '%s'",
+                   damaged[k], n, b.len, st, e.msg);
             CHECK(mem.total == 0);
             sm_image_free(&im);
             free(cut);
@@ -396,6 +407,7 @@ TEST(image_allocations)
                 CHECKF(st == SUMI_OK && n < 10000, "%s", e.msg);
                 break;
             }
-            CHECKF(st == SUMI_E_MEMORY && strstr(e.msg, "memory"), "format %d, allocation %lld: status %d '%s'", f, (long long)n, st, e.msg);
+            CHECKF(st == SUMI_E_MEMORY && strstr(e.msg, "memory"), "format %d, allocation %lld: status %d '%s'", f, (long long)n,
+                   st, e.msg);
         }
 }

@@ -32,7 +32,8 @@ static bool holds(const char *path, const char *text)
 {
     sm_buf b = {0};
     sm_err e = {0};
-    bool same = sm_file_read(path, 1 << 20, &b, &e) == SUMI_OK && b.len == strlen(text) && !memcmp(b.data ? b.data : "", text, b.len);
+    bool same = sm_file_read(path, 1 << 20, &b, &e) == SUMI_OK && b.len == strlen(text) &&
+        !memcmp(b.data ? b.data : "", text, b.len);
     sm_buf_free(&b);
     return same;
 }
@@ -164,11 +165,15 @@ static const char *st_says(const char *header, size_t nbytes)
     return msg;
 }
 
-static void good(const char *header, size_t nbytes) { CHECKF(!st_says(header, nbytes)[0], "%s: %s", header, st_says(header, nbytes)); }
+static void good(const char *header, size_t nbytes)
+{
+    CHECKF(!st_says(header, nbytes)[0], "%s: %s", header, st_says(header, nbytes));
+}
 static void bad(const char *header, size_t nbytes, const char *why)
 {
     const char *msg = st_says(header, nbytes);
-    CHECKF(strstr(msg, why) && strstr(msg, "test.safetensors") && !strchr(msg, '\n'), "%.200s: '%s', expected '%s'", header, msg, why);
+    CHECKF(strstr(msg, why) && strstr(msg, "test.safetensors") && !strchr(msg, '\n'), "%.200s: '%s', expected '%s'", header, msg,
+           why);
 }
 
 #define T(NAME, DTYPE, SHAPE, A, B) "\"" NAME "\":{\"dtype\":\"" DTYPE "\",\"shape\":" SHAPE ",\"data_offsets\":[" #A "," #B "]}"
@@ -273,7 +278,8 @@ TEST(io_st_lying_length)
     size_t size;
     uint8_t *p = st_bytes("{" T("a", "F32", "[2]", 0, 8) "}", 8, &size);
     uint64_t h = p[0];
-    static const uint64_t lies[] = {0, 1, 2, 100000000, 100000001, 1u << 31, 0xffffffffu, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
+    static const uint64_t lies[] = {0, 1, 2, 100000000, 100000001, 1u << 31, 0xffffffffu, UINT64_MAX, UINT64_MAX - 7,
+                                    (uint64_t)1 << 63};
     for (size_t i = 0; i < SM_COUNT(lies) + 2 * h; i++) {
         uint64_t lie = i < SM_COUNT(lies) ? lies[i] : i - SM_COUNT(lies);
         sm_err e = {0};
@@ -292,14 +298,16 @@ TEST(io_st_listing)
     size_t size;
     sm_err e = {0};
     uint8_t *p = st_bytes("{\"__metadata__\":{\"format\":\"pt\",\"a\":\"\\u00e4\\n\"}," T("z", "I64", "[2,1]", 0, 16) ","
-                          T("b", "BF16", "[1,2]", 16, 20) "," T("a.weight", "F32", "[]", 20, 24) "," T("e", "F32", "[0,7]", 24, 24) ","
+                          T("b", "BF16", "[1,2]", 16, 20) "," T("a.weight", "F32", "[]", 20, 24) "," T("e", "F32", "[0,7]", 24,
+                              24) ","
                           T("r7", "F32", "[1,1,1,1,1,1,1]", 24, 28) "}", 28, &size);
     sm_st *f = sm_st_open_mem(p, size, "x", NULL, &e);
     CHECKF(f != NULL, "%s", e.msg);
     if (!f)
         return free(p);
     static const struct { const char *name, *dtype; bool computable; int rank; size_t at, bytes; } row[] = {
-        {"a.weight", "F32", true, 0, 20, 4}, {"b", "BF16", true, 2, 16, 4}, {"e", "F32", false, 2, 24, 0}, {"r7", "F32", false, 7, 24, 4},
+        {"a.weight", "F32", true, 0, 20, 4}, {"b", "BF16", true, 2, 16, 4}, {"e", "F32", false, 2, 24, 0},
+        {"r7", "F32", false, 7, 24, 4},
         {"z", "I64", false, 2, 0, 16}};
     CHECK(sm_st_count(f) == SM_COUNT(row) && !sm_st_at(f, SM_COUNT(row)));
     for (size_t i = 0; i < SM_COUNT(row); i++) {
@@ -332,7 +340,8 @@ TEST(io_st_into_weights)
     float want[2] = {1.5f, -2.25f};
     for (int pad = 0; pad < 4; pad++) {
         char header[300];
-        snprintf(header, sizeof header, "{" T("f", "F32", "[2]", 0, 8) "," T("u", "U8", "[1]", 8, 9) "," T("h", "F16", "[1]", 9, 11) "}%*s", pad, "");
+        snprintf(header, sizeof header, "{" T("f", "F32", "[2]", 0, 8) "," T("u", "U8", "[1]", 8, 9) "," T("h", "F16", "[1]", 9,
+            11) "}%*s", pad, "");
         uint8_t *p = st_bytes(header, 11, &size);
         memcpy(p + size - 11, want, 8);
         write_text(path, p, size);
@@ -354,7 +363,8 @@ TEST(io_st_into_weights)
 /* The file's exact bytes, as the format's description has them. */
 TEST(io_st_write_bytes)
 {
-    static const char head[] = "{\"__metadata__\":{\"a\":\"2\",\"b\":\"q\\\"\\u000a\"},\"f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+    static const char head[] =
+        "{\"__metadata__\":{\"a\":\"2\",\"b\":\"q\\\"\\u000a\"},\"f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
                                "\"b\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[4,8]},"
                                "\"h\":{\"dtype\":\"F16\",\"shape\":[1,1],\"data_offsets\":[8,10]}}";
     static const uint8_t data[10] = {0, 0, 0x80, 0x3f, 0x80, 0x3f, 0x20, 0xc1, 0, 0x3c};
@@ -368,7 +378,8 @@ TEST(io_st_write_bytes)
     sm_buf b = {0};
     CHECKF(sm_st_write(path, 3, item, 2, meta, NULL, &e) == SUMI_OK && sm_file_read(path, 4096, &b, &e) == SUMI_OK, "%s", e.msg);
     size_t h = (sizeof head - 1 + 7) / 8 * 8;
-    CHECK(b.len == 8 + h + 10 && (uint8_t)b.data[0] == (h & 255) && (uint8_t)b.data[1] == h >> 8 && !memcmp(b.data + 2, "\0\0\0\0\0\0", 6));
+    CHECK(b.len == 8 + h + 10 && (uint8_t)b.data[0] == (h & 255) && (uint8_t)b.data[1] == h >> 8 &&
+          !memcmp(b.data + 2, "\0\0\0\0\0\0", 6));
     CHECK(b.len == 8 + h + 10 && !memcmp(b.data + 8, head, sizeof head - 1) && !memcmp(b.data + 8 + h, data, 10));
     for (size_t i = 8 + sizeof head - 1; i < 8 + h && i < b.len; i++)
         CHECK(b.data[i] == ' ');
@@ -397,7 +408,8 @@ TEST(io_st_write_many)
         sm_st_close(f);
         /* back to F32 through a second file; every value is within rounding */
         sm_weights *v = sm_weights_new(&mem, &e);
-        CHECK(sm_st_load(path, v, NULL, &mem, &e) == SUMI_OK && sm_st_write_weights(path, v, SM_F32, 0, NULL, &mem, &e) == SUMI_OK);
+        CHECK(sm_st_load(path, v, NULL, &mem, &e) == SUMI_OK &&
+              sm_st_write_weights(path, v, SM_F32, 0, NULL, &mem, &e) == SUMI_OK);
         sm_weights_unref(&v);
         v = sm_weights_new(&mem, &e);
         CHECK(sm_st_load(path, v, NULL, &mem, &e) == SUMI_OK);
@@ -425,16 +437,19 @@ TEST(io_st_write_errors)
     sm_err_clear(&e);
     item.t = (sm_tensor){.data = &inf, .rank = 1, .dims = {1}};
     CHECK(sm_st_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK);
-    sm_st_item twice[] = {{.name = "a", .t = {big, SM_F32, 1, {2}}}, {.name = "b", .t = {big, SM_F32, 1, {1}}}, {.name = "a", .t = {big, SM_F16, 1, {1}}}};
+    sm_st_item twice[] = {{.name = "a", .t = {big, SM_F32, 1, {2}}}, {.name = "b", .t = {big, SM_F32, 1, {1}}},
+                          {.name = "a", .t = {big, SM_F16, 1, {1}}}};
     CHECK(fails_with(sm_st_write(path, 3, twice, 0, NULL, NULL, &e), &e, SUMI_E_ARG, path, "twice"));
     sm_err_clear(&e);
     CHECK(fails_with(sm_st_write("/dev/full", 1, twice, 0, NULL, NULL, &e), &e, SUMI_E_FILE, "/dev/full", "No space"));
     sm_err_clear(&e);
     sm_st_item wrong[] = {{.name = "", .t = {big, SM_F32, 1, {2}}}, {.name = "__metadata__", .t = {big, SM_F32, 1, {2}}},
                           {.name = "\xff", .t = {big, SM_F32, 1, {2}}}, {.name = "a", .t = {big, SM_F32, 1, {-1}}},
-                          {.name = "a", .t = {big, SM_F32, 2, {INT64_MAX, 4}}}, {.name = "a", .t = {big, SM_I32, 1, {1}}, .convert = true}};
+                          {.name = "a", .t = {big, SM_F32, 2, {INT64_MAX, 4}}},
+                          {.name = "a", .t = {big, SM_I32, 1, {1}}, .convert = true}};
     for (size_t i = 0; i < SM_COUNT(wrong); i++) {
-        CHECKF(fails_with(sm_st_write(path, 1, &wrong[i], 0, NULL, NULL, &e), &e, SUMI_E_ARG, path, "cannot write"), "item %zu", i);
+        CHECKF(fails_with(sm_st_write(path, 1, &wrong[i], 0, NULL, NULL, &e), &e, SUMI_E_ARG, path, "cannot write"), "item %zu",
+               i);
         sm_err_clear(&e);
     }
     CHECK(sm_st_write(path, 0, NULL, 1, &(sm_st_meta){"k", "\xc3"}, NULL, &e) == SUMI_E_ARG);
@@ -501,10 +516,11 @@ TEST(io_st_shards)
     index_is(index, "{\"weight_map\":{\"a\":\"m-1.safetensors\"}}");
     CHECK(!open_says(dir, &a, &b)[0] && a == 1);
     static const char *const wrong[] = {
-        "", "{}", "[]", "{\"weight_map\":{}}", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{\"a\":\"\"}}",
-        "{\"weight_map\":{\"a\":\"../m-1.safetensors\"}}",
-        "{\"weight_map\":{\"a\":\"/m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"x/m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\".safetensors\"}}",
-        "{\"weight_map\":{\"a\":\"m-1.bin\"}}", "{\"weight_map\":{\"\":\"m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"m-1.safetensors\"}",
+        "", "{}", "[]", "{\"weight_map\":{}}", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":1}}",
+        "{\"weight_map\":{\"a\":\"\"}}", "{\"weight_map\":{\"a\":\"../m-1.safetensors\"}}",
+        "{\"weight_map\":{\"a\":\"/m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"x/m-1.safetensors\"}}",
+        "{\"weight_map\":{\"a\":\".safetensors\"}}", "{\"weight_map\":{\"a\":\"m-1.bin\"}}",
+        "{\"weight_map\":{\"\":\"m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"m-1.safetensors\"}",
         "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"a\":\"m-2.safetensors\"}}"};
     for (size_t i = 0; i < SM_COUNT(wrong); i++) {
         index_is(index, wrong[i]);
@@ -535,10 +551,12 @@ TEST(io_st_truncated)
 {
     const char *path = test_tmp("whole.safetensors");
     float x[6] = {1, 2, 3, 4, 5, 6};
-    sm_st_item item[] = {{.name = "one", .t = {x, SM_F32, 2, {2, 3}}}, {.name = "two", .t = {x, SM_F32, 1, {1}}, .convert = true, .as = SM_F16}};
+    sm_st_item item[] = {{.name = "one", .t = {x, SM_F32, 2, {2, 3}}},
+                         {.name = "two", .t = {x, SM_F32, 1, {1}}, .convert = true, .as = SM_F16}};
     sm_err e = {0};
     sm_buf b = {0};
-    CHECK(sm_st_write(path, 2, item, 1, &(sm_st_meta){"k", "v"}, NULL, &e) == SUMI_OK && sm_file_read(path, 4096, &b, &e) == SUMI_OK);
+    CHECK(sm_st_write(path, 2, item, 1, &(sm_st_meta){"k", "v"}, NULL, &e) == SUMI_OK &&
+          sm_file_read(path, 4096, &b, &e) == SUMI_OK);
     for (size_t n = 0; n <= b.len; n++) {
         uint8_t *cut = malloc(n ? n : 1); /* of exactly this size, so that a sanitizer sees a byte read past it */
         memcpy(cut, b.data, n);
@@ -565,7 +583,8 @@ static void each_allocation(const char *what, sumi_status (*work)(sm_mem *mem, c
             CHECKF(st == SUMI_OK && n > 1, "%s: %s", what, e.msg);
             return;
         }
-        CHECKF(st == SUMI_E_MEMORY && e.code == st && strstr(e.msg, "out of memory"), "%s: allocation %lld: status %d '%s'", what, (long long)n, st, e.msg);
+        CHECKF(st == SUMI_E_MEMORY && e.code == st && strstr(e.msg, "out of memory"), "%s: allocation %lld: status %d '%s'", what,
+               (long long)n, st, e.msg);
     }
     CHECK(!"ended");
 }
@@ -581,7 +600,8 @@ static sumi_status work_load(sm_mem *mem, const char *path, sm_err *e)
 static sumi_status work_write(sm_mem *mem, const char *path, sm_err *e)
 {
     float x[3] = {1, 2, 3};
-    sm_st_item item[] = {{.name = "a", .t = {x, SM_F32, 1, {3}}}, {.name = "b", .t = {x, SM_F32, 1, {1}}, .convert = true, .as = SM_BF16}};
+    sm_st_item item[] = {{.name = "a", .t = {x, SM_F32, 1, {3}}},
+                         {.name = "b", .t = {x, SM_F32, 1, {1}}, .convert = true, .as = SM_BF16}};
     return sm_st_write(path, 2, item, 1, &(sm_st_meta){"k", "v"}, mem, e);
 }
 
@@ -591,7 +611,8 @@ TEST(io_st_allocations)
     snprintf(dir, sizeof dir, "%s", test_tmp("alloc"));
     CHECK(!mkdir(dir, 0777));
     size_t size;
-    uint8_t *p = st_bytes("{\"__metadata__\":{\"k\":\"v\"}," T("u", "U8", "[1]", 0, 1) "," T("a", "F32", "[1]", 1, 5) "," T("h", "F16", "[1]", 5, 7) "}", 7, &size);
+    uint8_t *p = st_bytes("{\"__metadata__\":{\"k\":\"v\"}," T("u", "U8", "[1]", 0, 1) "," T("a", "F32", "[1]", 1, 5) "," T("h",
+        "F16", "[1]", 5, 7) "}", 7, &size);
     snprintf(odd, sizeof odd, "%s", in_dir(dir, "odd.safetensors"));
     write_text(odd, p, size);
     free(p);

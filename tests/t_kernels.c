@@ -90,7 +90,8 @@ static void same_bits(const float *a, const float *b, int64_t n, const op_case *
     int64_t i = 0;
     while (i < n && !memcmp(a + i, b + i, sizeof *a))
         i++;
-    CHECKF(i == n, "%s: %s: element %lld of %lld is %.9g, then %.9g", case_name(c), what, (long long)i, (long long)n, i < n ? a[i] : 0, i < n ? b[i] : 0);
+    CHECKF(i == n, "%s: %s: element %lld of %lld is %.9g, then %.9g", case_name(c), what, (long long)i, (long long)n,
+           i < n ? a[i] : 0, i < n ? b[i] : 0);
 }
 
 /* The runs of one backend that must agree to the bit with `want`. Matrix products are cut into a grid that belongs to their
@@ -133,7 +134,8 @@ static void check_case(const op_case *c)
     for (int b = 1; b < backends; b++) {
         float *y = result(&r, be[b], true, -1, false);
         double d = test_maxdiff(y, ref, n);
-        CHECKF(d <= tol, "%s: %s differs by %.3g, allowed %.3g (SUMI_TEST_SEED=%llu)", case_name(c), be[b]->name, d, tol, (unsigned long long)seed());
+        CHECKF(d <= tol, "%s: %s differs by %.3g, allowed %.3g (SUMI_TEST_SEED=%llu)", case_name(c), be[b]->name, d, tol,
+               (unsigned long long)seed());
         check_variants(&r, c, be[b], y);
         if (first)
             same_bits(first, y, n, c, "vector units disagree");
@@ -152,7 +154,8 @@ static void check_ops(sm_op_id from, sm_op_id to)
 {
     const char *only = getenv("SUMI_TEST_OP");
     for (int i = 0; i < op_case_count; i++)
-        if (!op_cases[i].bench && op_cases[i].op >= from && op_cases[i].op <= to && (!only || !strcmp(only, sm_ops[op_cases[i].op].name)))
+        if (!op_cases[i].bench && op_cases[i].op >= from && op_cases[i].op <= to &&
+            (!only || !strcmp(only, sm_ops[op_cases[i].op].name)))
             check_case(&op_cases[i]);
 }
 
@@ -209,9 +212,12 @@ TEST(kernels_elementary_functions)
     enum { N = 20000 };
     static float x[N];
     static const sweep sweeps[] = {
-        {SM_OP_EXP, -87, 88.7f, 2}, {SM_OP_EXP, -104, -86, 2}, {SM_OP_EXP, -1, 1, 2}, {SM_OP_LOG, 1e-6f, 4, 2}, {SM_OP_LOG, 0.9f, 1.1f, 2},
-        {SM_OP_LOG, 1, 3e38f, 2}, {SM_OP_SIN, -3.2f, 3.2f, 3}, {SM_OP_COS, -3.2f, 3.2f, 3}, {SM_OP_SIN, -9e4f, 9e4f, 4}, {SM_OP_COS, -9e4f, 9e4f, 4},
-        {SM_OP_SIN, -1e9f, 1e9f, 4}, {SM_OP_TANH, -10, 10, 4}, {SM_OP_TANH, -0.7f, 0.7f, 4}, {SM_OP_SIGMOID, -80, 80, 4}, {SM_OP_SQRT, 0, 1e30f, 1},
+        {SM_OP_EXP, -87, 88.7f, 2}, {SM_OP_EXP, -104, -86, 2}, {SM_OP_EXP, -1, 1, 2}, {SM_OP_LOG, 1e-6f, 4, 2},
+        {SM_OP_LOG, 0.9f, 1.1f, 2},
+        {SM_OP_LOG, 1, 3e38f, 2}, {SM_OP_SIN, -3.2f, 3.2f, 3}, {SM_OP_COS, -3.2f, 3.2f, 3}, {SM_OP_SIN, -9e4f, 9e4f, 4},
+        {SM_OP_COS, -9e4f, 9e4f, 4},
+        {SM_OP_SIN, -1e9f, 1e9f, 4}, {SM_OP_TANH, -10, 10, 4}, {SM_OP_TANH, -0.7f, 0.7f, 4}, {SM_OP_SIGMOID, -80, 80, 4},
+        {SM_OP_SQRT, 0, 1e30f, 1},
     };
     const sm_backend *be[4];
     int n = sm_cpu_backends(be);
@@ -220,13 +226,15 @@ TEST(kernels_elementary_functions)
             float at = 0;
             test_fill(x, N, seed() + i, sweeps[i].lo, sweeps[i].hi);
             double worst = worst_ulps(be[b], be[0], sweeps[i].op, x, N, &at);
-            CHECKF(worst <= sweeps[i].ulps, "%s: %s is off by %.2f ulp at %.9g, allowed %.0f", be[b]->name, sm_ops[sweeps[i].op].name, worst, at, sweeps[i].ulps);
+            CHECKF(worst <= sweeps[i].ulps, "%s: %s is off by %.2f ulp at %.9g, allowed %.0f", be[b]->name,
+                   sm_ops[sweeps[i].op].name, worst, at, sweeps[i].ulps);
         }
 }
 
 TEST(kernels_special_values)
 {
-    static const float x[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-40f, 1.17549435e-38f, 3.4e38f, -3.4e38f, 1, -1, 89, -104, 200, -200, 1e-30f};
+    static const float x[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-40f, 1.17549435e-38f, 3.4e38f, -3.4e38f, 1, -1, 89,
+                              -104, 200, -200, 1e-30f};
     static const sm_op_id ops[] = {SM_OP_EXP, SM_OP_LOG, SM_OP_SQRT, SM_OP_TANH, SM_OP_SIGMOID, SM_OP_RELU, SM_OP_ABS};
     static const float angle[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, 1e5f, -1e5f, 123456.7f, 1, -1};
     const sm_backend *be[4];
@@ -262,6 +270,7 @@ TEST(kernels_f16_bf16_round_trip)
     /* IEEE 754: ties to even, overflow at 65520, underflow at 2^-25 */
     CHECK(sm_f32_f16(1 + 0x1p-11f) == 0x3c00 && sm_f32_f16(1 + 0x1.8p-10f) == 0x3c02 && sm_f32_f16(1 + 0x1.002p-11f) == 0x3c01);
     CHECK(sm_f32_f16(65519.996f) == 0x7bff && sm_f32_f16(65520) == 0x7c00 && sm_f32_f16(-1e30f) == 0xfc00);
-    CHECK(sm_f32_f16(0x1p-25f) == 0 && sm_f32_f16(0x1.002p-25f) == 1 && sm_f16_f32(0x0001) == 0x1p-24f && sm_f16_f32(0x3555) == 0x1.554p-2f);
+    CHECK(sm_f32_f16(0x1p-25f) == 0 && sm_f32_f16(0x1.002p-25f) == 1 && sm_f16_f32(0x0001) == 0x1p-24f &&
+          sm_f16_f32(0x3555) == 0x1.554p-2f);
     CHECK(sm_f32_bf16(1 + 0x1p-8f) == 0x3f80 && sm_f32_bf16(1 + 0x1.8p-7f) == 0x3f82 && sm_f32_bf16(3.4e38f) == 0x7f80);
 }

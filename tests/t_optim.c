@@ -9,7 +9,8 @@
 
 enum { N = 67 };
 
-static const sm_adamw params = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .weight_decay = 0.1f, .bias1 = 0.271f, .bias2 = 0.029701f, .grad_scale = 0.5f};
+static const sm_adamw params = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .weight_decay = 0.1f, .bias1 = 0.271f,
+                                .bias2 = 0.029701f, .grad_scale = 0.5f};
 
 typedef struct state { float w[N], m[N], v[N], g[N]; } state;
 
@@ -53,7 +54,8 @@ TEST(optim_adamw_first_step)
     for (int b = 0; b < n; b++) {
         float w[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, g[3] = {1e-3f, -5, 70};
         sm_optim_for(be[b]->name)->adamw(w, m, v, g, 3, &p);
-        CHECKF(fabs(w[0] - 0.9) < 1e-5 && fabs(w[1] - 1.1) < 1e-5 && fabs(w[2] - 0.9) < 1e-5, "%s: %g %g %g", be[b]->name, w[0], w[1], w[2]);
+        CHECKF(fabs(w[0] - 0.9) < 1e-5 && fabs(w[1] - 1.1) < 1e-5 && fabs(w[2] - 0.9) < 1e-5, "%s: %g %g %g", be[b]->name, w[0],
+               w[1], w[2]);
     }
 }
 

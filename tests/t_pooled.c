@@ -30,7 +30,8 @@ static const char *random_model(size_t family, const char *name, const char *a, 
         const sm_st_entry *x = sm_st_at(f, i);
         it[i] = (sm_st_item){.name = x->name, .t = {.data = (void *)(uintptr_t)x->data, .dtype = x->type, .rank = x->rank}};
         memcpy(it[i].t.dims, x->dims, sizeof it[i].t.dims);
-        if (strncmp(x->name, families[family].component, strlen(families[family].component)) && !strstr(x->name, "text_projection"))
+        if (strncmp(x->name, families[family].component, strlen(families[family].component)) &&
+            !strstr(x->name, "text_projection"))
             continue;
         int64_t count = (int64_t)(x->bytes / sm_dtype_size(x->type));
         float *v = sm_arena_get(&room, sizeof *v * (size_t)count);
@@ -59,7 +60,8 @@ static void draw(const char *model, const char *prompt, const char *negative, fl
     r.cfg_scale = cfg;
     r.seed = 3;
     r.steps = 2;
-    bool ok = !sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load(ctx, model, &m) && !sumi_generate(ctx, m, &r, NULL, &im);
+    bool ok = !sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load(ctx, model, &m) &&
+        !sumi_generate(ctx, m, &r, NULL, &im);
     CHECKF(ok, "%s", sumi_error(ctx));
     memset(rgb, 0, BYTES);
     if (ok && sumi_images_at(im, 0)->width * sumi_images_at(im, 0)->height * 3 == BYTES)
@@ -113,7 +115,8 @@ TEST(request_pooled_text_of_another_width_is_refused)
     const char *at = strstr(from, "\"pooled_projection_dim\": 12");
     CHECK(at != NULL && strlen(from) < sizeof config);
     if (at)
-        snprintf(config, sizeof config, "%.*s\"pooled_projection_dim\": 20%s", (int)(at - from), from, at + strlen("\"pooled_projection_dim\": 12"));
+        snprintf(config, sizeof config, "%.*s\"pooled_projection_dim\": 20%s", (int)(at - from), from,
+                 at + strlen("\"pooled_projection_dim\": 12"));
     sm_st_meta meta[] = {{"sumi.model", config}, {"merges", merges}};
     for (size_t i = 0; w && f && i < sm_st_count(f); i++) {
         const sm_st_entry *x = sm_st_at(f, i);
@@ -133,7 +136,8 @@ TEST(request_pooled_text_of_another_width_is_refused)
     char *text = NULL;
     CHECK(!sumi_inspect(ctx, path, 0, &text) && strstr(text, "width 20"));
     sumi_text_free(text);
-    CHECK(!sumi_inspect(ctx, tiny_model(TINY_MMDIT), 0, &text) && strstr(text, "SD3Transformer2DModel") && !strstr(text, "missing") && !strstr(text, "unexpected"));
+    CHECK(!sumi_inspect(ctx, tiny_model(TINY_MMDIT), 0, &text) && strstr(text, "SD3Transformer2DModel") &&
+          !strstr(text, "missing") && !strstr(text, "unexpected"));
     sumi_text_free(text);
     sumi_model_free(m);
     sumi_context_free(ctx);

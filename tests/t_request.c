@@ -51,7 +51,8 @@ static void check_same_bits(tiny_kind kind, const char *sampler)
         one.seed += 1;
         sumi_images *im = draw_with(kind, &one, threads, &c);
         for (int i = 0; im && i < one.count; i++)
-            CHECKF(same(sumi_images_at(im, (size_t)i), sumi_images_at(three, (size_t)i + 1)), "%s, %d threads, picture %d", sampler, threads, i);
+            CHECKF(same(sumi_images_at(im, (size_t)i), sumi_images_at(three, (size_t)i + 1)), "%s, %d threads, picture %d",
+                   sampler, threads, i);
         sumi_images_free(im);
         sumi_context_free(c);
     }
@@ -77,7 +78,8 @@ TEST(request_metadata_survives_the_file)
     r.negative_prompt = "blau, \xc3\xa4";
     sumi_images *im = draw(&r, 2, &ctx), *back = NULL;
     const sumi_image *a = sumi_images_at(im, 0);
-    CHECK(a && strstr(a->infotext, "red disc, noto style\nNegative prompt: blau, \xc3\xa4\nSteps: 4, Sampler: Euler, ") == a->infotext);
+    CHECK(a && strstr(a->infotext, "red disc, noto style\nNegative prompt: blau, \xc3\xa4\nSteps: 4, Sampler: Euler, ") ==
+          a->infotext);
     CHECKF(a && strstr(a->infotext, "CFG scale: 3, Seed: 41, Size: 16x16, Model: tiny"), "%s", a ? a->infotext : "");
     for (size_t i = 0; a && i < SM_COUNT(names); i++) {
         const char *path = test_tmp(names[i]);
@@ -87,7 +89,8 @@ TEST(request_metadata_survives_the_file)
         CHECK(b && (i == 2 || same(a, b)));
         sumi_images_free(back);
     }
-    CHECK(a && sumi_image_save(ctx, a, "/nonexistent/folder/a.png") == SUMI_E_FILE && strstr(sumi_error(ctx), "/nonexistent/folder/a.png"));
+    CHECK(a && sumi_image_save(ctx, a, "/nonexistent/folder/a.png") == SUMI_E_FILE &&
+          strstr(sumi_error(ctx), "/nonexistent/folder/a.png"));
     CHECK(a && sumi_image_save(ctx, a, "/dev/full") != SUMI_OK);
     sumi_images_free(im);
     sumi_context_free(ctx);
@@ -96,10 +99,13 @@ TEST(request_metadata_survives_the_file)
 TEST(request_bad_parameters_are_one_clear_line)
 {
     static const struct { const char *name, *value, *want; } cases[] = {
-        {"steps", "1001", "--steps: 1001 is out of range"}, {"steps", "x", "--steps: 'x' is not a whole number"}, {"cfg", "nan", "--cfg"},
+        {"steps", "1001", "--steps: 1001 is out of range"}, {"steps", "x", "--steps: 'x' is not a whole number"},
+        {"cfg", "nan", "--cfg"},
         {"width", "17", "--size: 17x16, both sides must be multiples of 4"}, {"sampler", "eulr", "--sampler: 'eulr' is unknown"},
-        {"schedule", "x", "--schedule: 'x' is unknown"}, {"prompt", "", "the prompt is empty"}, {"prompt", " \t\n", "the prompt is empty"},
-        {"prompt", "a\xff", "--prompt: not valid UTF-8"}, {"negative", "\xc0\x80", "--negative: not valid UTF-8"}, {"count", "0", "--count: 0 is out of range"},
+        {"schedule", "x", "--schedule: 'x' is unknown"}, {"prompt", "", "the prompt is empty"},
+        {"prompt", " \t\n", "the prompt is empty"},
+        {"prompt", "a\xff", "--prompt: not valid UTF-8"}, {"negative", "\xc0\x80", "--negative: not valid UTF-8"},
+        {"count", "0", "--count: 0 is out of range"},
         {"seed", "-2", "--seed: -2 is out of range"}, {"height", "8192", NULL}, {"colour", "1", "unknown parameter 'colour'"},
     };
     sumi_context *ctx;
@@ -111,7 +117,8 @@ TEST(request_bad_parameters_are_one_clear_line)
         sumi_status st = sumi_request_set(ctx, &r, cases[i].name, cases[i].value);
         if (!st)
             st = sumi_generate(ctx, m, &r, NULL, &im);
-        CHECKF(st == SUMI_E_ARG && strstr(sumi_error(ctx), cases[i].want) && !strchr(sumi_error(ctx), '\n'), "case %zu: %d %s", i, st, sumi_error(ctx));
+        CHECKF(st == SUMI_E_ARG && strstr(sumi_error(ctx), cases[i].want) && !strchr(sumi_error(ctx), '\n'), "case %zu: %d %s", i,
+               st, sumi_error(ctx));
         CHECK(!im);
     }
     sumi_model_free(m);
@@ -132,7 +139,8 @@ TEST(request_longest_prompt)
         text[SUMI_TEXT_MAX] = more ? 'a' : 0;
         r.prompt = r.negative_prompt = text;
         sumi_status st = sumi_generate(ctx, m, &r, NULL, &im);
-        CHECKF(more ? st == SUMI_E_ARG && !strcmp(sumi_error(ctx), "--prompt: 65537 bytes, at most 65536") : !st, "%d %s", st, sumi_error(ctx));
+        CHECKF(more ? st == SUMI_E_ARG && !strcmp(sumi_error(ctx), "--prompt: 65537 bytes, at most 65536") : !st, "%d %s", st,
+               sumi_error(ctx));
         sumi_images_free(im);
     }
     sumi_model_free(m);
@@ -152,7 +160,8 @@ TEST(request_plan_foresees_memory)
     CHECK(p.total_flops > 4 * p.step_flops && p.total_flops < 4 * p.step_flops + 2 * (p.encode_flops + p.decode_flops));
     CHECK(m && !sumi_generate(ctx, m, &r, NULL, &im));
     size_t most = p.peak_bytes - p.weight_bytes; /* mapped weights are not allocated */
-    CHECKF(sumi_memory_peak(ctx) > most / 2 && sumi_memory_peak(ctx) < most + 1000000, "peak %zu, planned %zu", sumi_memory_peak(ctx), most);
+    CHECKF(sumi_memory_peak(ctx) > most / 2 && sumi_memory_peak(ctx) < most + 1000000, "peak %zu, planned %zu",
+           sumi_memory_peak(ctx), most);
     sumi_images_free(im);
     sumi_model_free(m);
     sumi_context_free(ctx);
@@ -185,7 +194,8 @@ TEST(request_every_allocation_may_fail)
         bool enough = !st && mem->fail_at > 0;
         sumi_images_free(im);
         sumi_model_free(m);
-        CHECKF(mem->total == before, "allocation %lld failing leaks %zd bytes: %s", (long long)at, mem->total - before, sumi_error(ctx));
+        CHECKF(mem->total == before, "allocation %lld failing leaks %zd bytes: %s", (long long)at, mem->total - before,
+               sumi_error(ctx));
         sumi_context_free(ctx);
         if (enough)
             break;
@@ -205,13 +215,17 @@ TEST(request_hostile_model_files)
         sumi_model *m = NULL;
         CHECK(!sm_file_write(cut, file.data, file.len * (size_t)percent / 100, NULL));
         sumi_status st = sumi_model_load(ctx, cut, &m);
-        CHECKF(st && !m && strstr(sumi_error(ctx), "cut.safetensors") && !strchr(sumi_error(ctx), '\n'), "%d%%: %d %s", percent, st, sumi_error(ctx));
+        CHECKF(st && !m && strstr(sumi_error(ctx), "cut.safetensors") && !strchr(sumi_error(ctx), '\n'), "%d%%: %d %s", percent,
+               st, sumi_error(ctx));
     }
     sumi_model *m = NULL;
-    CHECK(sumi_model_load(ctx, "/nonexistent.safetensors", &m) == SUMI_E_FILE && strstr(sumi_error(ctx), "/nonexistent.safetensors"));
-    CHECK(sumi_model_load(ctx, test_fixture("unet_sd15_tiny.safetensors"), &m) == SUMI_E_MODEL && strstr(sumi_error(ctx), "not a whole model"));
+    CHECK(sumi_model_load(ctx, "/nonexistent.safetensors", &m) == SUMI_E_FILE &&
+          strstr(sumi_error(ctx), "/nonexistent.safetensors"));
+    CHECK(sumi_model_load(ctx, test_fixture("unet_sd15_tiny.safetensors"), &m) == SUMI_E_MODEL &&
+          strstr(sumi_error(ctx), "not a whole model"));
     char *text = NULL;
-    CHECKF(!sumi_inspect(ctx, tiny_model(TINY_UNET), 0, &text) && strstr(text, "rectified flow, UNet2DConditionModel") && !strstr(text, "missing") && !strstr(text, "unexpected"), "%s", text ? text : sumi_error(ctx));
+    CHECKF(!sumi_inspect(ctx, tiny_model(TINY_UNET), 0, &text) && strstr(text, "rectified flow, UNet2DConditionModel") &&
+           !strstr(text, "missing") && !strstr(text, "unexpected"), "%s", text ? text : sumi_error(ctx));
     sumi_text_free(text);
     sm_buf_free(&file);
     sumi_context_free(ctx);

@@ -107,7 +107,8 @@ TEST(request_threads_share_a_model)
     for (int i = 0; i < 2; i++)
         pthread_join(th[i], NULL);
     CHECKF(same(c[0].im, 0, c[1].im, 0) && same(c[0].im, 1, c[1].im, 1), "%s%s", sumi_error(c[0].ctx), sumi_error(c[1].ctx));
-    CHECK(sumi_memory_peak(ctx) < before + 20000); /* a context is charged for its own work; the tokenizer counts as the model's */
+    /* a context is charged for its own work; the tokenizer counts as the model's */
+    CHECK(sumi_memory_peak(ctx) < before + 20000);
     for (int i = 0; i < 2; i++) {
         sumi_images_free(c[i].im);
         sumi_context_free(c[i].ctx);
@@ -148,7 +149,8 @@ TEST(request_previews_show_the_picture)
     CHECK(!sumi_context_new(NULL, &c) && !sumi_model_load(c, tiny_model(TINY_UNET), &m));
     CHECKF(m && !sumi_generate(c, m, &r, &cb, &im) && !sumi_generate(c, m, &r, NULL, &plain), "%s", sumi_error(c));
     CHECKF(l.calls == 30 && l.width == 16 && l.height == 8, "%d calls, %dx%d", l.calls, l.width, l.height);
-    CHECK(l.index[0] == 0 && l.index[7] == 7 && l.index[8] == 0 && l.step[8] == 1 && l.index[24] == 8 && l.index[29] == 9 && l.step[29] == 2);
+    CHECK(l.index[0] == 0 && l.index[7] == 7 && l.index[8] == 0 && l.step[8] == 1 && l.index[24] == 8 && l.index[29] == 9 &&
+          l.step[29] == 2);
     for (size_t k = 0; k < 10; k++)
         CHECK(same(im, k, plain, k));
     const sumi_image *last = sumi_images_at(im, 9);
@@ -193,11 +195,13 @@ TEST(request_plan_is_what_is_taken)
             r.width = r.height = kind == TINY_UNET ? cases[k].side : SM_MIN(cases[k].side, 32);
             r.cfg_scale = cases[k].cfg;
             r.steps = 1;
-            CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load(ctx, tiny_model((tiny_kind)kind), &m));
+            CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) &&
+                  !sumi_model_load(ctx, tiny_model((tiny_kind)kind), &m));
             size_t start = sumi_memory_peak(ctx);
             CHECKF(m && !sumi_generate(ctx, m, &r, NULL, &im) && !sumi_plan_request(ctx, m, &r, &p), "%s", sumi_error(ctx));
             double taken = (double)sumi_memory_peak(ctx) - (double)start, planned = (double)p.peak_bytes - (double)p.weight_bytes;
-            CHECKF(planned > 0.95 * taken - 2e5 && planned < 1.05 * taken + 2e5, "model %d, %d pictures of %d: planned %.0f, taken %.0f", kind, cases[k].count,
+            CHECKF(planned > 0.95 * taken - 2e5 && planned < 1.05 * taken + 2e5,
+                   "model %d, %d pictures of %d: planned %.0f, taken %.0f", kind, cases[k].count,
                    r.width, planned, taken);
             sumi_images_free(im);
             sumi_model_free(m);

@@ -123,7 +123,8 @@ static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, s
     const sm_weight *times = reference_find(&r->f, "out.%s.timesteps", r->how->name);
     t[0] = t[1] = (float)(r->how->whole_timesteps ? round(pc.t) : pc.t);
     if (times)
-        CHECKF(fabs(t[0] - ((const float *)times->t.data)[r->step]) <= 2e-3, "%s, step %d: timestep %.5g", r->how->name, r->step, t[0]);
+        CHECKF(fabs(t[0] - ((const float *)times->t.data)[r->step]) <= 2e-3, "%s, step %d: timestep %.5g", r->how->name, r->step,
+               t[0]);
     sm_precond_in(&pc, x, in, r->n);
     memcpy(in + r->n, in, sizeof *in * (size_t)r->n);
     compare(r, "model_in", r->step, in, r->n);
@@ -172,7 +173,8 @@ static void sample(request *r, float *x)
     for (int64_t i = 0; i < r->n; i++)
         x[i] = (float)(scale * x[i]);
     compare_x(r, "start", -1, x, r->sigmas[0]);
-    sm_sampling s = {.mem = &r->f.mem, .n = r->n, .flow = r->noise.flow, .sigmas = r->sigmas, .steps = STEPS, .eta = 0, .denoise = denoise,
+    sm_sampling s = {.mem = &r->f.mem, .n = r->n, .flow = r->noise.flow, .sigmas = r->sigmas, .steps = STEPS, .eta = 0,
+                     .denoise = denoise,
                      .on_step = on_step, .ctx = r};
     CHECKF(!sm_sample(sm_sampler_find(r->how->sampler), &s, x, &e), "%s: %s", r->how->name, e.msg);
     rescale(r, x, r->sigmas[STEPS], x);
@@ -277,7 +279,8 @@ static void run_sd15(const sm_backend *be, const scheduler *how)
     sd15 m = {0};
     request r = {.how = how, .backend = be->name, .den = &m.unet, .pred = SM_PRED_EPS, .guide = {.scale = 7.5}};
     float x[MOST] = {0};
-    if (reference_open(&r.f, "request_sd15_tiny.safetensors") && !sm_noise_vp(&r.noise, &r.f.mem, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &r.f.err)) {
+    if (reference_open(&r.f, "request_sd15_tiny.safetensors") &&
+        !sm_noise_vp(&r.noise, &r.f.mem, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &r.f.err)) {
         plan_text(&m, &r, be);
         plan_unet(&m, &r, be);
         plan_vae(&m, be);
@@ -322,12 +325,14 @@ TEST(request_ref_sd15_euler)
 
 TEST(request_ref_sd15_ddim)
 {
-    check_sd15(&(scheduler){.name = "ddim", .sampler = "ddim", .schedule = "ddim_uniform", .scaled = true, .to_first_level = true});
+    check_sd15(&(scheduler){.name = "ddim", .sampler = "ddim", .schedule = "ddim_uniform", .scaled = true,
+                            .to_first_level = true});
 }
 
 TEST(request_ref_sd15_dpmpp_2m) { check_sd15(&(scheduler){.name = "dpmpp_2m", .sampler = "dpmpp_2m", .scaled = true}); }
 
 TEST(request_ref_sd15_dpmpp_2m_karras)
 {
-    check_sd15(&(scheduler){.name = "dpmpp_2m_karras", .sampler = "dpmpp_2m", .schedule = "karras", .scaled = true, .whole_timesteps = true});
+    check_sd15(&(scheduler){.name = "dpmpp_2m_karras", .sampler = "dpmpp_2m", .schedule = "karras", .scaled = true,
+                            .whole_timesteps = true});
 }

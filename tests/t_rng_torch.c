@@ -68,11 +68,13 @@ static void check_rows(const char *key, draw_two *draw, double tol, bool exact_b
         int n = (int)num(row, "n"), unequal = 0;
         double squares = 0;
         draw(seed, x, y, n);
-        double d = fmax(worst(cJSON_GetObjectItem(row, "values"), x, n, &unequal), worst(cJSON_GetObjectItem(row, "then"), y, n, &unequal));
+        double d = fmax(worst(cJSON_GetObjectItem(row, "values"), x, n, &unequal),
+                        worst(cJSON_GetObjectItem(row, "then"), y, n, &unequal));
         for (int i = 0; i < n; i++)
             squares += (double)x[i] * x[i];
         CHECKF(d <= tol, "%s, seed %llu, %d numbers: off by %g", key, (unsigned long long)seed, n, d);
-        CHECKF(!exact_below_16 || n >= 16 || !unequal, "%s, seed %llu, %d numbers: %d bits differ", key, (unsigned long long)seed, n, unequal);
+        CHECKF(!exact_below_16 || n >= 16 || !unequal, "%s, seed %llu, %d numbers: %d bits differ", key, (unsigned long long)seed,
+               n, unequal);
         CHECK(fabs(squares - num(row, "squares")) <= 1e-5 * squares);
         rows++;
     }

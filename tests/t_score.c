@@ -16,7 +16,8 @@ static bool write_data(const char *pixels, const char *index)
     enum { BYTES = SYNTH_SIDE * SYNTH_SIDE * 4 };
     char header[160];
     uint8_t rgba[BYTES];
-    snprintf(header, sizeof header, "{\"rgba\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d,4],\"data_offsets\":[0,%d]}}", PICTURES, SYNTH_SIDE, SYNTH_SIDE,
+    snprintf(header, sizeof header, "{\"rgba\":{\"dtype\":\"U8\",\"shape\":[%d,%d,%d,4],\"data_offsets\":[0,%d]}}", PICTURES,
+             SYNTH_SIDE, SYNTH_SIDE,
              PICTURES * BYTES);
     bool ok = synth_tensor_file(pixels, header, 0);
     FILE *f = fopen(pixels, "ab"), *j = fopen(index, "wb");
@@ -24,7 +25,8 @@ static bool write_data(const char *pixels, const char *index)
     for (int k = 0; ok && k < PICTURES; k++) {
         synth_rgba(k % SYNTH_THINGS, SYNTH_SIDE, rgba);
         ok = fwrite(rgba, 1, BYTES, f) == BYTES &&
-             fprintf(j, "{\"style\": \"noto\", \"name\": \"thing-%d\", \"caption\": \"%s\", \"tags\": [\"drawn\"], \"hex\": \"1F%03X\", "
+             fprintf(j, "{\"style\": \"noto\", \"name\": \"thing-%d\", \"caption\": \"%s\", \"tags\": [\"drawn\"], \"hex\": "
+                     "\"1F%03X\", "
                         "\"group\": \"objects\", \"sub\": \"shape\", \"split\": \"%s\"}\n",
                      k, synth_caption(k % SYNTH_THINGS), k, k % 4 == 3 ? "pair" : "train") > 0;
     }
@@ -53,7 +55,8 @@ static sumi_status score(const char *save_dir, int limit, watch *w, sumi_score *
     sumi_context_options co = {.threads = 2};
     snprintf(pixels, sizeof pixels, "%s", test_tmp("score-data.safetensors"));
     snprintf(index, sizeof index, "%s", test_tmp("score-data.jsonl"));
-    sumi_score_options o = {.pictures = pixels, .index = index, .steps = 1, .cfg_scale = 1, .seed = 1, .limit = limit, .save_dir = save_dir};
+    sumi_score_options o = {.pictures = pixels, .index = index, .steps = 1, .cfg_scale = 1, .seed = 1, .limit = limit,
+                            .save_dir = save_dir};
     sumi_callbacks cb = {.progress = on_progress, .user = w, .cancel = w ? &w->cancel : NULL};
     CHECK(write_data(pixels, index));
     sumi_status st = sumi_context_new(&co, &ctx);
@@ -73,7 +76,8 @@ TEST(score_counts_every_pair_without_sheets)
     char msg[640];
     watch w = {0};
     CHECKF(!score(NULL, 0, &w, &s, msg), "%s", msg);
-    CHECKF(s.trained.pairs == PICTURES * 3 / 4 && s.held_pairs.pairs == PICTURES / 4 && !s.held_concepts.pairs, "%d and %d", s.trained.pairs,
+    CHECKF(s.trained.pairs == PICTURES * 3 / 4 && s.held_pairs.pairs == PICTURES / 4 && !s.held_concepts.pairs, "%d and %d",
+           s.trained.pairs,
            s.held_pairs.pairs);
     CHECK(s.trained.top1 <= s.trained.top5 && s.trained.top5 <= s.trained.pairs && s.seconds_per_picture > 0);
     CHECK(w.calls == PICTURES / 8 && w.last == PICTURES);

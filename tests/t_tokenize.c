@@ -1,4 +1,5 @@
-/* sumi_tokenize on a model: whatever its merges, the tokens spell the text between the two marks (vocabularies: cli/t_tokenize.sh). */
+/* sumi_tokenize on a model: whatever its merges, the tokens spell the text between the two marks (vocabularies:
+ * cli/t_tokenize.sh). */
 #include <string.h>
 
 #include "sumi.h"
@@ -11,7 +12,8 @@ TEST(tokenize_by_the_model)
     sumi_model *m = NULL;
     sumi_tokens *t = NULL;
     char text[64] = "";
-    bool ok = !sumi_context_new(NULL, &c) && !sumi_model_load(c, tiny_model(TINY_UNET), &m) && !sumi_tokenize(c, m, NULL, "Red  disc", &t);
+    bool ok = !sumi_context_new(NULL, &c) && !sumi_model_load(c, tiny_model(TINY_UNET), &m) &&
+        !sumi_tokenize(c, m, NULL, "Red  disc", &t);
     CHECKF(ok, "%s", sumi_error(c));
     CHECK(ok && t->count >= 3 && !strcmp(t->text[0], "<|startoftext|>") && !strcmp(t->text[t->count - 1], "<|endoftext|>"));
     CHECK(ok && t->id[0] + 1 == t->id[t->count - 1]);

@@ -21,7 +21,8 @@ static bool same_file(const char *a, const char *b, const char *name)
     sm_buf x = {0}, y = {0};
     snprintf(pa, sizeof pa, "%s/%s", a, name);
     snprintf(pb, sizeof pb, "%s/%s", b, name);
-    bool ok = !sm_file_read(pa, 1 << 26, &x, NULL) && !sm_file_read(pb, 1 << 26, &y, NULL) && x.len == y.len && x.len && !memcmp(x.data, y.data, x.len);
+    bool ok = !sm_file_read(pa, 1 << 26, &x, NULL) && !sm_file_read(pb, 1 << 26, &y, NULL) && x.len == y.len && x.len &&
+        !memcmp(x.data, y.data, x.len);
     sm_buf_free(&x);
     sm_buf_free(&y);
     return ok;
@@ -112,12 +113,15 @@ TEST(train_output_in_use_needs_resume)
 /* Every weight moves by 5 in the first step: the second one's loss is NaN, on every machine. */
 TEST(train_nan_stops_and_names_the_checkpoint)
 {
-    tiny s = tiny_setup("nan", TINY_UNET, ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0"), good = tiny_setup("nan-later", TINY_UNET, "");
+    tiny s = tiny_setup("nan", TINY_UNET, ",\"lr\":10,\"clip\":0,\"eps\":0,\"beta2\":0"),
+        good = tiny_setup("nan-later", TINY_UNET, "");
     char msg[640], want[640];
     CHECK(tiny_train(&s, NULL, 0, 0, 1, msg) == SUMI_E_NUMERIC);
-    CHECKF(!strcmp(msg, "autoencoder: step 2: the loss is nan; lower lr or raise warmup; no checkpoint was written yet"), "%s", msg);
+    CHECKF(!strcmp(msg, "autoencoder: step 2: the loss is nan; lower lr or raise warmup; no checkpoint was written yet"), "%s",
+           msg);
     CHECKF(!tiny_train(&good, NULL, 0, 4, 1, msg), "%s", msg); /* four good steps, then the bad settings */
-    snprintf(want, sizeof want, "autoencoder: step 6: the loss is nan; lower lr or raise warmup; go on with --resume from %s/autoencoder.ckpt (step 4)", good.dir);
+    snprintf(want, sizeof want, "autoencoder: step 6: the loss is nan; lower lr or raise warmup; go on with --resume from "
+             "%s/autoencoder.ckpt (step 4)", good.dir);
     CHECK(!rename(s.config, good.config));
     CHECK(tiny_train(&good, good.dir, 1, 0, 1, msg) == SUMI_E_NUMERIC);
     CHECKF(!strcmp(msg, want), "%s", msg);
@@ -137,8 +141,10 @@ TEST(train_full_disk_stops_with_one_line)
 TEST(train_config_errors_name_the_key)
 {
     static const struct { const char *extra, *want; } cases[] = {
-        {",\"stepz\":3", "autoencoder.stepz: unknown key"}, {",\"lr\":-1", "autoencoder.lr"}, {",\"beta1\":\"x\"", "autoencoder.beta1: must be a number"},
-        {",\"crop\":9", "the name 'crop' appears twice"}, {",\"ema\":1", "autoencoder.ema"}, {",\"decoder_only\":1", "autoencoder.decoder_only: must be true or false"}, {",", "not a JSON object"},
+        {",\"stepz\":3", "autoencoder.stepz: unknown key"}, {",\"lr\":-1", "autoencoder.lr"},
+        {",\"beta1\":\"x\"", "autoencoder.beta1: must be a number"},
+        {",\"crop\":9", "the name 'crop' appears twice"}, {",\"ema\":1", "autoencoder.ema"},
+        {",\"decoder_only\":1", "autoencoder.decoder_only: must be true or false"}, {",", "not a JSON object"},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         char msg[640], name[32];

@@ -72,7 +72,10 @@ static bool same(sm_buf a, sm_buf b)
     return ok;
 }
 
-static bool same_files(const tiny *a, const tiny *b, const char *name) { return same(values(in_folder(a, name), ""), values(in_folder(b, name), "")); }
+static bool same_files(const tiny *a, const tiny *b, const char *name)
+{
+    return same(values(in_folder(a, name), ""), values(in_folder(b, name), ""));
+}
 
 static void stop_at_four(void *user, const sumi_progress *p)
 {
@@ -129,7 +132,8 @@ TEST(train_nan_is_never_saved)
     char msg[640];
     edit(&s, "\"batch\":4,\"save_every\":3", "\"eps\":0,\"batch\":4,\"save_every\":1");
     CHECK(train_stage(&s, NULL, NULL, msg) == SUMI_E_NUMERIC);
-    CHECKF(!strcmp(msg, "flow: step 1: a weight is NaN or infinite; lower lr or raise warmup or eps; no checkpoint was written yet"), "%s", msg);
+    CHECKF(!strcmp(msg, "flow: step 1: a weight is NaN or infinite; lower lr or raise warmup or eps; no checkpoint was written "
+                   "yet"), "%s", msg);
     CHECK(access(in_folder(&s, "flow.ckpt"), F_OK));
 }
 
@@ -162,7 +166,8 @@ TEST(train_decoder_only_leaves_the_encoder)
     CHECK(train_stage(&fresh, NULL, NULL, msg) == SUMI_E_ARG);
     CHECKF(strstr(msg, "decoder_only") && strstr(msg, "autoencoder.ckpt"), "%s", msg);
     CHECKF(!train_stage(&s, "latents", NULL, msg) && !train_stage(&parts, "latents", NULL, msg), "%s", msg);
-    sm_buf encoder = values(in_folder(&s, "autoencoder.ckpt"), "e.vae.encoder."), decoder = values(in_folder(&s, "autoencoder.ckpt"), "e.vae.decoder.");
+    sm_buf encoder = values(in_folder(&s, "autoencoder.ckpt"), "e.vae.encoder."),
+        decoder = values(in_folder(&s, "autoencoder.ckpt"), "e.vae.decoder.");
     edit(&s, "\"steps\":8", "\"decoder_only\":true,\"steps\":13");
     edit(&parts, "\"steps\":8", "\"decoder_only\":true,\"steps\":13");
     CHECKF(!train_stage(&s, "autoencoder", NULL, msg), "%s", msg);
@@ -194,15 +199,19 @@ TEST(train_names_that_need_quotes_or_are_refused)
 TEST(train_configurations_that_cannot_be)
 {
     static const struct { tiny_kind kind; const char *from, *to, *want; } cases[] = {
-        {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"../tiny\"", "name: "}, {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"\"", "name: is empty"},
-        {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"a\\nb\"", "name: "}, {TINY_UNET, "\"size\":16", "\"styles\":[],\"styles\":[],\"size\":16", "'styles' appears twice"},
+        {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"../tiny\"", "name: "},
+        {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"\"", "name: is empty"},
+        {TINY_UNET, "\"name\":\"tiny\"", "\"name\":\"a\\nb\"", "name: "},
+        {TINY_UNET, "\"size\":16", "\"styles\":[],\"styles\":[],\"size\":16", "'styles' appears twice"},
         {TINY_UNET, "\"seed\":7", "\"seed\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]", "nested too deeply"},
         {TINY_UNET, "\"latent_channels\":4", "\"in_channels\":1,\"latent_channels\":4", "in_channels 1"},
         {TINY_UNET, "\"latent_channels\":4", "\"out_channels\":1,\"latent_channels\":4", "out_channels 1"},
-        {TINY_UNET, "\"out_channels\":4", "\"out_channels\":1", "makes 1 latent channels"}, {TINY_UNET, "\"in_channels\":4", "\"in_channels\":9", "sample"},
+        {TINY_UNET, "\"out_channels\":4", "\"out_channels\":1", "makes 1 latent channels"},
+        {TINY_UNET, "\"in_channels\":4", "\"in_channels\":9", "sample"},
         {TINY_UNET, "\"max_position_embeddings\":16", "\"max_position_embeddings\":0", "max_position_embeddings 0"},
         {TINY_UNET, "\"seed\":7", "\"seed\":7.5", "seed: 7.5 is not a whole number"},
-        {TINY_UNET, "\"size\":16", "\"size\":18", "does not divide"}, {TINY_MMDIT, "\"patch_size\":2", "\"patch_size\":0", "patch_size"},
+        {TINY_UNET, "\"size\":16", "\"size\":18", "does not divide"},
+        {TINY_MMDIT, "\"patch_size\":2", "\"patch_size\":0", "patch_size"},
         {TINY_MMDIT, "\"patch_size\":2", "\"patch_size\":16777216", "patch_size"},
         {TINY_MMDIT, "SD3Transformer2DModel", "FluxTransformer2DModel", "denoiser._class_name: 'FluxTransformer2DModel' is none"},
         {TINY_MMDIT, "\"SD3Transformer2DModel\"", "7", "denoiser._class_name: must be a text"},
@@ -269,7 +278,8 @@ TEST(train_every_allocation_may_fail)
         mem->fail_at = at;
         sumi_status st = sumi_train(ctx, s.config, &o, NULL);
         CHECKF(!st || st == SUMI_E_MEMORY, "allocation %lld: %d %s", (long long)at, st, sumi_error(ctx));
-        CHECKF(mem->total == before, "allocation %lld failing leaks %zd bytes: %s", (long long)at, mem->total - before, sumi_error(ctx));
+        CHECKF(mem->total == before, "allocation %lld failing leaks %zd bytes: %s", (long long)at, mem->total - before,
+               sumi_error(ctx));
         failures += st == SUMI_E_MEMORY;
         enough = !st && mem->fail_at > 0;
         sumi_context_free(ctx);

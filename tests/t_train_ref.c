@@ -144,14 +144,16 @@ static void compare_weights(const lesson *l)
         }
     }
     double rms = sqrt(squares / fmax(n, 1)), way = f32_error(l, "weight_change_rms");
-    CHECKF(n > 500 && rms <= 1e-3 * way, "%s, %s: weights differ by %.3g (rms of %.0f), they moved by %.3g", l->f.name, l->be->name, rms, n, way);
+    CHECKF(n > 500 && rms <= 1e-3 * way, "%s, %s: weights differ by %.3g (rms of %.0f), they moved by %.3g", l->f.name,
+           l->be->name, rms, n, way);
     CHECKF(worst <= f32_error(l, "final_weight_abs"), "%s, %s: a weight differs by %.3g", l->f.name, l->be->name, worst);
 }
 
 /* Loss and norm: ten times what torch loses in float32, as the sums here are in another order. */
 static void run(lesson *l, const float *loss, const float *norm)
 {
-    const sm_opt_config o = {.steps = STEPS, .batch = 3, .lr = 2e-3f, .min_lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f,
+    const sm_opt_config o = {.steps = STEPS, .batch = 3, .lr = 2e-3f, .min_lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.99f,
+                             .eps = 1e-8f,
                              .weight_decay = 0.01f, .clip = 1};
     double loss_tol = 10 * f32_error(l, "loss"), norm_tol = 10 * f32_error(l, "grad_norm");
     for (int k = 0; k < STEPS; k++) {
@@ -162,10 +164,12 @@ static void run(lesson *l, const float *loss, const float *norm)
         if (k == 0)
             compare_gradients(l);
         float x = *(const float *)sm_plan_data(l->plan, l->loss);
-        CHECKF(fabs(x - loss[k]) <= loss_tol * loss[k], "%s, %s, step %d: loss %.8g, not %.8g", l->f.name, l->be->name, k, x, loss[k]);
+        CHECKF(fabs(x - loss[k]) <= loss_tol * loss[k], "%s, %s, step %d: loss %.8g, not %.8g", l->f.name, l->be->name, k, x,
+               loss[k]);
         if (sm_state_step(&l->state, &o, l->plan, l->be->name, NULL, &got, &l->f.err))
             return;
-        CHECKF(fabs(got - norm[k]) <= norm_tol * norm[k], "%s, %s, step %d: gradient norm %.8g, not %.8g", l->f.name, l->be->name, k, got, norm[k]);
+        CHECKF(fabs(got - norm[k]) <= norm_tol * norm[k], "%s, %s, step %d: gradient norm %.8g, not %.8g", l->f.name, l->be->name,
+               k, got, norm[k]);
     }
     compare_weights(l);
 }

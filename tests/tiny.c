@@ -15,7 +15,8 @@ static const char config_text[] =
     "\"text_encoder\":{\"hidden_size\":16,\"intermediate_size\":32,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
     "\"max_position_embeddings\":16,\"projection_dim\":12},"
     "\"vae\":{\"latent_channels\":4,\"block_out_channels\":[8,8],\"layers_per_block\":1,\"norm_num_groups\":4,"
-    "\"down_block_types\":[\"DownEncoderBlock2D\",\"DownEncoderBlock2D\"],\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"],"
+    "\"down_block_types\":[\"DownEncoderBlock2D\",\"DownEncoderBlock2D\"],"
+    "\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"],"
     "\"mid_block_add_attention\":false,\"use_quant_conv\":false,\"use_post_quant_conv\":false},"
     "\"denoiser\":{%s},"
     "\"autoencoder\":{\"steps\":8,\"batch\":2,\"crop\":8,\"save_every\":3,\"log_every\":4,\"warmup\":2%s},"
@@ -28,7 +29,8 @@ static const char *const denoisers[TINY_KINDS] = {
     [TINY_UNET] = UNET,
     [TINY_UNET_XL] = UNET ",\"addition_embed_type\":\"text_time\",\"addition_time_embed_dim\":4,"
                           "\"projection_class_embeddings_input_dim\":36",
-    [TINY_MMDIT] = "\"_class_name\":\"SD3Transformer2DModel\",\"sample_size\":8,\"patch_size\":2,\"in_channels\":4,\"out_channels\":4,"
+    [TINY_MMDIT] =
+        "\"_class_name\":\"SD3Transformer2DModel\",\"sample_size\":8,\"patch_size\":2,\"in_channels\":4,\"out_channels\":4,"
                    "\"num_layers\":2,\"attention_head_dim\":8,\"num_attention_heads\":2,\"joint_attention_dim\":16,"
                    "\"caption_projection_dim\":16,\"pooled_projection_dim\":12,\"pos_embed_max_size\":8",
 };

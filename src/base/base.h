@@ -29,7 +29,8 @@ void sm_err_clear(sm_err *e);
 
 /* ---- accounted memory -------------------------------------------------------------------------------------------- */
 
-typedef enum sm_memcat { SM_MEM_MISC, SM_MEM_GRAPH, SM_MEM_ACTIVATION, SM_MEM_WEIGHT, SM_MEM_PACKED, SM_MEM_DATA, SM_MEM_CATS } sm_memcat;
+typedef enum sm_memcat { SM_MEM_MISC, SM_MEM_GRAPH, SM_MEM_ACTIVATION, SM_MEM_WEIGHT, SM_MEM_PACKED, SM_MEM_DATA,
+                        SM_MEM_CATS } sm_memcat;
 
 /* Counters of one context. Thread-safe. fail_at makes the n-th allocation from now fail (tests); 0 is never. */
 typedef struct sm_mem {

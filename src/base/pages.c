@@ -7,7 +7,8 @@
 
 void sm_pages_drop(const void *p, size_t n)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1), to = ((uintptr_t)p + n + page - 1) & ~(page - 1);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1),
+        to = ((uintptr_t)p + n + page - 1) & ~(page - 1);
     if (n)
         (void)!madvise((void *)from, to - from, MADV_DONTNEED);
 }

@@ -39,7 +39,8 @@ int cli_failed(sumi_context *ctx, sumi_status st)
 bool cli_words(const cli_args *a, int n, const char *what)
 {
     if (a->nword > n)
-        cli_fail(EXIT_USAGE, "%s takes %s, and '%.80s' is one word too many", a->command->name, n ? what : "no words", a->word[n]);
+        cli_fail(EXIT_USAGE, "%s takes %s, and '%.80s' is one word too many", a->command->name, n ? what : "no words",
+                 a->word[n]);
     else if (a->nword < n)
         cli_fail(EXIT_USAGE, "%s needs %s; see sumi help %s", a->command->name, what, a->command->name);
     return a->nword == n;
@@ -221,7 +222,8 @@ bool cli_parse(cli_args *a, const cli_command *c, int argc, char **argv)
     bool options = true;
     for (int i = 0; i < argc; i++)
         if (strlen(argv[i]) > SUMI_TEXT_MAX)
-            return cli_fail(0, "an argument of %zu bytes ('%.24s...'); at most %d are taken", strlen(argv[i]), argv[i], SUMI_TEXT_MAX);
+            return cli_fail(0, "an argument of %zu bytes ('%.24s...'); at most %d are taken", strlen(argv[i]), argv[i],
+                            SUMI_TEXT_MAX);
     for (int i = 0; i < argc; i++) {
         if (options && !strcmp(argv[i], "--"))
             options = false;

@@ -7,12 +7,19 @@ static void print_json(const sumi_plan_info *p)
 {
     printf("{\"weight_bytes\": %zu, \"packed_bytes\": %zu, \"activation_bytes\": %zu, \"peak_bytes\": %zu, \"steps\": %d, "
            "\"encode_flops\": %.0f, \"step_flops\": %.0f, \"decode_flops\": %.0f, \"total_flops\": %.0f}\n",
-           p->weight_bytes, p->packed_bytes, p->activation_bytes, p->peak_bytes, p->steps, p->encode_flops, p->step_flops, p->decode_flops,
+           p->weight_bytes, p->packed_bytes, p->activation_bytes, p->peak_bytes, p->steps, p->encode_flops, p->step_flops,
+               p->decode_flops,
            p->total_flops);
 }
 
-static void print_bytes(const char *name, size_t n, const char *note) { printf("%-14s %10s   %s\n", name, cli_amount((double)n, 1000, "B"), note); }
-static void print_flops(const char *name, double x, const char *note) { printf("%-14s %10s   %s\n", name, cli_amount(x, 1000, "FLOP"), note); }
+static void print_bytes(const char *name, size_t n, const char *note)
+{
+    printf("%-14s %10s   %s\n", name, cli_amount((double)n, 1000, "B"), note);
+}
+static void print_flops(const char *name, double x, const char *note)
+{
+    printf("%-14s %10s   %s\n", name, cli_amount(x, 1000, "FLOP"), note);
+}
 
 static void print_plan(const cli_session *s, const sumi_plan_info *p)
 {
@@ -35,7 +42,8 @@ static int run(cli_args *a)
     sumi_plan_info info;
     int rc = cli_open(&s, a);
     if (!rc && a->nword > 1)
-        rc = cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0], a->word[1]);
+        rc = cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0],
+                      a->word[1]);
     if (!rc && a->nword == 1)
         s.request.prompt = a->word[0];
     if (!rc && !s.request.prompt[0])

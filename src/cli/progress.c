@@ -71,7 +71,8 @@ static void draw_bar(cli_progress *c, const sumi_progress *p, const char *text)
     int full = (int)(part * width);
     for (int i = 0; i < width; i++)
         bar[i] = i < full ? '#' : '.';
-    fprintf(stderr, "\r%-8s %.*s %.*s\033[K", p->stage, width, bar, columns() - 10 - width > 0 ? columns() - 10 - width : 0, text);
+    fprintf(stderr, "\r%-8s %.*s %.*s\033[K", p->stage, width, bar, columns() - 10 - width > 0 ? columns() - 10 - width : 0,
+            text);
     fflush(stderr);
     c->drawn = true;
 }

@@ -16,7 +16,8 @@ static int run(cli_args *a)
         sumi_status st = sumi_train(s.ctx, a->word[0], &o, &cb);
         cli_progress_end(&p);
         if (st == SUMI_E_CANCELLED && cli_stopped())
-            rc = cli_fail(128 + cli_stopped(), "stopped; sumi train --resume %.200s goes on from the last checkpoint", a->word[0]);
+            rc = cli_fail(128 + cli_stopped(), "stopped; sumi train --resume %.200s goes on from the last checkpoint",
+                          a->word[0]);
         else if (st)
             rc = cli_failed(s.ctx, st);
     }
@@ -26,8 +27,10 @@ static int run(cli_args *a)
 
 static const cli_option options[] = {
     {"resume", 0, CLI_SWITCH, NULL, CLI_AT(resume), 0, 0, "go on from the output folder's checkpoints"},
-    {"output", 'o', CLI_TEXT, "DIR", CLI_AT(output), 0, 0, "folder for checkpoints, log and model; the configuration's without it"},
-    {"stage", 0, CLI_TEXT, "NAME", CLI_AT(stage), 0, 0, "end with this stage: autoencoder, latents, flow; export takes the checkpoints as they are"},
+    {"output", 'o', CLI_TEXT, "DIR", CLI_AT(output), 0, 0,
+     "folder for checkpoints, log and model; the configuration's without it"},
+    {"stage", 0, CLI_TEXT, "NAME", CLI_AT(stage), 0, 0,
+     "end with this stage: autoencoder, latents, flow; export takes the checkpoints as they are"},
     {"max-steps", 0, CLI_INT64, "N", CLI_AT(max_steps), 1, 1e15, "stop after N steps of this call, with a checkpoint"},
     CLI_OPT_CONTEXT,
     CLI_OPT_QUIET,

@@ -8,7 +8,8 @@
 
 enum { AS_IS, MOVED, PLACED, BLUR_4, BLUR_8, NOISE, TINT, BLOCKS, BENT, ALL_MILD, ALL_STRONG, EMPTY };
 
-const char *const sm_spoil_names[SM_SPOILS] = {"as it is", "moved by up to 4 pixels", "placed as in training", "blurred over 4 pixels",
+const char *const sm_spoil_names[SM_SPOILS] = {"as it is", "moved by up to 4 pixels", "placed as in training",
+                                               "blurred over 4 pixels",
     "blurred over 8 pixels", "noise of 12 steps", "tinted by 15%", "8x8 blocks down to 3 coefficients", "bent by 4 pixels",
     "mildly bent, blurred, tinted, noisy", "strongly bent, blurred, tinted, noisy", "empty and noisy"};
 
@@ -31,8 +32,9 @@ static void blur(uint8_t *rgb, int side, int f, float *tmp)
             float gy = SM_MAX(0.0f, ((float)y + 0.5f) / (float)f - 0.5f), gx = SM_MAX(0.0f, ((float)x + 0.5f) / (float)f - 0.5f);
             int y0 = SM_MIN((int)gy, n - 1), x0 = SM_MIN((int)gx, n - 1), y1 = SM_MIN(y0 + 1, n - 1), x1 = SM_MIN(x0 + 1, n - 1);
             for (int c = 0; c < 3; c++)
-                rgb[(y * side + x) * 3 + c] = to_byte(mix(mix(tmp[(y0 * n + x0) * 3 + c], tmp[(y0 * n + x1) * 3 + c], gx - (float)x0),
-                                                          mix(tmp[(y1 * n + x0) * 3 + c], tmp[(y1 * n + x1) * 3 + c], gx - (float)x0), gy - (float)y0));
+                rgb[(y * side + x) * 3 + c] =
+                    to_byte(mix(mix(tmp[(y0 * n + x0) * 3 + c], tmp[(y0 * n + x1) * 3 + c], gx - (float)x0),
+                                mix(tmp[(y1 * n + x0) * 3 + c], tmp[(y1 * n + x1) * 3 + c], gx - (float)x0), gy - (float)y0));
         }
 }
 
@@ -138,7 +140,8 @@ static sm_scene placed(const sm_dataset *d, int64_t i, int k, uint64_t seed)
     return s;
 }
 
-sumi_status sm_concept_check(const sm_gallery *g, const sm_dataset *d, int style, int64_t step, uint64_t seed, sm_concept_tally t[SM_SPOILS],
+sumi_status sm_concept_check(const sm_gallery *g, const sm_dataset *d, int style, int64_t step, uint64_t seed,
+                             sm_concept_tally t[SM_SPOILS],
                              sm_mem *mem, sm_err *e)
 {
     int side = sm_dataset_side(d);

@@ -9,11 +9,13 @@
 enum { SM_SPOILS = 12 };
 extern const char *const sm_spoil_names[SM_SPOILS];
 
-/* Spoils rgb, uint8 [side, side, 3], in way k (0 .. SM_SPOILS - 1; "moved" and "placed" are done when drawing); (seed, i) draw the chance. */
+/* Spoils rgb, uint8 [side, side, 3], in way k (0 .. SM_SPOILS - 1; "moved" and "placed" are done when drawing); (seed, i) draw
+ * the chance. */
 sumi_status sm_spoil(int k, uint64_t seed, int64_t i, int side, uint8_t *rgb, sm_mem *mem, sm_err *e);
 
 /* Looks up every step-th picture of the gallery's style spoiled in each way; t[SM_SPOILS]. */
-sumi_status sm_concept_check(const sm_gallery *g, const sm_dataset *d, int style, int64_t step, uint64_t seed, sm_concept_tally t[SM_SPOILS],
+sumi_status sm_concept_check(const sm_gallery *g, const sm_dataset *d, int style, int64_t step, uint64_t seed,
+                             sm_concept_tally t[SM_SPOILS],
                              sm_mem *mem, sm_err *e);
 
 #endif

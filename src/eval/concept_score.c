@@ -167,7 +167,8 @@ sumi_status sm_concept_feature(const uint8_t *rgb, int w, int h, float *out, sm_
         for (int y = 0; y < WIN; y++)
             for (int x = 0; x < WIN; x++)
                 for (int c = 0; c < 3; c++) /* cells twice as wide as their share: a little blur before edges are taken */
-                    win[(y * WIN + x) * 3 + c] = window_mean(&s, (x - 0.5) / WIN, (y - 0.5) / WIN, (x + 1.5) / WIN, (y + 1.5) / WIN, c);
+                    win[(y * WIN + x) * 3 + c] = window_mean(&s, (x - 0.5) / WIN, (y - 0.5) / WIN, (x + 1.5) / WIN,
+                                                             (y + 1.5) / WIN, c);
         float *o = colour_grid(&s, 12, out);
         o = colour_grid(&s, 6, o);
         o = colour_grid(&s, 3, o);
@@ -315,7 +316,8 @@ static void rank_captions(const sm_gallery *g, float *similarity, const char *wa
     }
 }
 
-sumi_status sm_gallery_find(const sm_gallery *g, const uint8_t *rgb, int w, int h, const char *caption, sm_concept_hit *hit, sm_err *e)
+sumi_status sm_gallery_find(const sm_gallery *g, const uint8_t *rgb, int w, int h, const char *caption, sm_concept_hit *hit,
+                            sm_err *e)
 {
     *hit = (sm_concept_hit){.nearest = {-1, -1, -1, -1, -1}};
     float f[SM_CONCEPT_DIM];

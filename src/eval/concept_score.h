@@ -29,7 +29,8 @@ typedef struct sm_concept_hit {
     float similarity;   /* to nearest[0]: cosine, 1 is equal */
 } sm_concept_hit;
 
-sumi_status sm_gallery_find(const sm_gallery *g, const uint8_t *rgb, int w, int h, const char *caption, sm_concept_hit *hit, sm_err *e);
+sumi_status sm_gallery_find(const sm_gallery *g, const uint8_t *rgb, int w, int h, const char *caption, sm_concept_hit *hit,
+                            sm_err *e);
 
 /* Counts over many drawings. Zero-initialise. */
 typedef struct sm_concept_tally {
@@ -39,7 +40,8 @@ typedef struct sm_concept_tally {
 
 void sm_concept_tally_add(sm_concept_tally *t, const sm_concept_hit *hit);
 
-/* Scores n drawings, rgb[i] uint8 [side, side, 3] meant to show caption[i], all of the gallery's style; rank may be NULL, else [n]. */
+/* Scores n drawings, rgb[i] uint8 [side, side, 3] meant to show caption[i], all of the gallery's style; rank may be NULL, else
+ * [n]. */
 sumi_status sm_concept_score(const sm_gallery *g, int64_t n, const uint8_t *const *rgb, int side, const char *const *caption,
                              sm_concept_tally *t, int *rank, sm_err *e);
 

@@ -157,7 +157,8 @@ static sumi_status score_all(scorer *s, sm_err *e)
     return write_sheet(s, e);
 }
 
-sumi_status sumi_score_concepts(sumi_context *ctx, sumi_model *m, const sumi_score_options *o, const sumi_callbacks *cb, sumi_score *out)
+sumi_status sumi_score_concepts(sumi_context *ctx, sumi_model *m, const sumi_score_options *o, const sumi_callbacks *cb,
+                                sumi_score *out)
 {
     sm_err *e = sm_begin(ctx);
     scorer s = {.ctx = ctx, .m = m, .o = o, .cb = cb, .out = out};

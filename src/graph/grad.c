@@ -33,7 +33,8 @@ static void push(sm_node *x, int i, sm_node *dy, const bool *need, sm_node **gra
         return;
     if (!sm_same_shape(d, s)) {
         char a[96], b[96];
-        sm_graph_fail(x->g, "%s: gradient of source %d has shape %s, the source %s", row->name, i, sm_dims_str(d, a), sm_dims_str(s, b));
+        sm_graph_fail(x->g, "%s: gradient of source %d has shape %s, the source %s", row->name, i, sm_dims_str(d, a),
+                      sm_dims_str(s, b));
         return;
     }
     grad[s->id] = grad[s->id] ? sm_add(grad[s->id], d) : d;

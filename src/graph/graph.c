@@ -6,9 +6,11 @@
 
 static const struct { const char *name; uint16_t block, bytes; } types[SM_DTYPES] = {
     [SM_F32] = {"f32", 1, 4}, [SM_F16] = {"f16", 1, 2}, [SM_BF16] = {"bf16", 1, 2}, [SM_I32] = {"i32", 1, 4},
-    [SM_F8_E4M3] = {"f8_e4m3", 1, 1}, [SM_F8_E5M2] = {"f8_e5m2", 1, 1}, [SM_Q4_0] = {"q4_0", 32, 18}, [SM_Q4_1] = {"q4_1", 32, 20},
+    [SM_F8_E4M3] = {"f8_e4m3", 1, 1}, [SM_F8_E5M2] = {"f8_e5m2", 1, 1}, [SM_Q4_0] = {"q4_0", 32, 18},
+    [SM_Q4_1] = {"q4_1", 32, 20},
     [SM_Q5_0] = {"q5_0", 32, 22}, [SM_Q5_1] = {"q5_1", 32, 24}, [SM_Q8_0] = {"q8_0", 32, 34}, [SM_Q2_K] = {"q2_k", 256, 84},
-    [SM_Q3_K] = {"q3_k", 256, 110}, [SM_Q4_K] = {"q4_k", 256, 144}, [SM_Q5_K] = {"q5_k", 256, 176}, [SM_Q6_K] = {"q6_k", 256, 210},
+    [SM_Q3_K] = {"q3_k", 256, 110}, [SM_Q4_K] = {"q4_k", 256, 144}, [SM_Q5_K] = {"q5_k", 256, 176},
+    [SM_Q6_K] = {"q6_k", 256, 210},
 };
 
 size_t sm_dtype_size(sm_dtype t) { return t < SM_DTYPES && types[t].block == 1 ? types[t].bytes : 0; }
@@ -165,7 +167,8 @@ sm_node *sm_input(sm_graph *g, const char *name, sm_dtype t, int rank, const int
     return n ? finish(n) : g->poison;
 }
 
-sm_node *sm_leaf_param(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims, const void *data, bool mutable_data)
+sm_node *sm_leaf_param(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims, const void *data,
+                       bool mutable_data)
 {
     sm_node *n = leaf(g, SM_OP_PARAM, name, t, rank, dims);
     if (!n)

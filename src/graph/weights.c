@@ -160,7 +160,8 @@ static sm_weight *insert(sm_weights *w, const char *name, const sm_tensor *t, sm
 {
     size_t bytes;
     if (!tensor_bytes(t, &bytes)) {
-        sm_fail(e, SUMI_E_FORMAT, "tensor %s has a shape that is empty, too large or of more than %d dimensions", name, SM_MAX_DIMS);
+        sm_fail(e, SUMI_E_FORMAT, "tensor %s has a shape that is empty, too large or of more than %d dimensions", name,
+                SM_MAX_DIMS);
         return NULL;
     }
     if (sm_weights_find(w, name)) {

@@ -12,7 +12,8 @@ void *sm_ckpt_copy(ckpt_reader *r, uint64_t bytes, const char *what)
 {
     sm_ckpt *f = r->f;
     if (bytes > f->limit - f->copied) {
-        sm_fail(r->e, SUMI_E_FORMAT, "%s: '%.200s' would take %llu bytes of memory, far more than its file explains; refused", r->label, what,
+        sm_fail(r->e, SUMI_E_FORMAT, "%s: '%.200s' would take %llu bytes of memory, far more than its file explains; refused",
+                r->label, what,
                 (unsigned long long)bytes);
         return NULL;
     }
@@ -54,13 +55,15 @@ static bool measure(const ckpt_reader *r, const sm_pk_tensor *t, const char *nam
     for (int i = t->rank - 1; i >= 0; i--) {
         uint64_t d = (uint64_t)t->dims[i], s = (uint64_t)t->strides[i];
         *dense &= d == 1 || s == *numel;
-        if (__builtin_mul_overflow(*numel, d, numel) || (d && (__builtin_mul_overflow(d - 1, s, &step) || __builtin_add_overflow(last, step, &last))))
+        if (__builtin_mul_overflow(*numel, d, numel) ||
+            (d && (__builtin_mul_overflow(d - 1, s, &step) || __builtin_add_overflow(last, step, &last))))
             return bad(r, name, "has sizes or strides whose product is too large");
     }
     /* A zero may hide how far the others reach, and then nothing is read. */
     if (!*numel)
         return true;
-    if (__builtin_add_overflow(last, (uint64_t)1, &end) || __builtin_mul_overflow(end, (uint64_t)t->type->size, &end) || end > t->storage->bytes)
+    if (__builtin_add_overflow(last, (uint64_t)1, &end) || __builtin_mul_overflow(end, (uint64_t)t->type->size, &end) ||
+        end > t->storage->bytes)
         return bad(r, name, "reaches out of its storage");
     return true;
 }
@@ -94,7 +97,8 @@ static void gather(const ckpt_reader *r, const sm_pk_tensor *t, uint64_t numel, 
 {
     int64_t at[SM_PK_MAX_DIMS] = {0};
     size_t size = (size_t)t->type->size;
-    size_t from = (size_t)t->offset * size; /* may wrap around between two elements, as a stride of a single one may be anything */
+    /* may wrap around between two elements, as a stride of a single one may be anything */
+    size_t from = (size_t)t->offset * size;
     for (uint64_t i = 0; i < numel; i++, to += out_size) {
         put_element(t->type, r->big_endian, to, t->storage->data + from);
         for (int d = t->rank - 1; d >= 0; d--) {
@@ -186,7 +190,8 @@ static bool add_key(walker *w, const sm_pk_value *key)
     case SM_PK_STR: return add_name(w, key->u.s, key->n);
     case SM_PK_INT: return snprintf(text, sizeof text, "%lld", (long long)key->u.i), add_name(w, text, strlen(text));
     case SM_PK_GLOBAL:
-        snprintf(text, sizeof text, "%s.%s", key->u.global->module, key->u.global->name ? key->u.global->name : key->u.global->type->name);
+        snprintf(text, sizeof text, "%s.%s", key->u.global->module,
+                 key->u.global->name ? key->u.global->name : key->u.global->type->name);
         return add_name(w, text, strlen(text));
     default: return bad(w->r, "", "is under a key that is neither text nor a whole number");
     }
@@ -201,7 +206,8 @@ static bool walk(walker *w, const sm_pk_value *v, int depth)
     if (!dict && v->kind != SM_PK_LIST)
         return true;
     if (depth == SM_CKPT_MAX_DEPTH) {
-        sm_fail(r->e, SUMI_E_FORMAT, "%s: holds containers more than %d deep, or one that holds itself", r->label, SM_CKPT_MAX_DEPTH);
+        sm_fail(r->e, SUMI_E_FORMAT, "%s: holds containers more than %d deep, or one that holds itself", r->label,
+                SM_CKPT_MAX_DEPTH);
         return false;
     }
     for (size_t i = 0, n = w->n; i < v->n; i += 1 + dict, w->n = n) {
@@ -248,7 +254,10 @@ static bool is_tar(const uint8_t *p, size_t n) { return n >= 262 && !memcmp(p + 
 /* A safetensors file may begin so too, with the length of its header, but then a '{' follows. */
 static bool is_pickle(const uint8_t *p, size_t n) { return n >= 3 && p[0] == 0x80 && p[1] <= 5 && (n < 9 || p[8] != '{'); }
 
-bool sm_ckpt_is(const void *head, size_t n) { return is_zip(head, n) || sm_ckpt_magic(head, n) || is_tar(head, n) || is_pickle(head, n); }
+bool sm_ckpt_is(const void *head, size_t n)
+{
+    return is_zip(head, n) || sm_ckpt_magic(head, n) || is_tar(head, n) || is_pickle(head, n);
+}
 
 static bool read_any(ckpt_reader *r)
 {
@@ -257,7 +266,8 @@ static bool read_any(ckpt_reader *r)
     if (sm_ckpt_magic(r->data, r->size))
         return sm_ckpt_read_stream(r);
     if (is_tar(r->data, r->size))
-        sm_fail(r->e, SUMI_E_FORMAT, "%s: a tar archive, as torch before 0.1.11 wrote; load and save it with a torch before 2.6 first", r->label);
+        sm_fail(r->e, SUMI_E_FORMAT, "%s: a tar archive, as torch before 0.1.11 wrote; load and save it with a torch before 2.6 "
+                "first", r->label);
     else if (is_pickle(r->data, r->size))
         sm_fail(r->e, SUMI_E_FORMAT, "%s: a pickle, but none that torch.save wrote, or a truncated one", r->label);
     else

@@ -79,14 +79,18 @@ static bool place(ckpt_reader *r, sm_zip *z, const sm_zip_entry *pickle, sm_pk_s
         return false;
     }
     if (x->size != s->bytes) {
-        sm_fail(r->e, SUMI_E_FORMAT, "%s: storage '%.*s' has %zu bytes, but %llu are stated", r->label, nkey, s->key, x->size, (unsigned long long)s->bytes);
+        sm_fail(r->e, SUMI_E_FORMAT, "%s: storage '%.*s' has %zu bytes, but %llu are stated", r->label, nkey, s->key, x->size,
+                (unsigned long long)s->bytes);
         return false;
     }
     s->data = content(r, z, x);
     return s->data;
 }
 
-static bool same_key(const sm_pk_storage *a, const sm_pk_storage *b) { return a->nkey == b->nkey && !memcmp(a->key, b->key, a->nkey); }
+static bool same_key(const sm_pk_storage *a, const sm_pk_storage *b)
+{
+    return a->nkey == b->nkey && !memcmp(a->key, b->key, a->nkey);
+}
 
 static bool read_archive(ckpt_reader *r, sm_zip *z)
 {

@@ -5,7 +5,8 @@
 
 #include "io/image_impl.h"
 
-enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BYTE = 1, ASCII = 2, LONG = 4, UNDEFINED = 7, MAX_ENTRIES = 512 };
+enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BYTE = 1, ASCII = 2, LONG = 4, UNDEFINED = 7,
+      MAX_ENTRIES = 512 };
 
 /* Texts of the first directory, in order of tag. The keys are PNG's. */
 static const struct { uint16_t tag; const char *key; } tags[] = {

@@ -19,7 +19,8 @@ sumi_status sm_image_shape(sm_image *im, const sm_image_source *s, uint64_t widt
     im->height = (int)height;
     im->channels = channels;
     im->pixels = sm_alloc(s->mem, SM_MEM_DATA, (size_t)width * height * (size_t)channels);
-    return im->pixels ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for %d x %d pixels", s->label, im->width, im->height);
+    return im->pixels ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for %d x %d pixels", s->label, im->width,
+                                          im->height);
 }
 
 bool sm_image_add_text(sm_image *im, const char *key, const char *value, size_t n)
@@ -122,7 +123,8 @@ sumi_status sm_image_encode(const sm_image *im, sm_image_format f, int quality, 
 {
     if (im->width < 1 || im->height < 1 || im->width > SM_IMAGE_MAX_SIDE || im->height > SM_IMAGE_MAX_SIDE ||
         (im->channels != 3 && im->channels != 4) || !im->pixels)
-        return sm_fail(e, SUMI_E_ARG, "cannot encode a picture of %d x %d pixels with %d channels", im->width, im->height, im->channels);
+        return sm_fail(e, SUMI_E_ARG, "cannot encode a picture of %d x %d pixels with %d channels", im->width, im->height,
+                       im->channels);
     if (quality < 0 || quality > 100 || ntext < 0 || ntext > SM_IMAGE_MAX_TEXTS)
         return sm_fail(e, SUMI_E_ARG, "cannot encode a picture: quality must be 0 to 100, texts at most %d", SM_IMAGE_MAX_TEXTS);
     for (int i = 0; i < ntext; i++) {

@@ -33,7 +33,8 @@ static void on_error(j_common_ptr c)
 static void on_message(j_common_ptr c, int level)
 {
     int code = c->err->msg_code;
-    if (level < 0 && (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_ARITH_BAD_CODE || code == JWRN_MUST_RESYNC))
+    if (level < 0 && (code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_ARITH_BAD_CODE ||
+                      code == JWRN_MUST_RESYNC))
         on_error(c);
 }
 
@@ -203,7 +204,8 @@ static void encode(writer *w, const sm_image *im, int quality)
         return;
     jpeg_create_compress(c);
     c->client_data = w;
-    w->dest = (struct jpeg_destination_mgr){.init_destination = dest_start, .empty_output_buffer = dest_full, .term_destination = dest_end};
+    w->dest = (struct jpeg_destination_mgr){.init_destination = dest_start, .empty_output_buffer = dest_full,
+                                            .term_destination = dest_end};
     c->dest = &w->dest;
     c->image_width = (JDIMENSION)im->width;
     c->image_height = (JDIMENSION)im->height;

@@ -184,7 +184,8 @@ static void encode(session *s, const sm_image *im, int ntext, const sm_image_tex
         out_of_memory(s);
     png_set_write_fn(s->png, s, on_write, on_flush);
     png_set_IHDR(s->png, s->info, (png_uint_32)im->width, (png_uint_32)im->height, 8,
-                 im->channels == 4 ? PNG_COLOR_TYPE_RGB_ALPHA : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+                 im->channels == 4 ? PNG_COLOR_TYPE_RGB_ALPHA : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                     PNG_COMPRESSION_TYPE_DEFAULT,
                  PNG_FILTER_TYPE_DEFAULT);
     put_texts(s, ntext, text);
     png_write_info(s->png, s->info);

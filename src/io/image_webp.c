@@ -26,7 +26,8 @@ sumi_status sm_webp_decode(sm_image *im, const sm_image_source *s, sm_err *e)
         return st;
     size_t n = (size_t)im->width * (size_t)im->height * (size_t)channels;
     int stride = im->width * channels;
-    bool ok = channels == 4 ? WebPDecodeRGBAInto(s->data, s->size, im->pixels, n, stride) : WebPDecodeRGBInto(s->data, s->size, im->pixels, n, stride);
+    bool ok = channels == 4 ? WebPDecodeRGBAInto(s->data, s->size, im->pixels, n, stride)
+        : WebPDecodeRGBInto(s->data, s->size, im->pixels, n, stride);
     if (!ok)
         return bad(s, e, "the file is truncated or damaged");
     WebPData whole = {s->data, s->size}, exif;
@@ -64,7 +65,8 @@ static sumi_status encode(const sm_image *im, int quality, sm_buf *out, sm_err *
     int stride = im->width * im->channels;
     bool ok = im->channels == 4 ? WebPPictureImportRGBA(&p, im->pixels, stride) : WebPPictureImportRGB(&p, im->pixels, stride);
     ok = ok && WebPEncode(&cfg, &p);
-    bool memory = out->oom || p.error_code == VP8_ENC_ERROR_OUT_OF_MEMORY || p.error_code == VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY;
+    bool memory = out->oom || p.error_code == VP8_ENC_ERROR_OUT_OF_MEMORY ||
+        p.error_code == VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY;
     WebPPictureFree(&p);
     if (ok)
         return SUMI_OK;

@@ -209,7 +209,8 @@ static bool push_decimal(vm *v, bool is_long)
     }
     if (!good)
         return bad(v, "has a whole number that is none");
-    return large || x > INT64_MAX ? push(v, make(v, SM_PK_OTHER)) : push_int(v, SM_PK_INT, s[0] == '-' ? -(int64_t)x : (int64_t)x);
+    return large || x > INT64_MAX ? push(v, make(v, SM_PK_OTHER))
+        : push_int(v, SM_PK_INT, s[0] == '-' ? -(int64_t)x : (int64_t)x);
 }
 
 static bool push_double(vm *v)
@@ -354,7 +355,8 @@ static bool push_global(vm *v, const char *module, size_t nmodule, const char *n
     char a[104], b[104];
     const sm_pk_global *g = sm_pk_global_find(module, nmodule, name, nname);
     if (!g)
-        return bad(v, "names %s.%s, which is refused: a checkpoint may hold tensors and plain containers only, anything else could run code",
+        return bad(v, "names %s.%s, which is refused: a checkpoint may hold tensors and plain containers only, anything else "
+                   "could run code",
                    shown(a, module, nmodule), shown(b, name, nname));
     sm_pk_value *x = make(v, SM_PK_GLOBAL);
     if (x)
@@ -401,11 +403,13 @@ static int sizes(const sm_pk_value *args, size_t i, int64_t out[SM_PK_MAX_DIMS])
 /* (storage, offset, sizes, strides, ...): v2 goes on with requires_grad and hooks, v3 with those and the dtype. */
 static sm_pk_value *rebuild_tensor(vm *v, const sm_pk_value *args, sm_pk_call call)
 {
-    const sm_pk_value *storage = arg(args, 0, SM_PK_STORAGE), *offset = arg(args, 1, SM_PK_INT), *type = arg(args, 6, SM_PK_GLOBAL);
+    const sm_pk_value *storage = arg(args, 0, SM_PK_STORAGE), *offset = arg(args, 1, SM_PK_INT),
+        *type = arg(args, 6, SM_PK_GLOBAL);
     sm_pk_tensor t = {.rank = 0};
     int rank = sizes(args, 2, t.dims), strides = sizes(args, 3, t.strides);
     bool v3 = call == SM_PK_G_TENSOR_V3;
-    if (!storage || !offset || offset->u.i < 0 || rank < 0 || rank != strides || (v3 && (!type || type->u.global->call != SM_PK_G_DTYPE))) {
+    if (!storage || !offset || offset->u.i < 0 || rank < 0 || rank != strides ||
+        (v3 && (!type || type->u.global->call != SM_PK_G_DTYPE))) {
         bad(v, "a tensor whose storage, offset, sizes (at most %d) or strides are none, or negative", SM_PK_MAX_DIMS);
         return NULL;
     }
@@ -497,10 +501,12 @@ static bool persistent(vm *v)
         return false;
     if (id->kind == SM_PK_LIST && id->n && sm_pk_is(id->u.item[0], "module"))
         return bad(v, "holds a whole module with its source code, which is refused; save its state_dict instead");
-    const sm_pk_value *type = id->kind == SM_PK_LIST ? arg(id, 1, SM_PK_GLOBAL) : NULL, *key = type ? arg(id, 2, SM_PK_STR) : NULL;
+    const sm_pk_value *type = id->kind == SM_PK_LIST ? arg(id, 1, SM_PK_GLOBAL) : NULL,
+        *key = type ? arg(id, 2, SM_PK_STR) : NULL;
     const sm_pk_value *count = key ? arg(id, 4, SM_PK_INT) : NULL;
     uint64_t bytes;
-    if (!count || !sm_pk_is(id->u.item[0], "storage") || type->u.global->call != SM_PK_G_STORAGE || !key->n || id->n > 6 || count->u.i < 0)
+    if (!count || !sm_pk_is(id->u.item[0], "storage") || type->u.global->call != SM_PK_G_STORAGE || !key->n || id->n > 6 ||
+        count->u.i < 0)
         return bad(v, "a reference that is no storage of torch's");
     if (id->n == 6 && id->u.item[5]->kind != SM_PK_NONE)
         return bad(v, "a view of a storage, as torch before 0.4 wrote; save the file again with a newer torch");
@@ -643,7 +649,10 @@ void sm_pickle_free(sm_pickle *p)
     sm_arena_free(&p->arena);
 }
 
-bool sm_pk_is(const sm_pk_value *v, const char *text) { return v->kind == SM_PK_STR && v->n == strlen(text) && !memcmp(v->u.s, text, v->n); }
+bool sm_pk_is(const sm_pk_value *v, const char *text)
+{
+    return v->kind == SM_PK_STR && v->n == strlen(text) && !memcmp(v->u.s, text, v->n);
+}
 
 const sm_pk_value *sm_pk_get(const sm_pk_value *v, const char *key)
 {

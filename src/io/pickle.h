@@ -22,7 +22,8 @@ typedef struct sm_pk_dtype {
 
 /* What a global does when it is called; SM_PK_G_LABEL and the types cannot be. */
 typedef enum sm_pk_call {
-    SM_PK_G_LABEL, SM_PK_G_STORAGE, SM_PK_G_DTYPE, SM_PK_G_TENSOR, SM_PK_G_TENSOR_V2, SM_PK_G_TENSOR_V3, SM_PK_G_PARAMETER, SM_PK_G_PARAMETER_STATE,
+    SM_PK_G_LABEL, SM_PK_G_STORAGE, SM_PK_G_DTYPE, SM_PK_G_TENSOR, SM_PK_G_TENSOR_V2, SM_PK_G_TENSOR_V3, SM_PK_G_PARAMETER,
+    SM_PK_G_PARAMETER_STATE,
     SM_PK_G_DICT, SM_PK_G_SEQUENCE, SM_PK_G_OPAQUE
 } sm_pk_call;
 

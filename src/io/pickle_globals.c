@@ -30,8 +30,10 @@ static const sm_pk_dtype dtypes[] = {
 
 /* Rows without a name have that of their type. */
 static const sm_pk_global globals[] = {
-    TORCH_TYPES(0), TORCH_TYPES(1), TORCH_TYPES(2), TORCH_TYPES(3), TORCH_TYPES(4), TORCH_TYPES(5), TORCH_TYPES(6), TORCH_TYPES(7), TORCH_TYPES(8),
-    TORCH_TYPES(9), TORCH_TYPES(10), TORCH_TYPES(11), TORCH_TYPES(12), TORCH_TYPES(13), TORCH_TYPES(14), TORCH_TYPES(15), TORCH_TYPES(16),
+    TORCH_TYPES(0), TORCH_TYPES(1), TORCH_TYPES(2), TORCH_TYPES(3), TORCH_TYPES(4), TORCH_TYPES(5), TORCH_TYPES(6),
+    TORCH_TYPES(7), TORCH_TYPES(8),
+    TORCH_TYPES(9), TORCH_TYPES(10), TORCH_TYPES(11), TORCH_TYPES(12), TORCH_TYPES(13), TORCH_TYPES(14), TORCH_TYPES(15),
+    TORCH_TYPES(16),
     {"torch.storage", NULL, SM_PK_G_STORAGE, &dtypes[16]},
     {"torch._utils", "_rebuild_tensor", SM_PK_G_TENSOR, NULL},
     {"torch._utils", "_rebuild_tensor_v2", SM_PK_G_TENSOR_V2, NULL},

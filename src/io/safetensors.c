@@ -14,7 +14,8 @@ static const struct dtype {
 } dtypes[] = {
     {"F32", 32, SM_F32}, {"F16", 16, SM_F16}, {"BF16", 16, SM_BF16}, {"I32", 32, SM_I32}, {"F64", 64, -1}, {"I64", 64, -1},
     {"I16", 16, -1}, {"I8", 8, -1}, {"U64", 64, -1}, {"U32", 32, -1}, {"U16", 16, -1}, {"U8", 8, -1}, {"BOOL", 8, -1},
-    {"C64", 64, -1}, {"F8_E4M3", 8, -1}, {"F8_E5M2", 8, -1}, {"F8_E8M0", 8, -1}, {"F6_E2M3", 6, -1}, {"F6_E3M2", 6, -1}, {"F4", 4, -1},
+    {"C64", 64, -1}, {"F8_E4M3", 8, -1}, {"F8_E5M2", 8, -1}, {"F8_E8M0", 8, -1}, {"F6_E2M3", 6, -1}, {"F6_E3M2", 6, -1},
+    {"F4", 4, -1},
 };
 
 /* One file while its header is read. */
@@ -141,11 +142,13 @@ static bool check_tiling(const reader *r)
     qsort(f->entries, f->count, sizeof *f->entries, by_place);
     for (size_t i = 0; i < f->count; i++) {
         if (f->entries[i].data != at)
-            return bad_entry(r, f->entries[i].name, f->entries[i].data < at ? "overlaps another" : "begins after a hole in the data");
+            return bad_entry(r, f->entries[i].name,
+                             f->entries[i].data < at ? "overlaps another" : "begins after a hole in the data");
         at += f->entries[i].bytes;
     }
     if (at != r->data + r->size) {
-        sm_fail(r->e, SUMI_E_FORMAT, "%s: %zu bytes after the last tensor belong to none", r->label, (size_t)(r->data + r->size - at));
+        sm_fail(r->e, SUMI_E_FORMAT, "%s: %zu bytes after the last tensor belong to none", r->label,
+                (size_t)(r->data + r->size - at));
         return false;
     }
     qsort(f->entries, f->count, sizeof *f->entries, sm_st_by_name);

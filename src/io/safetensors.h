@@ -69,9 +69,11 @@ typedef struct sm_st_item {
 /* Writes a whole file or leaves path as it was. Sorted by element size, largest first, then by name; every tensor is aligned
  * for its type, the data starts at a multiple of 8. A value that overflows the wanted type (65520 as F16) is
  * SUMI_E_NUMERIC: infinities are written only where infinities were. */
-sumi_status sm_st_write(const char *path, size_t n, const sm_st_item *items, size_t nmeta, const sm_st_meta *meta, sm_mem *mem, sm_err *e);
+sumi_status sm_st_write(const char *path, size_t n, const sm_st_item *items, size_t nmeta, const sm_st_meta *meta, sm_mem *mem,
+                        sm_err *e);
 /* All of w; float tensors become `as`. */
-sumi_status sm_st_write_weights(const char *path, const sm_weights *w, sm_dtype as, size_t nmeta, const sm_st_meta *meta, sm_mem *mem,
+sumi_status sm_st_write_weights(const char *path, const sm_weights *w, sm_dtype as, size_t nmeta, const sm_st_meta *meta,
+                                sm_mem *mem,
                                 sm_err *e);
 
 #endif

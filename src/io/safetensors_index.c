@@ -35,7 +35,8 @@ sumi_status sm_st_index_each(const char *json, size_t n, const char *label, sm_m
         if (!*c->string || strlen(c->string) > SM_ST_MAX_NAME)
             sm_fail(&own, SUMI_E_FORMAT, "%s: a tensor name is empty or longer than %d bytes", label, SM_ST_MAX_NAME);
         else if (!cJSON_IsString(c) || !plain_name(c->valuestring))
-            sm_fail(&own, SUMI_E_FORMAT, "%s: tensor '%.200s' is not assigned to a .safetensors file of the same folder", label, c->string);
+            sm_fail(&own, SUMI_E_FORMAT, "%s: tensor '%.200s' is not assigned to a .safetensors file of the same folder", label,
+                    c->string);
         else
             fn(arg, c->string, c->valuestring, &own);
     }
@@ -127,7 +128,8 @@ static sm_st *open_index(const char *path, sm_mem *mem, sm_err *e)
     if (!f || !o || !f->shards)
         sm_fail(e, SUMI_E_MEMORY, "%s: out of memory", path);
     else if (sm_file_read(path, SM_ST_MAX_HEADER, &text, e) == SUMI_OK)
-        ok = sm_st_index_each(text.data ? text.data : "", text.len, path, mem, want, o, e) == SUMI_OK && merge(f, path, e) == SUMI_OK;
+        ok = sm_st_index_each(text.data ? text.data : "", text.len, path, mem, want, o, e) == SUMI_OK &&
+            merge(f, path, e) == SUMI_OK;
     sm_buf_free(&text);
     sm_free(o);
     if (ok)

@@ -9,7 +9,8 @@
 enum {
     MAX_ENTRIES = 1000000, MAX_NAME = 1023,
     LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR64 = 20, MAX_COMMENT = 65535, /* bytes of the records, without names */
-    LOCAL_MAGIC = 0x04034b50, CENTRAL_MAGIC = 0x02014b50, END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50, LOCATOR64_MAGIC = 0x07064b50,
+    LOCAL_MAGIC = 0x04034b50, CENTRAL_MAGIC = 0x02014b50, END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50,
+    LOCATOR64_MAGIC = 0x07064b50,
     FLAG_ENCRYPTED = 1, FLAG_SIZES_FOLLOW = 8, METHOD_STORED = 0, METHOD_DEFLATED = 8, EXTRA_ZIP64 = 1
 };
 
@@ -115,8 +116,10 @@ static const uint8_t *content_of(const sm_zip *z, const uint8_t *c, const number
         return NULL;
     const uint8_t *p = z->data + x->local;
     uint64_t before = LOCAL + nname + get(p + 28, 2), packed = get(p + 18, 4), size = get(p + 22, 4);
-    bool sizes = get(p + 6, 2) & FLAG_SIZES_FOLLOW || ((packed == x->packed || packed == UINT32_MAX) && (size == x->size || size == UINT32_MAX));
-    bool same = get(p, 4) == LOCAL_MAGIC && get(p + 8, 2) == get(c + 10, 2) && get(p + 26, 2) == nname && !memcmp(p + LOCAL, c + CENTRAL, nname);
+    bool sizes = get(p + 6, 2) & FLAG_SIZES_FOLLOW ||
+        ((packed == x->packed || packed == UINT32_MAX) && (size == x->size || size == UINT32_MAX));
+    bool same = get(p, 4) == LOCAL_MAGIC && get(p + 8, 2) == get(c + 10, 2) && get(p + 26, 2) == nname &&
+        !memcmp(p + LOCAL, c + CENTRAL, nname);
     return same && sizes && limit - x->local >= before ? p + before : NULL;
 }
 
@@ -127,7 +130,8 @@ static bool read_entry(sm_zip *z, const directory *d, uint64_t *at, sm_zip_entry
     const uint8_t *c = z->data + *at;
     if (d->end - *at < CENTRAL || get(c, 4) != CENTRAL_MAGIC)
         return bad(z, name, "cannot be read; is the file truncated?", e);
-    size_t nname = (size_t)get(c + 28, 2), nextra = (size_t)get(c + 30, 2), all = CENTRAL + nname + nextra + (size_t)get(c + 32, 2);
+    size_t nname = (size_t)get(c + 28, 2), nextra = (size_t)get(c + 30, 2),
+        all = CENTRAL + nname + nextra + (size_t)get(c + 32, 2);
     if (d->end - *at < all)
         return bad(z, name, "cannot be read; is the file truncated?", e);
     *at += all;
@@ -158,7 +162,10 @@ static bool read_entry(sm_zip *z, const directory *d, uint64_t *at, sm_zip_entry
     return x->name;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const sm_zip_entry *)a)->name, ((const sm_zip_entry *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const sm_zip_entry *)a)->name, ((const sm_zip_entry *)b)->name);
+}
 
 static int by_place(const void *a, const void *b)
 {
@@ -187,7 +194,8 @@ static bool read_directory(sm_zip *z, sm_err *e)
 {
     directory d;
     if (!find_directory(z, &d)) {
-        sm_fail(e, SUMI_E_FORMAT, "%s: begins like a zip archive but has no directory at its end; is the file truncated?", z->label);
+        sm_fail(e, SUMI_E_FORMAT, "%s: begins like a zip archive but has no directory at its end; is the file truncated?",
+                z->label);
         return false;
     }
     if (d.entries > MAX_ENTRIES || d.entries > (d.end - d.begin) / CENTRAL) {

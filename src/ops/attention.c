@@ -57,7 +57,8 @@ bool shape_attention_grad(sm_node *n)
     char s[96];
     if (!heads_fit(n) || !bias_fits(n, 4))
         return false;
-    if (dy->rank != 4 || dy->dims[0] != q->dims[0] || dy->dims[1] != q->dims[1] || dy->dims[2] != q->dims[2] || dy->dims[3] != v->dims[3])
+    if (dy->rank != 4 || dy->dims[0] != q->dims[0] || dy->dims[1] != q->dims[1] || dy->dims[2] != q->dims[2] ||
+        dy->dims[3] != v->dims[3])
         return sm_node_fail(n, "output gradient %s does not fit", sm_dims_str(dy, s));
     n->rank = 1;
     n->dims[0] = sm_numel(q) + sm_numel(n->src[1]) + sm_numel(v);
@@ -82,7 +83,8 @@ bool shape_rope(sm_node *n)
 static bool is_grad_of(const sm_node *x, const sm_node *n, const sm_node *dy)
 {
     return x->op == SM_OP_ATTENTION_GRAD && x->src[0] == n->src[0] && x->src[1] == n->src[1] && x->src[2] == n->src[2] &&
-           x->src[3] == dy && x->src[4] == n->src[3] && x->p.attn.scale == n->p.attn.scale && x->p.attn.causal == n->p.attn.causal;
+           x->src[3] == dy && x->src[4] == n->src[3] && x->p.attn.scale == n->p.attn.scale &&
+               x->p.attn.causal == n->p.attn.causal;
 }
 
 /* q, k and v share one backward node; it is made for the first of them that asks. */

@@ -65,7 +65,8 @@ bool shape_conv2d(sm_node *n)
         return false;
     int64_t g = n->p.conv.groups;
     if (w->dims[1] * g != x->dims[3] || w->dims[0] % g)
-        return sm_node_fail(n, "input %s does not fit weight %s with %lld groups", sm_dims_str(x, s), sm_dims_str(w, t), (long long)g);
+        return sm_node_fail(n, "input %s does not fit weight %s with %lld groups", sm_dims_str(x, s), sm_dims_str(w, t),
+                            (long long)g);
     n->rank = 4;
     n->dims[0] = x->dims[0];
     n->dims[1] = out_size(&n->p, 0, x->dims[1], w->dims[2]);
@@ -104,7 +105,8 @@ bool shape_conv2d_dw(sm_node *n)
         return false;
     if (x->dims[0] != y->dims[0] || x->dims[3] % g || y->dims[3] % g || kh < 1 || kw < 1 ||
         out_size(&n->p, 0, x->dims[1], kh) != y->dims[1] || out_size(&n->p, 1, x->dims[2], kw) != y->dims[2])
-        return sm_node_fail(n, "%s and %s do not fit a %lldx%lld kernel", sm_dims_str(x, s), sm_dims_str(y, t), (long long)kh, (long long)kw);
+        return sm_node_fail(n, "%s and %s do not fit a %lldx%lld kernel", sm_dims_str(x, s), sm_dims_str(y, t), (long long)kh,
+                            (long long)kw);
     n->rank = 4;
     n->dims[0] = y->dims[3];
     n->dims[1] = x->dims[3] / g;

@@ -3,7 +3,10 @@
 
 sm_node *sm_linear(sm_node *x, sm_node *w, sm_node *b) { return SM_REC(SM_OP_LINEAR, NULL, x, w, b); }
 
-sm_node *sm_matmul(sm_node *a, sm_node *b, bool ta, bool tb) { return SM_REC(SM_OP_MATMUL, &((sm_param){.matmul = {ta, tb}}), a, b); }
+sm_node *sm_matmul(sm_node *a, sm_node *b, bool ta, bool tb)
+{
+    return SM_REC(SM_OP_MATMUL, &((sm_param){.matmul = {ta, tb}}), a, b);
+}
 
 bool shape_linear(sm_node *n)
 {

@@ -61,10 +61,19 @@ sm_node *sm_pixel_unshuffle(sm_node *x, int r)
     return SM_RESHAPE(y, n, h / r, w / r, c * r * r);
 }
 
-sm_node *sm_resize_nearest(sm_node *x, int h, int w) { return SM_REC(SM_OP_RESIZE_NEAREST, &((sm_param){.resize = {{h, w}}}), x); }
-sm_node *sm_resize_bilinear(sm_node *x, int h, int w) { return SM_REC(SM_OP_RESIZE_BILINEAR, &((sm_param){.resize = {{h, w}}}), x); }
+sm_node *sm_resize_nearest(sm_node *x, int h, int w)
+{
+    return SM_REC(SM_OP_RESIZE_NEAREST, &((sm_param){.resize = {{h, w}}}), x);
+}
+sm_node *sm_resize_bilinear(sm_node *x, int h, int w)
+{
+    return SM_REC(SM_OP_RESIZE_BILINEAR, &((sm_param){.resize = {{h, w}}}), x);
+}
 
-static sm_param pool_param(int kernel, int stride, int pad) { return (sm_param){.pool = {{kernel, kernel}, {stride, stride}, {pad, pad}}}; }
+static sm_param pool_param(int kernel, int stride, int pad)
+{
+    return (sm_param){.pool = {{kernel, kernel}, {stride, stride}, {pad, pad}}};
+}
 
 sm_node *sm_avg_pool(sm_node *x, int kernel, int stride, int pad)
 {
@@ -151,7 +160,8 @@ bool shape_slice(sm_node *n)
     sm_take_shape(n, x);
     int64_t start = n->p.slice.start, len = n->p.slice.len;
     if (start < 0 || len < 1 || start > x->dims[axis] - len)
-        return sm_node_fail(n, "[%lld, %lld + %lld) of %lld", (long long)start, (long long)start, (long long)len, (long long)x->dims[axis]);
+        return sm_node_fail(n, "[%lld, %lld + %lld) of %lld", (long long)start, (long long)start, (long long)len,
+                            (long long)x->dims[axis]);
     n->dims[axis] = len;
     return sm_want_f32(n, 0);
 }

@@ -64,7 +64,8 @@ sumi_status sm_noise_edm(sm_noise *m, sm_mem *mem, int steps, double sigma_min, 
     if (steps < 2 || steps > MAX_STEPS)
         return sm_fail(e, SUMI_E_FORMAT, "a noise schedule of %d training steps; 2 to %d are possible", steps, MAX_STEPS);
     if (!(sigma_min > 0 && sigma_min < sigma_max && sigma_max < 1e6 && sigma_data > 0 && sigma_data < 1e6))
-        return sm_fail(e, SUMI_E_FORMAT, "sigma_min %g, sigma_max %g, sigma_data %g: all must be positive, the range rising", sigma_min,
+        return sm_fail(e, SUMI_E_FORMAT, "sigma_min %g, sigma_max %g, sigma_data %g: all must be positive, the range rising",
+                       sigma_min,
                        sigma_max, sigma_data);
     m->log_sigma = sm_alloc(mem, SM_MEM_MISC, (size_t)steps * sizeof *m->log_sigma);
     if (!m->log_sigma)

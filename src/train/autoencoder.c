@@ -38,7 +38,8 @@ static sm_node *kl_loss(sm_node *mean, sm_node *logvar)
 
 static sm_node *record(sm_trainer *t, sm_graph *g, vae_stage *v)
 {
-    int64_t b = t->cfg.autoencoder.opt.batch, s = t->cfg.autoencoder.crop, f = s / sm_vae_factor(&t->vae), c = t->vae.latent_channels;
+    int64_t b = t->cfg.autoencoder.opt.batch, s = t->cfg.autoencoder.crop, f = s / sm_vae_factor(&t->vae),
+        c = t->vae.latent_channels;
     nn_scope root = nn_root(g, t->vae_weights, &t->init), vae = nn_sub(&root, "vae");
     v->image = sm_input(g, "image", SM_F32, 4, (int64_t[]){b, s, s, t->vae.in_channels});
     v->noise = sm_input(g, "noise", SM_F32, 4, (int64_t[]){b, f, f, c});
@@ -84,7 +85,8 @@ static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t st
     sm_pool_run(t->pool, crop_task, &j, (int)b);
     if (j.err.code)
         return sm_fail(e, j.err.code, "%s", j.err.msg);
-    sm_rng_normal(t->init.seed, SM_STREAM_VAE_NOISE, (uint64_t)(step * b * v->latent), sm_plan_data(p, v->noise), (size_t)(b * v->latent));
+    sm_rng_normal(t->init.seed, SM_STREAM_VAE_NOISE, (uint64_t)(step * b * v->latent), sm_plan_data(p, v->noise),
+                  (size_t)(b * v->latent));
     return SUMI_OK;
 }
 
@@ -99,9 +101,11 @@ sumi_status sm_stage_autoencoder(sm_trainer *t, bool *done, sm_err *e)
 {
     int f = sm_vae_factor(&t->vae), crop = t->cfg.autoencoder.crop;
     if (crop % f || crop > t->cfg.data.size)
-        return sm_fail(e, SUMI_E_ARG, "autoencoder.crop: %d must be a multiple of %d, at most data.size (%d)", crop, f, t->cfg.data.size);
+        return sm_fail(e, SUMI_E_ARG, "autoencoder.crop: %d must be a multiple of %d, at most data.size (%d)", crop, f,
+                       t->cfg.data.size);
     vae_stage v = {0};
-    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill, .frozen = frozen,
+    sm_stage s = {.name = "autoencoder", .opt = &t->cfg.autoencoder.opt, .weights = t->vae_weights, .fill = fill,
+                  .frozen = frozen,
                   .validate = sm_vae_validate, .self = &v};
     v.rgb = sm_alloc(t->mem, SM_MEM_DATA, (size_t)s.opt->batch * (size_t)t->cfg.data.size * (size_t)t->cfg.data.size * 3);
     s.g = sm_graph_new(t->mem, e);

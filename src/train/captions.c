@@ -60,7 +60,8 @@ static const char *article(const char *s)
 {
     if (!sm_caption_countable(s))
         return "";
-    return is_vowel(s[0]) && strncmp(s, "uni", 3) && strncmp(s, "ewe", 3) && strncmp(s, "one", 3) && strncmp(s, "euro", 4) ? "an " : "a ";
+    return is_vowel(s[0]) && strncmp(s, "uni", 3) && strncmp(s, "ewe", 3) && strncmp(s, "one", 3) &&
+        strncmp(s, "euro", 4) ? "an " : "a ";
 }
 
 /* ---- the fixed form ---------------------------------------------------------------------------------------------- */
@@ -216,7 +217,8 @@ static void put_two(text *t, sm_dice *d, const sm_scene_words *w)
 {
     static const char *const twice[] = {"two ", "two ", "two ", "2 ", "a pair of ", "a couple of "};
     static const char *const join[][2] = {{" and ", ""}, {" and ", ""}, {" next to ", ""}, {" beside ", ""}, {" & ", ""},
-                                          {", ", ""},    {" with ", ""}, {" left of ", ""}, {" on the left and ", " on the right"}};
+                                          {", ", ""},    {" with ", ""}, {" left of ", ""},
+                                          {" on the left and ", " on the right"}};
     if (w->same) {
         char plural[TEXT];
         sm_caption_plural(w->thing[0].caption, plural, sizeof plural);
@@ -239,8 +241,10 @@ static void put_two(text *t, sm_dice *d, const sm_scene_words *w)
 /* A phrase for the style that follows (after true) or precedes the subject. */
 static void put_style(text *t, sm_dice *d, int style, bool after)
 {
-    static const char *const late[][2] = {{", ", " style"},   {", ", " style"},         {" in ", " style"}, {" ", " style"}, {", ", ""},
-                                          {" as ", " emoji"}, {" in the style of ", ""}, {" (", ")"},        {" drawn in ", " style"}};
+    static const char *const late[][2] = {{", ", " style"},   {", ", " style"},         {" in ", " style"}, {" ", " style"},
+                                          {", ", ""},
+                                          {" as ", " emoji"}, {" in the style of ", ""}, {" (", ")"},
+                                          {" drawn in ", " style"}};
     static const char *const early[][2] = {{"", " style "}, {"", " style "}, {"", " "}, {"", " emoji of "}, {"", ": "}};
     const sm_style *s = &sm_styles[style];
     const char *name = sm_dice_chance(d, 0.75f) ? s->name : s->other[sm_dice_pick(d, SM_COUNT(s->other))];
@@ -269,10 +273,13 @@ static void put_colour(text *t, sm_dice *d, int colour, bool after)
 
 static void put_wrapped(text *t, sm_dice *d, const char *subject)
 {
-    static const char *const before[] = {"a picture of ", "an emoji of ", "drawing of ", "a drawing of ", "an icon of ", "picture of ",
-                                         "image of ",     "please draw ", "draw ",       "show me ",      "i want ",     "cartoon of ",
+    static const char *const before[] = {"a picture of ", "an emoji of ", "drawing of ", "a drawing of ", "an icon of ",
+                                         "picture of ",
+                                         "image of ",     "please draw ", "draw ",       "show me ",      "i want ",
+                                         "cartoon of ",
                                          "an illustration of ", "clipart of ", "emoji: "};
-    static const char *const behind[] = {" emoji", " icon", " picture", " drawing", " clipart", " please", " sticker", " illustration"};
+    static const char *const behind[] = {" emoji", " icon", " picture", " drawing", " clipart", " please", " sticker",
+                                         " illustration"};
     float r = sm_dice_unit(d);
     put(t, r < 0.22f ? CHOOSE(d, before) : "");
     put(t, subject);
@@ -282,9 +289,11 @@ static void put_wrapped(text *t, sm_dice *d, const char *subject)
 /* A word the model has to live with: praise from other models' prompts, or syllables that mean nothing. */
 static void put_junk(text *t, sm_dice *d)
 {
-    static const char *const praise[] = {"beautiful", "high quality", "4k", "masterpiece", "nice", "detailed", "best", "very", "trending",
+    static const char *const praise[] = {"beautiful", "high quality", "4k", "masterpiece", "nice", "detailed", "best", "very",
+                                         "trending",
                                          "super", "amazing", "new", "lovely", "great", "digital art"};
-    static const char *const syllable[] = {"ba", "zor", "quil", "ven", "tu", "mik", "lor", "sha", "dex", "wob", "ni", "gra", "pel", "yux"};
+    static const char *const syllable[] = {"ba", "zor", "quil", "ven", "tu", "mik", "lor", "sha", "dex", "wob", "ni", "gra",
+                                           "pel", "yux"};
     if (t->n)
         put(t, " ");
     if (sm_dice_chance(d, 0.6f)) {

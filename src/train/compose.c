@@ -95,8 +95,10 @@ static void blend_y(const axis *a, const float *rows, int size, float *canvas)
 
 static sumi_status draw(const sm_layer *l, int size, float *canvas, sm_mem *mem, sm_err *e)
 {
-    if (!l->rgba || l->size < 1 || l->size > 4096 || !(l->scale > 0.01f && l->scale < 100.0f) || !(fabsf(l->x) < 100.0f) || !(fabsf(l->y) < 100.0f))
-        return sm_fail(e, SUMI_E_ARG, "compose: a layer of %d pixels at (%g, %g), scale %g, is out of range", l->size, (double)l->x,
+    if (!l->rgba || l->size < 1 || l->size > 4096 || !(l->scale > 0.01f && l->scale < 100.0f) || !(fabsf(l->x) < 100.0f) ||
+        !(fabsf(l->y) < 100.0f))
+        return sm_fail(e, SUMI_E_ARG, "compose: a layer of %d pixels at (%g, %g), scale %g, is out of range", l->size,
+                       (double)l->x,
                        (double)l->y, (double)l->scale);
     double ratio = l->size / ((double)l->scale * size);
     axis ax = {0}, ay = {0};

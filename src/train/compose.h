@@ -39,7 +39,8 @@ typedef struct sm_placement {
     int colour; /* row of sm_colours */
 } sm_placement;
 
-/* countable: the caption has a plural (sm_caption_countable). d must be fresh from sm_dice_new(.., SM_DICE_SCENE, picture, variant). */
+/* countable: the caption has a plural (sm_caption_countable). d must be fresh from sm_dice_new(.., SM_DICE_SCENE, picture,
+ * variant). */
 void sm_place(const sm_compose_opts *o, uint64_t variant, bool countable, sm_dice *d, sm_placement *p);
 
 #endif

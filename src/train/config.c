@@ -40,7 +40,8 @@ static const key data_keys[] = {
 };
 static const key vae_keys[] = {
     OPT(autoencoder.opt, 1000, 16, 1e-3), {"crop", K_INT, AT(autoencoder.crop), 0, 8, 4096, 64},
-    {"kl_weight", K_FLOAT, AT(autoencoder.kl_weight), 0, 0, 1e6, 1e-6}, {"edge_weight", K_FLOAT, AT(autoencoder.edge_weight), 0, 0, 1e6, 0.5},
+    {"kl_weight", K_FLOAT, AT(autoencoder.kl_weight), 0, 0, 1e6, 1e-6},
+    {"edge_weight", K_FLOAT, AT(autoencoder.edge_weight), 0, 0, 1e6, 0.5},
     {"decoder_only", K_BOOL, AT(autoencoder.decoder_only), 0, 0, 0, 0},
 };
 static const key flow_keys[] = {
@@ -109,7 +110,8 @@ static sumi_status read_key(void *base, const key *k, const cJSON *j, const char
     double v = k->kind == K_BOOL ? cJSON_IsTrue(j) : j->valuedouble;
     bool whole = k->kind != K_FLOAT && k->kind != K_BOOL; /* the one K_DOUBLE is the seed */
     if (k->kind != K_BOOL && (!(v >= k->lo && v <= k->hi) || (whole && v != (double)(int64_t)v)))
-        return sm_fail(e, SUMI_E_FORMAT, "%s: %g is not %s in %g to %g", where, v, whole ? "a whole number" : "a number", k->lo, k->hi);
+        return sm_fail(e, SUMI_E_FORMAT, "%s: %g is not %s in %g to %g", where, v, whole ? "a whole number" : "a number", k->lo,
+                       k->hi);
     put_number(at, k->kind, v);
     return SUMI_OK;
 }
@@ -154,7 +156,8 @@ static sumi_status check_name(const sm_train_config *c, const char *path, sm_err
     bool ok = strlen(c->name) <= 80 && c->name[0] != '.';
     for (const char *p = c->name; *p; p++)
         ok = ok && (unsigned char)*p >= 0x20 && *p != 0x7f && *p != '/';
-    return ok ? SUMI_OK : sm_fail(e, SUMI_E_FORMAT, "%s: name: at most 80 bytes, no '/' and no dot in front: it names the model's file", path);
+    return ok ? SUMI_OK : sm_fail(e, SUMI_E_FORMAT,
+                                  "%s: name: at most 80 bytes, no '/' and no dot in front: it names the model's file", path);
 }
 
 /* The file as a JSON object; no name appears twice in an object. NULL on failure. */

@@ -48,7 +48,8 @@ static sumi_status style_bits(const char *list, unsigned *bits, sm_err *e)
         for (size_t n = strlen(name); n && name[n - 1] == ' '; n--)
             name[n - 1] = 0;
         if (*name && sm_style_find(name) < 0)
-            return sm_fail(e, SUMI_E_ARG, "data styles: '%s' is none of noto, noto-v1, twemoji, fluent-emoji, fluent-emoji-flat, emojione, "
+            return sm_fail(e, SUMI_E_ARG, "data styles: '%s' is none of noto, noto-v1, twemoji, fluent-emoji, fluent-emoji-flat, "
+                           "emojione, "
                            "fxemoji, streamline-emojis", name);
         p += k;
     }
@@ -65,9 +66,11 @@ static sumi_status open_pixels(sm_dataset *d, const char *path, sm_err *e)
     if (!t)
         return sm_fail(e, SUMI_E_FORMAT, "%s: has no tensor 'rgba'; it was not written by tools/pictograms/prepare.py", path);
     if (strcmp(t->dtype, "U8") || t->rank != 4 || t->dims[1] != t->dims[2] || t->dims[3] != 4 || t->dims[0] < 1)
-        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' must be U8 [pictures, side, side, 4], is %s of %d dimensions", path, t->dtype, t->rank);
+        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' must be U8 [pictures, side, side, 4], is %s of %d dimensions", path,
+                       t->dtype, t->rank);
     if (t->dims[1] < 8 || t->dims[1] > 1024)
-        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' holds pictures of %lld pixels; 8 to 1024 are possible", path, (long long)t->dims[1]);
+        return sm_fail(e, SUMI_E_FORMAT, "%s: tensor 'rgba' holds pictures of %lld pixels; 8 to 1024 are possible", path,
+                       (long long)t->dims[1]);
     d->raw = t->data;
     d->rows = t->dims[0];
     d->side = (int)t->dims[1];
@@ -81,12 +84,14 @@ static sumi_status apply_filter(sm_dataset *d, sm_picture *all, const sm_data_fi
         return e->code;
     for (int64_t i = 0; i < d->rows; i++) {
         const sm_picture *p = &all[i];
-        if ((styles >> p->style_row & 1) && (splits & p->split) && !listed(f->groups_out, p->group) && !listed(f->groups_out, p->sub))
+        if ((styles >> p->style_row & 1) && (splits & p->split) && !listed(f->groups_out, p->group) &&
+            !listed(f->groups_out, p->sub))
             all[d->count++] = *p;
     }
     d->pic = all;
     if (!d->count)
-        return sm_fail(e, SUMI_E_ARG, "%s: the filter (styles, groups, splits) leaves none of its %lld pictures", index, (long long)d->rows);
+        return sm_fail(e, SUMI_E_ARG, "%s: the filter (styles, groups, splits) leaves none of its %lld pictures", index,
+                       (long long)d->rows);
     return SUMI_OK;
 }
 
@@ -180,13 +185,15 @@ sumi_status sm_dataset_draw(const sm_dataset *d, const sm_scene *s, int size, ui
 {
     sm_layer layer[2];
     for (int k = 0; k < s->place.n; k++)
-        layer[k] = (sm_layer){sm_dataset_rgba(d, s->picture[k]), d->side, s->place.at[k].x, s->place.at[k].y, s->place.at[k].scale};
+        layer[k] = (sm_layer){sm_dataset_rgba(d, s->picture[k]), d->side, s->place.at[k].x, s->place.at[k].y,
+                              s->place.at[k].scale};
     return sm_compose(layer, s->place.n, sm_colours[s->place.colour].rgb, size, rgb, d->mem, e);
 }
 
 sm_scene_words sm_dataset_words(const sm_dataset *d, const sm_scene *s)
 {
-    sm_scene_words w = {.n = s->place.n, .same = s->place.same, .style = d->pic[s->picture[0]].style_row, .colour = s->place.colour};
+    sm_scene_words w = {.n = s->place.n, .same = s->place.same, .style = d->pic[s->picture[0]].style_row,
+                        .colour = s->place.colour};
     for (int k = 0; k < 2; k++) {
         const sm_picture *p = &d->pic[s->picture[k]];
         w.thing[k] = (sm_thing){p->caption, p->tags, p->n_tags};

@@ -1,6 +1,7 @@
 /* The picture data set: memory-mapped drawings, what they show, and training examples made of them.
  *
- *     sm_dataset *d = sm_dataset_open("pictograms-128.safetensors", "pictograms.jsonl", &(sm_data_filter){.styles = "noto"}, mem, &e);
+ *     sm_dataset *d = sm_dataset_open("pictograms-128.safetensors", "pictograms.jsonl", &(sm_data_filter){.styles = "noto"}, mem,
+ *                                        &e);
  *     sm_scene s = sm_dataset_scene(d, &opts, seed, i, variant);      what is shown and where: i and variant name it for good
  *     sm_dataset_draw(d, &s, 128, rgb, &e);                           its pixels
  *     sm_dataset_caption(d, &s, seed, draw, text, sizeof text);       one of its many captions, a new one for each draw
@@ -38,7 +39,8 @@ typedef struct sm_scene {
     sm_placement place;
 } sm_scene;
 
-/* Depends on (seed, row of picture i in the file, variant), and on the filter for the second picture. Variant 0 is the plain one. */
+/* Depends on (seed, row of picture i in the file, variant), and on the filter for the second picture. Variant 0 is the
+ * plain one. */
 sm_scene sm_dataset_scene(const sm_dataset *d, const sm_compose_opts *o, uint64_t seed, int64_t i, uint64_t variant);
 
 /* rgb: uint8 [size, size, 3]. */

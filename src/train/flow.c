@@ -16,7 +16,8 @@ typedef struct flow_stage {
 static sm_node *record(sm_trainer *t, sm_graph *g, flow_stage *f)
 {
     int64_t b = t->cfg.flow.opt.batch, s = t->cfg.data.size / sm_vae_factor(&t->vae), c = t->vae.latent_channels;
-    nn_scope root = nn_root(g, t->flow_weights, &t->init), text = nn_sub(&root, "text_encoder"), den = nn_sub(&root, "%s", t->family->component);
+    nn_scope root = nn_root(g, t->flow_weights, &t->init), text = nn_sub(&root, "text_encoder"),
+        den = nn_sub(&root, "%s", t->family->component);
     f->each = s * s * c;
     f->tokens = t->clip.max_position_embeddings;
     f->sample = sm_input(g, "sample", SM_F32, 4, (int64_t[]){b, s, s, c});
@@ -99,7 +100,8 @@ static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t st
 sumi_status sm_stage_flow(sm_trainer *t, bool *done, sm_err *e)
 {
     flow_stage f = {0};
-    sm_stage s = {.name = "flow", .opt = &t->cfg.flow.opt, .weights = t->flow_weights, .fill = fill, .validate = sm_flow_validate, .self = &f};
+    sm_stage s = {.name = "flow", .opt = &t->cfg.flow.opt, .weights = t->flow_weights, .fill = fill, .validate = sm_flow_validate,
+                  .self = &f};
     s.g = sm_graph_new(t->mem, e);
     if (!s.g)
         return e->code;

@@ -27,7 +27,8 @@ static void draw_task(void *arg, int task, int tasks)
     sm_trainer *t = j->t;
     int size = t->cfg.data.size;
     int64_t k = SM_MIN(j->first + task, j->count - 1);
-    sm_scene s = sm_dataset_scene(t->data, &t->compose, t->init.seed, k / t->cfg.data.variants, (uint64_t)(k % t->cfg.data.variants));
+    sm_scene s = sm_dataset_scene(t->data, &t->compose, t->init.seed, k / t->cfg.data.variants,
+                                  (uint64_t)(k % t->cfg.data.variants));
     size_t n = (size_t)size * (size_t)size * 3;
     sm_err e = {0};
     if (sm_dataset_draw(t->data, &s, size, j->c->rgb + (size_t)task * n, &e))
@@ -64,7 +65,8 @@ static sumi_status keep(sm_trainer *t, const float *z, int64_t at, int64_t n, su
 {
     for (int64_t i = 0; i < n; i++) {
         if (!(fabsf(z[i]) < 65520)) /* what f16 rounds to infinity, or NaN */
-            return sm_fail(e, SUMI_E_NUMERIC, "latents: the autoencoder gives %g, which f16 cannot hold: train it longer or with a "
+            return sm_fail(e, SUMI_E_NUMERIC, "latents: the autoencoder gives %g, which f16 cannot hold: train it longer or with "
+                           "a "
                            "larger kl_weight",
                            (double)z[i]);
         st->sum += z[i];
@@ -129,8 +131,10 @@ static sumi_status write_latents(const sm_trainer *t, const char *path, int64_t 
     char shift[32], scale[32], source[40], pictures[40];
     snprintf(shift, sizeof shift, "%.9g", t->shift);
     snprintf(scale, sizeof scale, "%.9g", t->scale);
-    sm_st_item item = {.name = "latents", .t = {.data = t->latents, .dtype = SM_F16, .rank = 4, .dims = {count, s, s, t->vae.latent_channels}}};
-    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}, {"source", source_of(t, source)}, {"pictures", pictures_of(t, pictures)}};
+    sm_st_item item = {.name = "latents", .t = {.data = t->latents, .dtype = SM_F16, .rank = 4,
+                                                .dims = {count, s, s, t->vae.latent_channels}}};
+    sm_st_meta meta[] = {{"shift_factor", shift}, {"scaling_factor", scale}, {"source", source_of(t, source)},
+                         {"pictures", pictures_of(t, pictures)}};
     return sm_st_write(path, 1, &item, SM_COUNT(meta), meta, t->mem, e);
 }
 
@@ -140,7 +144,8 @@ static sumi_status read_latents(sm_trainer *t, const char *path, int64_t count, 
     if (!f)
         return e->code;
     char now[40], here[40];
-    const char *shift = sm_st_metadata(f, "shift_factor"), *scale = sm_st_metadata(f, "scaling_factor"), *source = sm_st_metadata(f, "source");
+    const char *shift = sm_st_metadata(f, "shift_factor"), *scale = sm_st_metadata(f, "scaling_factor"),
+        *source = sm_st_metadata(f, "source");
     const sm_st_entry *x = sm_st_find(f, "latents");
     const char *pictures = sm_st_metadata(f, "pictures"); /* files of older versions have none */
     size_t bytes = (size_t)(count * each) * 2;

@@ -39,8 +39,10 @@ static sumi_status write_log(const loop *l, double loss, double norm, double rat
     FILE *f = fopen(sm_out_path(l->t, "log.jsonl", path), "a");
     if (!f)
         return sm_fail(e, SUMI_E_FILE, "%s: %s", path, strerror(errno));
-    fprintf(f, "{\"stage\":\"%s\",\"step\":%lld,\"loss\":%.6g,\"grad_norm\":%.6g,\"lr\":%.6g,\"pictures_per_s\":%.4g,\"seconds\":%.1f}\n",
-            l->stage->name, (long long)l->state.step, loss, norm, sm_lr_at(l->stage->opt, l->state.step - 1), rate, sm_now() - l->t0);
+    fprintf(f, "{\"stage\":\"%s\",\"step\":%lld,\"loss\":%.6g,\"grad_norm\":%.6g,\"lr\":%.6g,"
+            "\"pictures_per_s\":%.4g,\"seconds\":%.1f}\n",
+            l->stage->name, (long long)l->state.step, loss, norm, sm_lr_at(l->stage->opt, l->state.step - 1), rate,
+                sm_now() - l->t0);
     bool bad = fflush(f) || ferror(f);
     int why = errno;
     if (fclose(f) && !bad) {
@@ -130,7 +132,8 @@ static sumi_status stopped(loop *l, const sm_err *why, sm_err *e)
         save(l, &second);
     const char *but = second.code ? "; " : "";
     if (l->saved >= 0)
-        return sm_fail(e, why->code, "%s%s%s; go on with --resume from %s (step %lld)", why->msg, but, second.msg, l->ckpt, (long long)l->saved);
+        return sm_fail(e, why->code, "%s%s%s; go on with --resume from %s (step %lld)", why->msg, but, second.msg, l->ckpt,
+                       (long long)l->saved);
     return sm_fail(e, why->code, "%s%s%s; no checkpoint was written yet", why->msg, but, second.msg);
 }
 
@@ -150,7 +153,8 @@ static sumi_status load(loop *l, sm_err *e)
     for (int i = 0; s->frozen && i < l->state.count; i++)
         if (s->frozen(t, l->state.t[i].w->name)) {
             if (!there)
-                return sm_fail(e, SUMI_E_ARG, "%s.decoder_only: there is no trained encoder yet, %s is missing", s->name, l->ckpt);
+                return sm_fail(e, SUMI_E_ARG, "%s.decoder_only: there is no trained encoder yet, %s is missing", s->name,
+                               l->ckpt);
             sm_state_freeze(&l->state, i);
         }
     return SUMI_OK;

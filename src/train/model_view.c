@@ -10,7 +10,8 @@
 
 static void copy_config(const sm_trainer *t, sumi_model *m)
 {
-    *m = (sumi_model){.mem = t->mem, .bpe = t->bpe, .traits = sm_traits_flow(&t->clip, 1), .vae = t->vae, .family = t->family, .denoiser = t->denoiser};
+    *m = (sumi_model){.mem = t->mem, .bpe = t->bpe, .traits = sm_traits_flow(&t->clip, 1), .vae = t->vae,
+                        .family = t->family, .denoiser = t->denoiser};
     m->vae.scaling_factor = t->scale;
     m->vae.shift_factor = t->shift;
     m->traits.steps = t->cfg.validate.steps;
@@ -67,7 +68,8 @@ static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, 
         j.mem = t->mem;
         if (!sm_job_run(&j, rgb, e) && !sm_sheet_make(rgb, n, size, size, 8, t->mem, &sheet, &w, &h, e)) {
             snprintf(name, sizeof name, "validate-%07lld.png", (long long)step);
-            sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL, t->mem, e);
+            sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL,
+                          t->mem, e);
         }
     }
     sm_free(sheet);

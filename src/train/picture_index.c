@@ -20,7 +20,8 @@ typedef struct place {
 
 static sumi_status bad(const place *p, const char *field, const char *what)
 {
-    return sm_fail(p->e, SUMI_E_FORMAT, "%s:%lld: %s: %s; run tools/pictograms/prepare.py again", p->path, (long long)p->line, field, what);
+    return sm_fail(p->e, SUMI_E_FORMAT, "%s:%lld: %s: %s; run tools/pictograms/prepare.py again", p->path, (long long)p->line,
+                   field, what);
 }
 
 static bool has_control(const char *s)
@@ -113,7 +114,8 @@ static sumi_status parse_line(const place *p, const char *s, size_t n, sm_pictur
     return st;
 }
 
-sumi_status sm_picture_index_parse(const char *text, size_t n, const char *path, sm_arena *a, sm_picture **out, int64_t *count, sm_err *e)
+sumi_status sm_picture_index_parse(const char *text, size_t n, const char *path, sm_arena *a, sm_picture **out, int64_t *count,
+                                   sm_err *e)
 {
     size_t lines = 0;
     for (size_t i = 0; i < n; i++)

@@ -23,7 +23,8 @@ typedef struct sm_picture {
 
 /* Parses n bytes of text; path is for messages. On success *out holds *count pictures. Every line must be one object with the
  * strings style (one of sm_styles), name, caption, group, sub, split (train, concept, pair) and the array of strings tags. */
-sumi_status sm_picture_index_parse(const char *text, size_t n, const char *path, sm_arena *a, sm_picture **out, int64_t *count, sm_err *e);
+sumi_status sm_picture_index_parse(const char *text, size_t n, const char *path, sm_arena *a, sm_picture **out, int64_t *count,
+                                   sm_err *e);
 
 /* Reads and parses the file (64 MiB at most). */
 sumi_status sm_picture_index_read(const char *path, sm_arena *a, sm_picture **out, int64_t *count, sm_err *e);

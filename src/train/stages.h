@@ -12,7 +12,8 @@
 #include "train/dataset.h"
 
 /* Streams of the counter-based generator, one per purpose; a caller's step is part of the offset. */
-enum { SM_STREAM_VAE_CROP = 101, SM_STREAM_VAE_NOISE, SM_STREAM_NOISE, SM_STREAM_TIME, SM_STREAM_DROP, SM_STREAM_VARIANT, SM_STREAM_ORDER, SM_STREAM_PLAIN };
+enum { SM_STREAM_VAE_CROP = 101, SM_STREAM_VAE_NOISE, SM_STREAM_NOISE, SM_STREAM_TIME, SM_STREAM_DROP, SM_STREAM_VARIANT,
+      SM_STREAM_ORDER, SM_STREAM_PLAIN };
 
 typedef struct sm_trainer {
     sm_mem *mem;

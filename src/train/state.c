@@ -177,7 +177,8 @@ sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_pl
         return sm_fail(e, SUMI_E_NUMERIC, "step %lld: the gradients' norm is %g", (long long)s->step + 1, *norm);
     }
     double k = (double)s->step + 1;
-    u.h = (sm_adamw){.lr = sm_lr_at(c, s->step), .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps, .weight_decay = c->weight_decay,
+    u.h = (sm_adamw){.lr = sm_lr_at(c, s->step), .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
+                     .weight_decay = c->weight_decay,
                      .bias1 = (float)(1 - pow(c->beta1, k)), .bias2 = (float)(1 - pow(c->beta2, k)),
                      .grad_scale = c->clip > 0 && *norm > c->clip ? (float)(c->clip / *norm) : 1};
     u.ema = (float)SM_MIN((double)c->ema, (1 + k) / (10 + k));
@@ -239,7 +240,8 @@ sumi_status sm_state_save(const sm_train_state *s, const char *path, const char 
 {
     sm_arena a;
     if (!all_finite(s))
-        return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: a weight is NaN or infinite; lower lr or raise warmup or eps", what, (long long)s->step);
+        return sm_fail(e, SUMI_E_NUMERIC, "%s: step %lld: a weight is NaN or infinite; lower lr or raise warmup or eps", what,
+                       (long long)s->step);
     char step[32];
     sm_arena_init(&a, s->mem, SM_MEM_MISC);
     sm_st_item *it = make_items(s, &a);

@@ -25,7 +25,8 @@ static sumi_status make_output(sm_trainer *t, const char *path, sm_err *e)
 {
     char part[sizeof t->out];
     if (!*path || strlen(path) >= sizeof t->out)
-        return sm_fail(e, SUMI_E_ARG, "output: a folder's path of 1 to %zu bytes is needed, not of %zu", sizeof t->out - 1, strlen(path));
+        return sm_fail(e, SUMI_E_ARG, "output: a folder's path of 1 to %zu bytes is needed, not of %zu", sizeof t->out - 1,
+                       strlen(path));
     strcpy(t->out, path);
     strcpy(part, path);
     for (char *p = part + 1;; p++) {
@@ -102,7 +103,8 @@ static const sm_denoiser *family_of(const char *denoiser, const char *config, sm
     else if (name && !cJSON_IsString(name))
         sm_fail(e, SUMI_E_FORMAT, "%s: denoiser._class_name: must be a text", config);
     else if (!(d = sm_denoiser_by_class(name ? name->valuestring : "UNet2DConditionModel")))
-        sm_fail(e, SUMI_E_SUPPORT, "%s: denoiser._class_name: '%.60s' is none that can be trained", config, name ? name->valuestring : "");
+        sm_fail(e, SUMI_E_SUPPORT, "%s: denoiser._class_name: '%.60s' is none that can be trained", config,
+                name ? name->valuestring : "");
     cJSON_Delete(j);
     return d;
 }

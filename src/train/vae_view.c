@@ -57,7 +57,8 @@ sumi_status sm_vae_validate(sm_stage *stage, sm_trainer *t, const sm_train_state
             show(&v, t, k, rgb, e);
         if (!e->code && !sm_sheet_make(rgb, 2 * PICTURES, size, size, COLUMNS, t->mem, &sheet, &w, &h, e)) {
             snprintf(name, sizeof name, "autoencoder-%07lld.png", (long long)step);
-            sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL, t->mem, e);
+            sm_image_save(&(sm_image){.width = w, .height = h, .channels = 3, .pixels = sheet}, sm_out_path(t, name, path), NULL,
+                          t->mem, e);
         }
     }
     sm_plan_free(v.p);

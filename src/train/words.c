@@ -66,13 +66,16 @@ static const char *const irregular[][2] = {
     {"fish", "fish"},      {"deer", "deer"},       {"moose", "moose"},       {"bison", "bison"},       {"shrimp", "shrimp"},
     {"squid", "squid"},    {"sheep", "sheep"},     {"salmon", "salmon"},     {"blowfish", "blowfish"}, {"jellyfish", "jellyfish"},
     {"tooth", "teeth"},    {"foot", "feet"},       {"cactus", "cacti"},      {"bus", "buses"},
-    {"minibus", "minibuses"}, {"trolleybus", "trolleybuses"}, {"octopus", "octopuses"}, {"abacus", "abacuses"}, {"sheaf", "sheaves"},
-    {"hippopotamus", "hippopotamuses"}, {"rhinoceros", "rhinoceroses"}, {"hibiscus", "hibiscuses"}, {"snowman", "snowmen"}, {"lotus", "lotuses"},
+    {"minibus", "minibuses"}, {"trolleybus", "trolleybuses"}, {"octopus", "octopuses"}, {"abacus", "abacuses"},
+    {"sheaf", "sheaves"},
+    {"hippopotamus", "hippopotamuses"}, {"rhinoceros", "rhinoceroses"}, {"hibiscus", "hibiscuses"}, {"snowman", "snowmen"},
+    {"lotus", "lotuses"},
 };
 
 /* Words that end the head noun phrase: "pot of food", "umbrella on ground". */
-static const char *const prepositions[] = {"with", "of", "on", "in", "at", "without", "behind", "over", "from", "showing", "holding",
-                                           "and", "blowing", "screaming", "shaking", "facing", "tilted", "not", "done", "increasing", "decreasing", "high", "low", "medium",
+static const char *const prepositions[] = {"with", "of", "on", "in", "at", "without", "behind", "over", "from", "showing",
+                                           "holding", "and", "blowing", "screaming", "shaking", "facing", "tilted", "not", "done",
+                                           "increasing", "decreasing", "high", "low", "medium",
                                            "vomiting", "exhaling", "savoring", "fluttering"};
 
 static bool is_preposition(const char *s, size_t n)
@@ -127,11 +130,12 @@ bool sm_caption_countable(const char *caption)
 {
     static const char *const first[] = {"two", "hundred", "no", "first", "last", "one", "three", "four", "five", "six", "seven",
                                         "eight", "nine", "ten", "eleven", "twelve", "1st", "2nd", "3rd", "rolling", "globe"};
-    static const char *const mass[] = {"bacon", "butter", "bread", "broccoli", "ice", "fire", "fog", "dna", "salt", "soap", "sushi",
-                                       "spaghetti", "coral", "garlic", "popcorn", "custard", "rice", "milky way", "sake", "foggy",
-                                       "honey", "food", "clothes", "meat", "furniture", "weather", "oden", "zzz", "x-ray", "music",
-                                       "locked", "dizzy", "away", "camping", "bowling", "construction", "night",
-                                       "flatbread", "money", "luggage", "cooking", "badminton", "hockey", "star-struck", "ping pong"};
+    static const char *const mass[] = {"bacon", "butter", "bread", "broccoli", "ice", "fire", "fog", "dna", "salt", "soap",
+                                       "sushi", "spaghetti", "coral", "garlic", "popcorn", "custard", "rice", "milky way", "sake",
+                                       "foggy", "honey", "food", "clothes", "meat", "furniture", "weather", "oden", "zzz",
+                                       "x-ray", "music", "locked", "dizzy", "away", "camping", "bowling", "construction", "night",
+                                       "flatbread", "money", "luggage", "cooking", "badminton", "hockey", "star-struck",
+                                       "ping pong"};
     size_t head = head_length(caption), word1 = strcspn(caption, " -");
     for (size_t i = 0; i < SM_COUNT(first); i++)
         if (strlen(first[i]) == word1 && !memcmp(first[i], caption, word1))

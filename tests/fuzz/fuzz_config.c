@@ -1,5 +1,5 @@
-/* Fuzz entry of the configurations: the first byte says whose (a kind of model's config.json, or anything else: a training run's),
- * the rest is the text. What is read is written and read again as the same; what is not must say why in one line. */
+/* Fuzz entry of the configurations: the first byte says whose (a kind of model's config.json, or anything else: a training
+ * run's), the rest is the text. What is read is written and read again as the same; what is not must say why in one line. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +46,8 @@ static void training(const char *text, size_t n)
     if (sm_train_config_load(&c, &mem, path, &e))
         check(one_line(&e));
     else
-        check(c.name[0] && c.data.size >= 8 && c.autoencoder.opt.batch > 0 && c.flow.opt.steps > 0 && c.validate.nprompts <= SM_MAX_PROMPTS);
+        check(c.name[0] && c.data.size >= 8 && c.autoencoder.opt.batch > 0 && c.flow.opt.steps > 0 &&
+              c.validate.nprompts <= SM_MAX_PROMPTS);
     sm_train_config_free(&c);
     check(mem.total == 0);
     close(fd);

@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int64_t i = 0; i < SM_MIN(n, (int64_t)16); i++) {
             char text[320];
             const sm_picture *p = &pics[i], *q = &pics[n - 1 - i];
-            sm_scene_words w = {.thing = {{p->caption, p->tags, p->n_tags}, {q->caption, q->tags, q->n_tags}}, .n = 1 + (int)(i & 1),
+            sm_scene_words w = {.thing = {{p->caption, p->tags, p->n_tags}, {q->caption, q->tags, q->n_tags}},
+                                .n = 1 + (int)(i & 1),
                                 .same = i & 2, .style = p->style_row, .colour = (int)(i % SM_COLOURS)};
             sm_dice d = sm_dice_new(1, SM_DICE_CAPTION, (uint64_t)i, size);
             sm_caption_draw(&w, &d, text, sizeof text);

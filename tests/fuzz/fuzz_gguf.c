@@ -1,4 +1,5 @@
-/* Fuzz entry of the GGUF reader: bytes of a file. What opens must keep its promises and load into a table of weights; what does not must say why in one line. */
+/* Fuzz entry of the GGUF reader: bytes of a file. What opens must keep its promises and load into a table of weights; what
+ * does not must say why in one line. */
 #include <stdlib.h>
 #include <string.h>
 

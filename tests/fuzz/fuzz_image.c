@@ -73,7 +73,8 @@ static void decode(const uint8_t *data, size_t size)
         for (size_t i = 0; i < (size_t)im.width * (size_t)im.height * (size_t)im.channels; i++)
             sum = sum ^ im.pixels[i];
         for (int i = 0; i < im.ntext; i++)
-            check(sm_utf8_valid(im.text[i].key, strlen(im.text[i].key)) && sm_utf8_valid(im.text[i].value, strlen(im.text[i].value)));
+            check(sm_utf8_valid(im.text[i].key, strlen(im.text[i].key)) &&
+                  sm_utf8_valid(im.text[i].value, strlen(im.text[i].value)));
         if (im.ntext)
             again(&im, &mem);
     }
