@@ -83,8 +83,8 @@ bool shape_rope(sm_node *n)
 static bool is_grad_of(const sm_node *x, const sm_node *n, const sm_node *dy)
 {
     return x->op == SM_OP_ATTENTION_GRAD && x->src[0] == n->src[0] && x->src[1] == n->src[1] && x->src[2] == n->src[2] &&
-           x->src[3] == dy && x->src[4] == n->src[3] && x->p.attn.scale == n->p.attn.scale &&
-               x->p.attn.causal == n->p.attn.causal;
+           x->src[3] == dy && x->src[4] == n->src[3] &&
+           x->p.attn.scale == n->p.attn.scale && x->p.attn.causal == n->p.attn.causal;
 }
 
 /* q, k and v share one backward node; it is made for the first of them that asks. */
