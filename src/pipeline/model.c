@@ -3,7 +3,9 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "hub/hub.h"
 #include "pipeline/builtin.h"
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
@@ -38,14 +40,22 @@ static sumi_status open_path(sumi_model *m, const sumi_model_options *o, sm_err 
     return sm_components_fit(m->family, &m->denoiser, &m->traits, &m->vae, o->path, e) ? e->code : check_vocabulary(m, o->path, e);
 }
 
+/* A name that is no path here may be that of a model that was pulled. */
+static bool pulled(const char *name, sm_mem *mem, char *path, size_t size)
+{
+    sm_err none = {0};
+    return access(name, F_OK) && !sm_hub_find(name, mem, path, size, &none);
+}
+
 sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, sm_err *e)
 {
-    char found[512];
+    char found[4096];
     sumi_model_options given = *o;
     *out = NULL;
     if (!o->path && sm_builtin_find(found, sizeof found, e))
         return e->code;
-    given.path = o->path ? o->path : found;
+    bool elsewhere = !o->path || pulled(o->path, mem, found, sizeof found);
+    given.path = elsewhere ? found : o->path;
     sumi_model *m = sm_alloc0(mem, SM_MEM_WEIGHT, sizeof *m);
     if (!m)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", given.path);
