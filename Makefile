@@ -125,9 +125,13 @@ clean:
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-test-build: $(BUILD)/sumi $(BUILD)/sumi-test $(BUILD)/hello $(BUILD)/$(SO) $(FUZZ:%=$(BUILD)/%)
+test-build: $(BUILD)/sumi $(BUILD)/sumi-test $(BUILD)/hubserver $(BUILD)/hello $(BUILD)/$(SO) $(FUZZ:%=$(BUILD)/%)
 
 $(BUILD)/sumi-test: $(TEST) $(BUILD)/libsumi.a
+	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
+
+# The hub that the command's tests pull from.
+$(BUILD)/hubserver: $(BUILD)/tests/cli/hubserver_main.o $(BUILD)/tests/hubserver.o $(BUILD)/libsumi.a
 	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
 
 $(BUILD)/hello: $(BUILD)/examples/hello.o $(BUILD)/libsumi.a
@@ -181,6 +185,6 @@ lint:
 	@tools/lint.sh
 	@tools/lint.sh cppcheck
 
--include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d)
+-include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(BUILD)/tests/cli/hubserver_main.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d)
 .PHONY: all help demo test bench install man clean test-build arm asan ubsan tsan sanitized fuzz fuzz-build mutate lint force
 .SECONDARY:

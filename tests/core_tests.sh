@@ -2,7 +2,7 @@
 # Names the test sources that need nothing but base, graph, ops and cpu: those that another processor can run without the
 # picture libraries (make arm). A test that includes another room or a library, or calls the public functions is not among them.
 cd "$(dirname "$0")/.." || exit 1
-other='#include <cjson|#include "(io|nn|text|model|sample|adapt|pipeline|train|eval|serve)/|#include <(cjson|png|jpeglib|webp|zlib)|\bsumi_[a-z_]+\('
+other='#include <cjson|#include "(io|hub|nn|text|model|sample|adapt|pipeline|train|eval|serve)/|#include <(cjson|png|jpeglib|webp|zlib)|\bsumi_[a-z_]+\('
 files=tests/main.c
 for t in tests/t_*.c; do
     parts=$t

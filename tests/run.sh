@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build} LC_ALL=C.UTF-8
 CC=${CC:-gcc}
 log=$BUILD/test-log
-unset SUMI_CPU SUMI_MODEL
+unset SUMI_CPU SUMI_MODEL SUMI_CACHE HF_TOKEN HF_ENDPOINT HF_HOME HF_HUB_CACHE XDG_CACHE_HOME SSL_CERT_FILE
 
 p=0 f=0 s=0
 count() { # adds a line of sums; anything else is a failure
@@ -123,7 +123,7 @@ warnings() {
         skip "clang's warnings: clang is missing"
     else
         run "clang: the library and the command" clang $flags $(ls src/*/*.c | grep -v '^src/cpu/k_') examples/*.c
-        run "clang: tests" clang $flags tests/*.c tests/fuzz/*.c
+        run "clang: tests" clang $flags tests/*.c tests/cli/*.c tests/fuzz/*.c
         [ "$(uname -m)" != x86_64 ] || {
             run "clang: avx2 kernels" clang $flags -mavx2 -mfma -mf16c src/cpu/k_*.c
             run "clang: avx512 kernels" clang $flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c src/cpu/k_*.c

@@ -108,17 +108,13 @@ static sumi_status open_part(job *j)
 
 /* ---- the transfer's callbacks -------------------------------------------------------------------------------------- */
 
-static bool fits(job *j, uint64_t more)
+sumi_status sm_fetch_room(const char *path, uint64_t more, const char *label, sm_err *e)
 {
     struct statvfs v;
-    if (fstatvfs(j->fd, &v) || !v.f_blocks)
-        return true; /* not known */
-    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
-    if (more <= room)
-        return true;
-    sm_fail(j->e, SUMI_E_FILE, "%s takes %.2f GB more, and %.2f GB are free at %.200s: free some space, or set SUMI_CACHE", j->f->label,
-            (double)more / 1e9, (double)room / 1e9, j->part);
-    return false;
+    if (statvfs(path, &v) || !v.f_blocks || more <= (uint64_t)v.f_bavail * v.f_frsize) /* or not known */
+        return SUMI_OK;
+    return sm_fail(e, SUMI_E_FILE, "%s takes %.2f GB more, and %.2f GB are free at %.200s: free some space, or set SUMI_CACHE", label,
+                   (double)more / 1e9, (double)v.f_bavail * (double)v.f_frsize / 1e9, path);
 }
 
 /* The answer's first look: does it continue what is there, and can the file be what was asked for? */
@@ -147,7 +143,8 @@ static bool on_head(void *arg, const sm_http_reply *r)
     }
     if (!j->x->total && j->total > 0)
         j->x->total = (uint64_t)j->total;
-    return fits(j, j->f->sized ? j->f->size - j->have : j->total > 0 ? (uint64_t)j->total - SM_MIN((uint64_t)j->total, j->have) : 0);
+    uint64_t size = j->f->sized ? j->f->size : j->total > 0 ? (uint64_t)j->total : 0;
+    return !sm_fetch_room(j->part, size - SM_MIN(size, j->have), j->f->label, j->e);
 }
 
 static bool on_body(void *arg, const void *data, size_t n)

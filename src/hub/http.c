@@ -173,7 +173,7 @@ static bool may_ask(const sm_http *h, const sm_origin *to, const sm_origin *befo
     if (!strcmp(to->scheme, "https"))
         return true;
     if (strcmp(to->scheme, "http"))
-        return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address of the scheme '%s'", before ? before->host : "the hub", to->scheme), false;
+        return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http", before ? before->host : "the hub"), false;
     if (before && !strcmp(before->scheme, "https"))
         return sm_fail(e, SUMI_E_NETWORK, "%s redirects from https to plain http at %s: refused", before->host, to->host), false;
     if (sm_origin_loopback(to) || h->p.insecure_http)
@@ -293,7 +293,7 @@ sm_http_end sm_http_get(sm_http *h, const sm_http_request *q, sm_http_reply *r, 
     snprintf(url, sizeof url, "%s", q->url);
     for (int hop = 0;; hop++) {
         if (!sm_origin_of(url, &at))
-            return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is none", hop ? r->host : "the hub"), SM_HTTP_FAILED;
+            return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http", hop ? r->host : "the hub"), SM_HTTP_FAILED;
         if (!may_ask(h, &at, hop ? &before : NULL, e))
             return SM_HTTP_FAILED;
         sm_http_end end = one_hop(h, q, url, &at, r, why, e);

@@ -75,9 +75,12 @@ sumi_status sm_listing_parse(const char *json, size_t n, const char *label, sm_m
 {
     *out = (sm_listing){0};
     sm_arena_init(&out->arena, mem, SM_MEM_MISC);
-    cJSON *j = sm_json_parse(mem, json, n, MAX_DEPTH, MAX_VALUES, label, e);
+    sm_err why = {0};
+    cJSON *j = sm_json_parse(mem, json, n, MAX_DEPTH, MAX_VALUES, label, &why);
     if (j)
         read_all(j, out, label, e);
+    else
+        sm_fail(e, why.code, why.code == SUMI_E_MEMORY ? "%s" : "%s: what the server sends is no hub's listing; is HF_ENDPOINT right?", why.msg);
     cJSON_Delete(j);
     return e->code;
 }

@@ -164,6 +164,28 @@ static sumi_status pull_file(pull *p, const sm_hub_file *h, const char *repo, co
     return e->code ? e->code : sm_cache_link(blob, path, e);
 }
 
+/* The bytes that the disk has yet to take; said before the first is fetched. */
+static sumi_status check_room(pull *p, const sm_listing *l, const char *repo, sm_err *e)
+{
+    char path[SM_HUB_LONG];
+    struct stat st;
+    uint64_t more = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        const sm_hub_file *f = &l->at[i];
+        uint64_t there = 0;
+        for (int k = 0; k < 3 && f->taken; k++) {
+            int n = snprintf(path, sizeof path, "%s/", repo);
+            if (k == 0)
+                snprintf(path + n, sizeof path - (size_t)n, "snapshots/%s/%s", l->commit, f->path);
+            else
+                snprintf(path + n, sizeof path - (size_t)n, "blobs/%s%s", f->digest, k == 2 ? ".part" : "");
+            there = !stat(path, &st) ? SM_MAX(there, (uint64_t)st.st_size) : there;
+        }
+        more += f->taken ? f->size - SM_MIN(there, f->size) : 0;
+    }
+    return sm_fetch_room(repo, more, p->label, e);
+}
+
 static sumi_status pull_files(pull *p, const sm_listing *l, const char *repo, sm_err *e)
 {
     char path[SM_HUB_LONG], marker[SM_HUB_LONG];
@@ -226,7 +248,7 @@ static sumi_status pull_repo(pull *p, sm_err *e)
         list_only(p, &l);
     } else {
         int fd = lock(p, path, e);
-        if (fd >= 0 && !pull_files(p, &l, repo, e))
+        if (fd >= 0 && !check_room(p, &l, repo, e) && !pull_files(p, &l, repo, e))
             say_path(p, &l, repo);
         sm_cache_unlock(fd);
     }

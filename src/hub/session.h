@@ -53,6 +53,8 @@ typedef struct sm_fetch {
 sumi_status sm_fetch_file(sm_session *x, sm_fetch *f, sm_err *e);
 /* Fetches a text of at most limit bytes. */
 sumi_status sm_fetch_text(sm_session *x, const char *url, const char *label, const char *whose, size_t limit, sm_buf *out, sm_err *e);
+/* Whether the file system of the folder at path has room for so many bytes more; a failure names label. */
+sumi_status sm_fetch_room(const char *path, uint64_t more, const char *label, sm_err *e);
 /* Compares a file with f's size and digest. */
 sumi_status sm_fetch_check(sm_session *x, const sm_fetch *f, bool *same, sm_err *e);
 
