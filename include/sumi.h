@@ -276,6 +276,28 @@ SUMI_API sumi_status sumi_models_find(sumi_context *ctx, const char *cache, cons
 /* Removes a model, one revision of it or a file fetched by address; *freed (may be NULL) gets the bytes. */
 SUMI_API sumi_status sumi_models_remove(sumi_context *ctx, const char *cache, const char *name, uint64_t *freed);
 
+/* ---- converting -------------------------------------------------------------------------------------------------- */
+
+/* Texts may be NULL. */
+typedef struct sumi_convert_options {
+    const char *type;      /* "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k",
+                              "q4_k", "q5_k", "q6_k"; "keep", NULL: as they are */
+    const char *layout;    /* names: "diffusers" ("unet.", "vae.", "text_encoder." before diffusers' own), "original" (the single
+                              file of the family's authors), "keep", NULL: as they are */
+    const char *format;    /* "safetensors", "gguf"; NULL: by out's extension */
+    const char *vae;       /* a file whose autoencoder takes the place of in's */
+    const char *keep_type; /* patterns between commas (fnmatch) of tensors, as out names them, that keep their type */
+} sumi_convert_options;
+
+/* Writes in, a file of any format that can be read, an index of shards or a folder in diffusers' layout, as the one file out, which
+ * is complete or not there; out must be none of the files that are read (SUMI_E_ARG). FP8 and block types (q...) are given to
+ * matrices alone whose rows are whole blocks: biases, norms, embeddings, first and last layers and the autoencoder keep their
+ * type, and rows that do not divide become f16. A value that does not fit the type is SUMI_E_NUMERIC. Values that keep their type
+ * keep their bits. Metadata is kept. Progress (stage "convert") counts bytes. *summary (may be NULL) gets lines about the types
+ * that were given, for sumi_text_free. o and cb may be NULL. */
+SUMI_API sumi_status sumi_convert(sumi_context *ctx, const char *in, const char *out, const sumi_convert_options *o, const sumi_callbacks *cb,
+                                  char **summary);
+
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
 typedef struct sumi_train_options {

@@ -23,6 +23,7 @@ typedef struct cli_values {
     int64_t max_steps;
     sumi_score_options score;
     sumi_pull_options pull;
+    sumi_convert_options convert;
     bool check, list, insecure_http; /* pull's switches */
 } cli_values;
 
@@ -63,7 +64,7 @@ typedef struct cli_command {
     int (*run)(cli_args *a);
 } cli_command;
 
-extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_pull, cmd_models, cmd_version, cmd_help;
+extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 
