@@ -276,6 +276,25 @@ SUMI_API sumi_status sumi_models_find(sumi_context *ctx, const char *cache, cons
 /* Removes a model, one revision of it or a file fetched by address; *freed (may be NULL) gets the bytes. */
 SUMI_API sumi_status sumi_models_remove(sumi_context *ctx, const char *cache, const char *name, uint64_t *freed);
 
+/* ---- one part of a model ----------------------------------------------------------------------------------------- */
+
+/* Runs text_encoder, text_encoder_2, unet, transformer, vae_encoder or vae_decoder once on the tensors of the file `in` and writes
+ * what it gives, in f32, to the safetensors file `out`, whole or not at all. Names and shapes are those of diffusers and transformers,
+ * pictures and latents [N,C,H,W]; every tensor of the file must be an input. Batches may have any size.
+ *   unet            sample, timestep ([N], [1] or []), encoder_hidden_states; XL: added_cond_kwargs.text_embeds and
+ *                   added_cond_kwargs.time_ids; LCM: timestep_cond (may be left out)   -> sample
+ *   transformer     hidden_states (or sample), timestep, encoder_hidden_states, pooled_projections   -> sample
+ *   text_encoder, text_encoder_2   input_ids   -> last_hidden_state, pooler_output, hidden_states.I (0: the embeddings, I: layer I, before
+ *                   the final norm), text_embeds where there is a projection
+ *   vae_encoder     sample (-1..1)   -> mean, logvar (clamped to -30..20) of the latents as the autoencoder knows them, unscaled
+ *   vae_decoder     latents, unscaled   -> sample, not clamped
+ * o as for sumi_model_load_with, NULL: the built-in model; a file or folder with that one part is enough.
+ * SUMI_E_FORMAT: a tensor of `in` is missing, unknown or of the wrong shape; the message says what was expected. */
+SUMI_API sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out);
+/* Names and shapes of what a module takes and gives, as text for people; module NULL: of every one that the model has.
+ * *out is released with sumi_text_free. */
+SUMI_API sumi_status sumi_list_module(sumi_context *ctx, const sumi_model_options *o, const char *module, char **out);
+
 /* ---- converting -------------------------------------------------------------------------------------------------- */
 
 /* Texts may be NULL. */

@@ -15,6 +15,7 @@ typedef struct cli_values {
     sumi_context_options context;
     sumi_model_options load; /* path NULL: the built-in model */
     const char *output; /* -o: generate's pattern, train's folder */
+    const char *in;     /* run's tensors */
     bool quiet, json, resume, man, low_memory;
     const char *stage;
     const char *preview; /* generate's pattern for previews, and steps from one to the next */
@@ -65,6 +66,7 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
+extern const cli_command cmd_run;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 

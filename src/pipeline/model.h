@@ -31,6 +31,9 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
 
 /* diffusers' layout: model_index.json and a folder per component. */
 sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e);
+/* One component of such a folder, dir/part ("." where dir is the component's own): its config.json, its weights. */
+sumi_status sm_folder_config(const char *dir, const char *part, sm_model_kind kind, void *config, sm_mem *mem, sm_err *e);
+sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c, sm_weights *w, sm_mem *mem, sm_err *e);
 /* One file of any format: sumi's own, which carries its configuration in the safetensors metadata "sumi.model": {"name",
  * "text_encoder", "vae", "unet" or "transformer": the components' config.json, "defaults": {steps, cfg_scale, width, height,
  * shift, sampler, schedule}} and the tokenizer's merges in "merges"; or another program's, whose tensors say what it is. */

@@ -15,56 +15,69 @@ typedef struct folder {
     const char *dir;
 } folder;
 
-static void path_of(const folder *f, const char *part, const char *name, char out[700])
+static void path_in(const char *dir, const char *part, const char *name, char out[700])
 {
-    snprintf(out, 700, "%.440s/%.60s/%.150s", f->dir, part, name);
+    snprintf(out, 700, "%.440s/%.60s/%.150s", dir, part, name);
 }
 
-static bool has(const folder *f, const char *part, const char *name)
+static void path_of(const folder *f, const char *part, const char *name, char out[700]) { path_in(f->dir, part, name, out); }
+
+static bool is_in(const char *dir, const char *part, const char *name)
 {
     char path[700];
-    path_of(f, part, name, path);
+    path_in(dir, part, name, path);
     return !access(path, R_OK);
 }
 
-static sumi_status read_config(const folder *f, const char *part, const char *name, sm_buf *text, sm_err *e)
+static bool has(const folder *f, const char *part, const char *name) { return is_in(f->dir, part, name); }
+
+static sumi_status read_config(const char *dir, const char *part, const char *name, sm_buf *text, sm_err *e)
 {
     char path[700];
-    path_of(f, part, name, path);
+    path_in(dir, part, name, path);
     return sm_file_read(path, (size_t)16 << 20, text, e);
 }
 
-static sumi_status component_config(const folder *f, const char *part, sm_model_kind kind, void *config, sm_err *e)
+sumi_status sm_folder_config(const char *dir, const char *part, sm_model_kind kind, void *config, sm_mem *mem, sm_err *e)
 {
-    sm_buf text = {.mem = f->m->mem};
+    sm_buf text = {.mem = mem};
     sm_err why = {0};
-    if (!read_config(f, part, "config.json", &text, e) && sm_config_read(kind, text.data, text.len, config, &why))
-        sm_fail(e, why.code, "%s/%s/config.json: %s", f->dir, part, why.msg);
+    if (!read_config(dir, part, "config.json", &text, e) && sm_config_read(kind, text.data, text.len, config, &why))
+        sm_fail(e, why.code, "%s/%s/config.json: %s", dir, part, why.msg);
     sm_buf_free(&text);
     return e->code;
 }
 
 /* Weights under the names that save_pretrained gives, full precision first. */
-static sumi_status component_weights(const folder *f, sm_component c, sm_err *e)
+sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c, sm_weights *w, sm_mem *mem, sm_err *e)
 {
     static const char *const names[] = {
         "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "model.safetensors", "model.safetensors.index.json",
         "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors.index.json", "model.fp16.safetensors",
         "diffusion_pytorch_model.bin", "pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.fp16.bin",
     };
-    const char *part = sm_component_names[c];
     char path[700];
     size_t i = 0;
-    while (i < SM_COUNT(names) && !has(f, part, names[i]))
+    while (i < SM_COUNT(names) && !is_in(dir, part, names[i]))
         i++;
     if (i == SM_COUNT(names))
-        return sm_fail(e, SUMI_E_MODEL, "%s/%s: no weights (diffusion_pytorch_model.safetensors, model.safetensors, their .bin or fp16 forms)", f->dir, part);
-    path_of(f, part, names[i], path);
+        return sm_fail(e, SUMI_E_MODEL, "%s/%s: no weights (diffusion_pytorch_model.safetensors, model.safetensors, their .bin or fp16 forms)", dir, part);
+    path_in(dir, part, names[i], path);
     sm_layout_report r = {0};
-    sm_tensors *t = sm_tensors_open(path, f->m->mem, e);
-    if (t && !sm_layout_into(t, f->m->w, c, &r, f->m->mem, e) && !r.found[c])
-        sm_fail(e, SUMI_E_MODEL, "%s: holds no tensors of a %s", path, part);
+    sm_tensors *t = sm_tensors_open(path, mem, e);
+    if (t && !sm_layout_into(t, w, c, &r, mem, e) && !r.found[c])
+        sm_fail(e, SUMI_E_MODEL, "%s: holds no tensors of a %s", path, sm_component_names[c]);
     return e->code;
+}
+
+static sumi_status component_config(const folder *f, const char *part, sm_model_kind kind, void *config, sm_err *e)
+{
+    return sm_folder_config(f->dir, part, kind, config, f->m->mem, e);
+}
+
+static sumi_status component_weights(const folder *f, sm_component c, sm_err *e)
+{
+    return sm_folder_weights(f->dir, sm_component_names[c], c, f->m->w, f->m->mem, e);
 }
 
 /* ---- the scheduler ---- */
@@ -124,7 +137,7 @@ static sumi_status read_scheduler(const folder *f, sm_err *e)
     path_of(f, "scheduler", "scheduler_config.json", label);
     if (!has(f, "scheduler", "scheduler_config.json"))
         return SUMI_OK;
-    cJSON *j = read_config(f, "scheduler", "scheduler_config.json", &text, e) ? NULL
+    cJSON *j = read_config(f->dir, "scheduler", "scheduler_config.json", &text, e) ? NULL
                                                                             : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
     if (j)
         take_scheduler(&f->m->traits, j, f->dir, e);
@@ -139,7 +152,7 @@ static sumi_status read_latents_stats(const folder *f, sm_err *e)
     sm_buf text = {.mem = f->m->mem};
     char label[700];
     path_of(f, "vae", "config.json", label);
-    cJSON *j = read_config(f, "vae", "config.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+    cJSON *j = read_config(f->dir, "vae", "config.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
     const cJSON *mean = cJSON_GetObjectItemCaseSensitive(j, "latents_mean"), *std = cJSON_GetObjectItemCaseSensitive(j, "latents_std");
     sm_traits *t = &f->m->traits;
     if (cJSON_GetArraySize(mean) == 4 && cJSON_GetArraySize(std) == 4 && f->m->vae.latent_channels == 4) {
