@@ -127,30 +127,26 @@ bool sm_layout_ignored(const char *name)
     /* EMA copies; constants of the noise schedule and of the loss; nets of the autoencoder's training; picture towers. */
     static const char *const heads[] = {
         "model_ema.", "alphas_cumprod", "betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-            "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_", "lvlb_weights", "denoiser.", "loss_fn.",
-            "loss.",
-        "first_stage_model.loss.", "first_stage_model.model_ema.", "discriminator.", "logvar", "scale_factor", "global_step",
-            "iteration",
-        "visual.", "cond_stage_model.model.visual.", "conditioner.embedders.0.model.visual.",
-            "conditioner.embedders.1.model.visual.",
-        "vision_model.", "visual_projection.", "noise_augmentor.", "embedder.", "safety_checker.", "scaled_fp8", NULL};
+        "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_", "lvlb_weights",
+        "denoiser.", "loss_fn.", "loss.", "first_stage_model.loss.", "first_stage_model.model_ema.", "discriminator.", "logvar",
+        "scale_factor", "global_step", "iteration", "visual.", "cond_stage_model.model.visual.",
+        "conditioner.embedders.0.model.visual.", "conditioner.embedders.1.model.visual.", "vision_model.", "visual_projection.",
+        "noise_augmentor.", "embedder.", "safety_checker.", "scaled_fp8", NULL};
     static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", ".scale_weight", ".weight_scale",
-                                        ".scale_input",
-                                        ".input_scale", ".scaled_fp8", NULL};
+                                        ".scale_input", ".input_scale", ".scaled_fp8", NULL};
     return any(name, heads, begins) || any(name, tails, ends) || !strcmp(name, "position_ids") || !strcmp(name, "attn_mask");
 }
 
 bool sm_layout_addon(const char *name, sm_layout_report *r)
 {
     static const char *const lora[] = {"lora_", ".lora.", ".lora_", "_lora.", "hada_w1", "hada_w2", "lokr_w1", "lokr_w2",
-                                       "oft_blocks",
-                                       "oft_diag", ".dora_scale", NULL};
-    static const char *const control[] = {"control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks.",
-                                          "controlnet_mid_block.",
-                                          "input_hint_block.", "zero_convs.", "middle_block_out.", "lllite_", NULL};
+                                       "oft_blocks", "oft_diag", ".dora_scale", NULL};
+    static const char *const first_lora[] = {"unet:", "text_encoder:", NULL}; /* cloneofsimo/lora */
+    static const char *const control[] = {
+        "control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks.", "controlnet_mid_block.", "input_hint_block.",
+        "zero_convs.", "middle_block_out.", "lllite_", NULL};
     static const char *const embedding[] = {"string_to_param", "string_to_token", "emb_params", NULL};
-    if (any(name, lora, contains))
+    if (any(name, lora, contains) || any(name, first_lora, begins))
         return r->lora = true;
     if (any(name, control, begins))
         return r->controlnet = true;
