@@ -1,21 +1,53 @@
 #!/usr/bin/env python3
-"""Writes src/text/unicode_table.h: general category classes, simple lower case, canonical (de)composition.
+"""Writes src/text/unicode_table.h: character classes, lower case, canonical (de)composition.
 
-Only Python's own unicodedata is used; its version is written into the header. Usage: make_unicode.py > FILE
+CLIP's reference takes letters, numbers and spaces from the regex package and everything else from Python, whose Unicode may be
+older; so does this. The versions are written into the header. Usage, with regex installed: make_unicode.py > FILE
 """
 import sys
+from importlib.metadata import version
 import unicodedata as U
 
+import regex
+
 LAST = 0x10FFFF
-# The White_Space property (PropList.txt; stable since Unicode 6.3), which is what \s means in the tokenizers' regexes.
-SPACE = set(list(range(9, 14)) + [0x20, 0x85, 0xA0, 0x1680] + list(range(0x2000, 0x200B)) + [0x2028, 0x2029, 0x202F, 0x205F, 0x3000])
+ALL = "".join(chr(c) if not 0xD800 <= c < 0xE000 else " " for c in range(LAST + 1))
 
 
-def cls(c):
-    if c in SPACE:
-        return "S"
+def regex_classes():
+    out = [""] * (LAST + 1)
+    for k, pattern in (("L", r"\p{L}+"), ("N", r"\p{N}+"), ("S", r"\s+")):
+        for m in regex.finditer(pattern, ALL):
+            out[m.start() : m.end()] = [k] * (m.end() - m.start())
+    out[0xD800:0xE000] = [""] * 0x800
+    return out
+
+
+CLASS = regex_classes()
+
+
+def newer(c):
+    """Letters and numbers of the regex package that Python's Unicode does not have yet."""
+    if CLASS[c] not in ("L", "N"):
+        return 0
     k = U.category(chr(c))[0]
-    return k if k in "LN" else ""
+    assert k == CLASS[c] or U.category(chr(c)) == "Cn", hex(c)
+    return int(k != CLASS[c])
+
+
+def case_class(c):
+    """What str.lower looks at around a capital sigma: 1 cased, 2 case-ignorable, as seen from outside."""
+    if (chr(c) + "\u03a3").lower()[-1] == "\u03c2":
+        return 1
+    return 2 if ("a" + chr(c) + "\u03a3").lower()[-1] == "\u03c2" else 0
+
+
+def decimals():
+    """The zeros of the decimal digits (category Nd), which stand in tens."""
+    d = [c for c in range(LAST + 1) if U.category(chr(c)) == "Nd"]
+    out = d[::10]
+    assert d == [z + i for z in out for i in range(10)]
+    return out
 
 
 def runs(value):
@@ -62,7 +94,7 @@ def table(kind, name, rows, fmt):
     print(f"static const {kind} {name}[] = {{")
     line = "   "
     for r in rows:
-        cell = " {" + fmt(r) + "},"
+        cell = " {" + fmt(r) + "}," if kind != "uint32_t" else f" {fmt(r)},"
         if len(line) + len(cell) > 128:
             print(line)
             line = "   "
@@ -71,7 +103,7 @@ def table(kind, name, rows, fmt):
 
 
 def main():
-    print(f"/* Made by tools/make_unicode.py from Python {sys.version.split()[0]}'s Unicode {U.unidata_version} data; do not edit. */")
+    print(f"/* Made by tools/make_unicode.py from Python {sys.version.split()[0]}'s Unicode {U.unidata_version} data and regex {version('regex')}; do not edit. */")
     print("/* clang-format off */\n")
     dec = decompositions()
     # Recomposition leaves out the composition exclusions: those are the pairs that NFC does not give back.
@@ -79,7 +111,12 @@ def main():
     names = {"L": "SM_UNI_LETTER", "N": "SM_UNI_NUMBER", "S": "SM_UNI_SPACE"}
     short = {"L": 1, "N": 2, "S": 3}
     print("_Static_assert(" + " && ".join(f"{names[k]} == {short[k]}" for k in "LNS") + ', "classes below");\n')
-    table("uni_run", "class_runs", runs(cls), lambda r: f"{r[0]:#x}, {r[1]:#x}, {short[r[2]]}")
+    table("uni_run", "class_runs", runs(lambda c: CLASS[c]), lambda r: f"{r[0]:#x}, {r[1]:#x}, {short[r[2]]}")
+    print("/* letters and numbers younger than Python's Unicode */")
+    table("uni_run", "newer_runs", runs(newer), lambda r: f"{r[0]:#x}, {r[1]:#x}, 1")
+    print("/* 1 cased, 2 case-ignorable */")
+    table("uni_run", "case_runs", runs(case_class), lambda r: f"{r[0]:#x}, {r[1]:#x}, {r[2]}")
+    table("uint32_t", "decimal_zeros", decimals(), lambda z: f"{z:#x}")
     table("uni_run", "ccc_runs", runs(lambda c: U.combining(chr(c))), lambda r: f"{r[0]:#x}, {r[1]:#x}, {r[2]}")
     table("uni_lower", "lower_runs", lower_runs(), lambda r: f"{r[0]:#x}, {r[1]:#x}, {r[2]}, {r[3]}")
     print("/* code point, its one or two parts (0: none) */")

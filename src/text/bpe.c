@@ -2,6 +2,7 @@
  * of (rank, position) gives the next merge, so a word of n bytes takes O(n log n) however long it is. The result is that
  * of OpenAI's loop: the lowest-ranked pair of the word, everywhere from left to right, then the next. */
 #include "text/bpe_impl.h"
+#include "text/clean.h"
 
 #include <string.h>
 
@@ -69,50 +70,100 @@ int sm_bpe_char_byte(uint32_t cp)
 
 /* ---- cleaning and splitting -------------------------------------------------------------------------------------- */
 
-/* Collapsing and trimming of whitespace is left out on purpose: whitespace only ever separates words. */
+/* Texts of printable ASCII without an ampersand need no repair. */
+static bool needs_repair(const sm_cps *c)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (c->cp[i] > 126 || c->cp[i] == '&' || (c->cp[i] < 32 && c->cp[i] != '\n' && c->cp[i] != '\t'))
+            return true;
+    return false;
+}
+
+/* Whether the capital sigma at position i ends a word: behind a cased letter and before none, as Unicode's Final_Sigma. */
+static bool final_sigma(const sm_cps *c, size_t i)
+{
+    size_t a = i, b = i + 1;
+    while (a && sm_uni_case(c->cp[a - 1]) == SM_CASE_IGNORABLE)
+        a--;
+    while (b < c->n && sm_uni_case(c->cp[b]) == SM_CASE_IGNORABLE)
+        b++;
+    return a && sm_uni_case(c->cp[a - 1]) == SM_CASE_CASED && (b == c->n || sm_uni_case(c->cp[b]) != SM_CASE_CASED);
+}
+
+/* Lower case, whitespace collapsed to single spaces and trimmed. */
+static bool add_lower(const sm_cps *c, sm_cps *out)
+{
+    bool ok = true, gap = false;
+    size_t first = out->n;
+    for (size_t i = 0; ok && i < c->n; i++) {
+        if (sm_uni_class(c->cp[i]) == SM_UNI_SPACE) {
+            gap = out->n > first;
+            continue;
+        }
+        uint32_t low[2];
+        int k = sm_uni_lower(c->cp[i], low);
+        if (c->cp[i] == 0x3a3 && final_sigma(c, i))
+            low[0] = 0x3c2;
+        ok = (!gap || sm_cps_add(out, ' ')) && sm_cps_add(out, low[0]) && (k < 2 || sm_cps_add(out, low[1]));
+        gap = false;
+    }
+    return ok;
+}
+
 sumi_status sm_bpe_clean(const char *text, size_t n, sm_cps *out, sm_err *e)
 {
     if (n >= INT32_MAX / 4)
         return sm_fail(e, SUMI_E_ARG, "the text has %zu bytes; at most %d are read", n, INT32_MAX / 4 - 1);
     sm_cps raw = {out->mem, NULL, 0, 0};
     sumi_status st = sm_uni_decode(text, n, &raw, e);
-    if (st == SUMI_OK)
-        st = sm_uni_nfc(&raw, e);
-    for (size_t i = 0; st == SUMI_OK && i < raw.n; i++) {
-        uint32_t low[2];
-        int k = sm_uni_lower(raw.cp[i], low);
-        if (!sm_cps_add(out, low[0]) || (k == 2 && !sm_cps_add(out, low[1])))
+    if (st == SUMI_OK) {
+        bool ok = !needs_repair(&raw) || (sm_text_repair(&raw) && sm_html_unescape(&raw) && sm_html_unescape(&raw));
+        if (!ok || !add_lower(&raw, out))
             st = sm_fail(e, SUMI_E_MEMORY, "out of memory for a text of %zu bytes", n);
     }
     sm_cps_free(&raw);
     return st;
 }
 
+/* The expression ignores case, which after lower-casing concerns the long s alone. */
 static bool starts_with(const sm_cps *c, size_t at, const char *lit, size_t *len)
 {
     size_t n = strlen(lit);
     if (c->n - at < n)
         return false;
     for (size_t i = 0; i < n; i++)
-        if (c->cp[at + i] != (uint8_t)lit[i])
+        if (c->cp[at + i] != (uint8_t)lit[i] && !(lit[i] == 's' && c->cp[at + i] == 0x17f))
             return false;
     *len = n;
     return true;
 }
+
+static bool has_long_s(const sm_cps *c, size_t at, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (c->cp[at + i] == 0x17f)
+            return true;
+    return false;
+}
+
+/* Letters, numbers, spaces, others as the expression below sees them. U+0345, no letter itself, has a letter's case variant
+ * (iota), so that neither [\p{L}] nor, ignoring case, [^\s\p{L}\p{N}] takes it: it parts words like a space. */
+static sm_uni class_of(uint32_t cp) { return cp == 0x345 ? SM_UNI_SPACE : sm_uni_class(cp); }
 
 /* <|startoftext|>|<|endoftext|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+ */
 bool sm_bpe_next(const sm_cps *c, size_t *at, size_t *to, sm_bpe_kind *kind)
 {
     static const char *const contraction[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
     size_t i = *at, len;
-    while (i < c->n && sm_uni_class(c->cp[i]) == SM_UNI_SPACE)
+    while (i < c->n && class_of(c->cp[i]) == SM_UNI_SPACE)
         i++;
     if (i == c->n)
         return false;
     *at = i;
     *kind = SM_BPE_WORD;
     if (c->cp[i] == '<' && (starts_with(c, i, START, &len) || starts_with(c, i, END, &len))) {
-        *kind = len == sizeof START - 1 ? SM_BPE_START : SM_BPE_END;
+        if (!has_long_s(c, i, len))
+            *kind = len == sizeof START - 1 ? SM_BPE_START : SM_BPE_END;
         *to = i + len;
         return true;
     }
@@ -123,9 +174,9 @@ bool sm_bpe_next(const sm_cps *c, size_t *at, size_t *to, sm_bpe_kind *kind)
                 return true;
             }
     }
-    sm_uni first = sm_uni_class(c->cp[i++]);
+    sm_uni first = class_of(c->cp[i++]);
     if (first != SM_UNI_NUMBER)
-        while (i < c->n && sm_uni_class(c->cp[i]) == first)
+        while (i < c->n && class_of(c->cp[i]) == first)
             i++;
     *to = i;
     return true;

@@ -1,6 +1,9 @@
-/* CLIP's byte-pair tokenizer (Sennrich et al. 2016; OpenAI's simple_tokenizer.py; transformers' CLIPTokenizer).
- * Text is brought to NFC, lower-cased and split into words by CLIP's expression; each word's UTF-8 bytes are merged in
- * the order of the merge list, the last byte carrying `</w>`. A tokenizer never changes once made and may be shared. */
+/* CLIP's byte-pair tokenizer (Sennrich et al. 2016; OpenAI's simple_tokenizer.py, which open_clip keeps).
+ * Text is cleaned as there (ftfy, character references, whitespace, lower case: clean.h) and split into words by CLIP's
+ * expression; each word's UTF-8 bytes are merged in the order of the merge list, the last byte carrying `</w>`.
+ * transformers' CLIPTokenizer, which diffusers uses, only composes (NFC) and lower-cases: it keeps curly quotes, full width,
+ * ligatures, wrong decodings, control characters and character references, and its final sigma is a plain one: such texts get
+ * other ids there. A tokenizer never changes once made and may be shared. */
 #ifndef SM_TEXT_BPE_H
 #define SM_TEXT_BPE_H
 
@@ -38,7 +41,7 @@ int32_t sm_bpe_size(const sm_bpe *b); /* one more than the largest id */
 int32_t sm_bpe_start(const sm_bpe *b);
 int32_t sm_bpe_end(const sm_bpe *b);
 
-/* Appends the ids of n bytes of text, without start and end, however many. NUL is a character like any other. Ill-formed
+/* Appends the ids of n bytes of text, without start and end, however many. NUL ends nothing. Ill-formed
  * UTF-8 is SUMI_E_ARG with the byte offset. <|startoftext|> and <|endoftext|> in the text give their own ids, as in CLIP. */
 sumi_status sm_bpe_encode(const sm_bpe *b, const char *text, size_t n, sm_ids *out, sm_err *e);
 

@@ -47,7 +47,7 @@ uint32_t sm_bpe_byte_char(int byte);
 int sm_bpe_byte_order(int byte);
 int sm_bpe_char_byte(uint32_t cp); /* -1 where cp spells no byte */
 
-/* Decodes, normalises and lower-cases a text. */
+/* Appends the text as CLIP's reference cleans it: ftfy's repair, references unescaped twice, single spaces, lower case. */
 sumi_status sm_bpe_clean(const char *text, size_t n, sm_cps *out, sm_err *e);
 
 typedef enum sm_bpe_kind { SM_BPE_WORD, SM_BPE_START, SM_BPE_END } sm_bpe_kind;

@@ -60,6 +60,22 @@ static int run_value(const uni_run *r, size_t n, uint32_t cp)
 
 sm_uni sm_uni_class(uint32_t cp) { return (sm_uni)run_value(class_runs, SM_COUNT(class_runs), cp); }
 
+bool sm_uni_word(uint32_t cp)
+{
+    sm_uni c = sm_uni_class(cp);
+    return (c == SM_UNI_LETTER || c == SM_UNI_NUMBER) && !run_value(newer_runs, SM_COUNT(newer_runs), cp);
+}
+
+sm_case sm_uni_case(uint32_t cp) { return (sm_case)run_value(case_runs, SM_COUNT(case_runs), cp); }
+
+bool sm_uni_decimal(uint32_t cp)
+{
+    size_t k = 0;
+    while (k < SM_COUNT(decimal_zeros) && cp >= decimal_zeros[k] + 10)
+        k++;
+    return k < SM_COUNT(decimal_zeros) && cp >= decimal_zeros[k];
+}
+
 static int combining_class(uint32_t cp) { return cp < 0x300 ? 0 : run_value(ccc_runs, SM_COUNT(ccc_runs), cp); }
 
 int sm_uni_lower(uint32_t cp, uint32_t out[2])

@@ -19,6 +19,12 @@ bool sm_cps_add(sm_cps *c, uint32_t cp); /* false when memory is out */
 void sm_cps_free(sm_cps *c);
 
 sm_uni sm_uni_class(uint32_t cp);
+bool sm_uni_word(uint32_t cp);    /* a letter or number of Python's Unicode, which is older than that of sm_uni_class */
+bool sm_uni_decimal(uint32_t cp); /* general category Nd */
+
+/* What a character counts as where a capital sigma asks whether it ends a word. */
+typedef enum sm_case { SM_CASE_NONE, SM_CASE_CASED, SM_CASE_IGNORABLE } sm_case;
+sm_case sm_uni_case(uint32_t cp);
 /* Lower case, context-free as in Unicode's simple mapping; U+0130 alone gives two. Returns how many were written. */
 int sm_uni_lower(uint32_t cp, uint32_t out[2]);
 
