@@ -71,13 +71,15 @@ static const served files[] = {
 
 /* Names that no listing should hold, as JSON texts. */
 static const char *const evil[][2] = {
-    {"evil-dotdot", "../../x"}, {"evil-inner", "a/../../x"}, {"evil-abs", "/tmp/x"}, {"evil-nul", "a\\u0000b"}, {"evil-back", "a\\\\..\\\\b"},
+    {"evil-dotdot", "../../x"}, {"evil-inner", "a/../../x"}, {"evil-abs", "/tmp/x"}, {"evil-nul", "a\\u0000b"},
+        {"evil-back", "a\\\\..\\\\b"},
     {"evil-line", "a\\nb"}, {"evil-dot", "./x"}, {"evil-slash", "a//b"}, {"evil-end", "a/"}, {"evil-empty", ""},
 };
 
 static const char *layout_of(const char *name)
 {
-    return !strncmp(name, "folder", 6) ? "folder" : !strncmp(name, "many", 4) ? "many" : !strncmp(name, "part", 4) ? "part" : "one";
+    return !strncmp(name, "folder", 6) ? "folder" : !strncmp(name, "many", 4) ? "many" : !strncmp(name, "part", 4) ? "part"
+        : "one";
 }
 
 uint8_t hub_byte(const char *path, int version, size_t i)
@@ -91,13 +93,15 @@ uint8_t hub_byte(const char *path, int version, size_t i)
 
 /* ---- sockets ------------------------------------------------------------------------------------------------------- */
 
+static bool stopping(const conn *c) { return __atomic_load_n(&c->h->stop, __ATOMIC_SEQ_CST); }
+
 static bool say(conn *c, const void *data, size_t n)
 {
     for (const char *p = data; n;) {
         ssize_t k = send(c->fd, p, n, MSG_NOSIGNAL);
         if (k < 0 && errno == EINTR)
             continue;
-        if (k <= 0 || c->h->stop)
+        if (k <= 0 || stopping(c))
             return false;
         p += k;
         n -= (size_t)k;
@@ -137,7 +141,7 @@ static int times(hubserver *h, const char *name)
 
 static void wait_ms(conn *c, int ms)
 {
-    for (; ms > 0 && !c->h->stop; ms -= 20)
+    for (; ms > 0 && !stopping(c); ms -= 20)
         poll(NULL, 0, ms < 20 ? ms : 20);
 }
 
@@ -146,7 +150,7 @@ static void wait_gone(conn *c)
 {
     char x;
     struct pollfd p = {.fd = c->fd, .events = POLLIN};
-    while (!c->h->stop && !(poll(&p, 1, 50) > 0 && recv(c->fd, &x, 1, 0) <= 0))
+    while (!stopping(c) && !(poll(&p, 1, 50) > 0 && recv(c->fd, &x, 1, 0) <= 0))
         ;
 }
 
@@ -244,7 +248,8 @@ static void fault_of(const char *name, int k, sending *s)
     if (!strcmp(name, "shorter")) s->lie = -500;
     if (!strcmp(name, "wrong")) s->wrong = true;
     if (!strcmp(name, "wrong-once") && first) s->wrong = true, s->drop_at = 100000;
-    if (!strcmp(name, "etag")) s->version = first ? 1 : 2, s->etag = first ? "\"v1\"" : "\"v2\"", s->drop_at = first ? 100000 : SIZE_MAX;
+    if (!strcmp(name, "etag")) s->version = first ? 1 : 2, s->etag = first ? "\"v1\"" : "\"v2\"", s->drop_at = first ? 100000
+        : SIZE_MAX;
     if (!strcmp(name, "range-lie")) s->drop_at = first ? 100000 : SIZE_MAX;
     if (!strcmp(name, "trickle")) s->delay = 20;
     if (!strcmp(name, "slow")) s->delay = 30;
@@ -312,7 +317,7 @@ static void send_file(conn *c, const char *name, const char *path, size_t size, 
 static void send_bomb(conn *c)
 {
     sayf(c, "HTTP/1.1 200 OK\r\n");
-    for (int i = 0; i < 1000000 && !c->h->stop; i++) {
+    for (int i = 0; i < 1000000 && !stopping(c); i++) {
         char line[120];
         int n = snprintf(line, sizeof line, "X-Header-%d: %080d\r\n", i, 0);
         if (!say(c, line, (size_t)n))
@@ -348,8 +353,8 @@ static bool instead_of_file(conn *c, const char *name, const char *path, int ver
     else if (!strcmp(name, "private") && !token)
         refuse(c, 401, "");
     else if ((!strcmp(name, "redirect") || !strcmp(name, "private")) && c->which == 0) {
-        snprintf(line, sizeof line, "X-Linked-Etag: \"%064d\"\r\nLocation: http://localhost:%d/cdn/%s/%d/%s?signature=SIGNED\r\n", 0, c->h->port[1],
-                 name, version, path);
+        snprintf(line, sizeof line, "X-Linked-Etag: \"%064d\"\r\nLocation: http://localhost:%d/cdn/%s/%d/%s?signature=SIGNED\r\n",
+                 0, c->h->port[1], name, version, path);
         refuse(c, 302, line);
     } else {
         return false;
@@ -400,7 +405,8 @@ static void note(conn *c)
 {
     hubserver *h = c->h;
     char line[6600];
-    snprintf(line, sizeof line, "%d %s range=%s if-range=%s auth=%d\n", c->which, c->path, c->range, c->if_range, c->auth[0] != 0);
+    snprintf(line, sizeof line, "%d %s range=%s if-range=%s auth=%d\n", c->which, c->path, c->range, c->if_range,
+             c->auth[0] != 0);
     pthread_mutex_lock(&h->lock);
     sm_buf_fmt(&h->lines, "%s", line);
     if (h->log) {
@@ -431,7 +437,7 @@ static void *serve_one(void *arg)
         route(c);
     }
     shutdown(c->fd, SHUT_WR); /* what was sent arrives before the end does */
-    for (int i = 0; i < 20 && recv(c->fd, text, sizeof text, MSG_DONTWAIT) < 0 && !c->h->stop; i++)
+    for (int i = 0; i < 20 && recv(c->fd, text, sizeof text, MSG_DONTWAIT) < 0 && !stopping(c); i++)
         poll(&(struct pollfd){.fd = c->fd, .events = POLLIN}, 1, 10);
     close(c->fd);
     __atomic_fetch_sub(&c->h->live, 1, __ATOMIC_SEQ_CST);
@@ -473,7 +479,8 @@ hubserver *hub_start(FILE *log)
         port_arg *p = malloc(sizeof *p);
         *p = (port_arg){h, i};
         h->fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (bind(h->fd[i], (struct sockaddr *)&a, sizeof a) || listen(h->fd[i], 64) || getsockname(h->fd[i], (struct sockaddr *)&a, &n) ||
+        if (bind(h->fd[i], (struct sockaddr *)&a, sizeof a) || listen(h->fd[i], 64) ||
+            getsockname(h->fd[i], (struct sockaddr *)&a, &n) ||
             pthread_create(&h->thread[i], NULL, serve_port, p))
             abort();
         h->port[i] = ntohs(a.sin_port);

@@ -1,5 +1,5 @@
-/* A hub for tests, on two ports of this machine, with plain sockets: the API's listing, files, and faults on request. The model's name
- * says the fault: acme/drop is served by connections that end early (the table is in hubserver.c). The second port plays the
+/* A hub for tests, on two ports of this machine, with plain sockets: the API's listing, files, and faults on request. The model's
+ * name says the fault: acme/drop is served by connections that end early (the table is in hubserver.c). The second port plays the
  * storage that the hub redirects to. Contents are made by a formula, so nothing is stored. */
 #ifndef HUBSERVER_H
 #define HUBSERVER_H

@@ -1,5 +1,5 @@
-/* Names, digests, listings and the choice of files of src/hub. Digests: FIPS 180-4's example and git's well-known empty blob; file
- * names as diffusers 0.42 and transformers 5.23 save them. */
+/* Names, digests, listings and the choice of files of src/hub. Digests: FIPS 180-4's example and git's well-known empty blob;
+ * file names as diffusers 0.42 and transformers 5.23 save them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,8 @@ static bool parses(const char *what, const char *owner, const char *name, const 
 {
     sm_hub_name n;
     sm_err e = {0};
-    return !sm_hub_parse(what, HUB, &n, &e) && !strcmp(n.owner, owner) && !strcmp(n.name, name) && !strcmp(n.revision, revision) && !strcmp(n.path, path);
+    return !sm_hub_parse(what, HUB, &n, &e) && !strcmp(n.owner, owner) && !strcmp(n.name, name) &&
+        !strcmp(n.revision, revision) && !strcmp(n.path, path);
 }
 
 TEST(hub_names)
@@ -55,9 +56,12 @@ TEST(hub_names)
 TEST(hub_names_refused)
 {
     static const char *const bad[] = {
-        "", "name", "/abs/path", "./x", "../x/y", "owner/", "/name", "a b/c", "owner/..", "../..", "owner/.x", "-o/x", "owner/a--b", "owner/name@",
-        "owner/name@../x", "owner/name@-x", "owner/name@a//b", "owner/name@refs", "owner/name/../x", "owner/name/a/../../x", "owner/name//x",
-        "owner/name/x/", "owner/name/a\\b", "owner/name/a\nb", "owner/na\xffme", "owner/name/\xff", "https://", "https://user:pass@example.org/x",
+        "", "name", "/abs/path", "./x", "../x/y", "owner/", "/name", "a b/c", "owner/..", "../..", "owner/.x", "-o/x",
+            "owner/a--b", "owner/name@",
+        "owner/name@../x", "owner/name@-x", "owner/name@a//b", "owner/name@refs", "owner/name/../x", "owner/name/a/../../x",
+            "owner/name//x",
+        "owner/name/x/", "owner/name/a\\b", "owner/name/a\nb", "owner/na\xffme", "owner/name/\xff", "https://",
+            "https://user:pass@example.org/x",
         "https://user@example.org/x", "ftp://example.org/x", "file:///etc/passwd", "https://exa mple.org/x",
     };
     sm_hub_name n;
@@ -72,7 +76,8 @@ TEST(hub_names_refused)
     CHECK(sm_hub_parse(big, HUB, &n, &(sm_err){0}) == SUMI_E_ARG);
     memcpy(big, "https://a/b", 11);
     CHECK(sm_hub_parse(big, HUB, &n, &(sm_err){0}) == SUMI_E_ARG);
-    CHECK(sm_hub_is_name("a/b") && sm_hub_is_name("https://x/y") && !sm_hub_is_name("model.safetensors") && !sm_hub_is_name("./a/b") && !sm_hub_is_name("a/b/../c"));
+    CHECK(sm_hub_is_name("a/b") && sm_hub_is_name("https://x/y") && !sm_hub_is_name("model.safetensors") &&
+          !sm_hub_is_name("./a/b") && !sm_hub_is_name("a/b/../c"));
 }
 
 TEST(hub_address_places)
@@ -94,21 +99,25 @@ TEST(hub_address_places)
         bool ok = !sm_hub_parse(pairs[i][0], HUB, &n, &e) && !sm_hub_address_path(n.address, out, sizeof out, &e);
         CHECKF(ok && !strcmp(out, pairs[i][1] ? pairs[i][1] : want), "%s: %s", pairs[i][0], ok ? out : e.msg);
     }
-    static const char *const nowhere[] = {"https://example.org", "https://example.org/", "https://example.org/a/", "https://example.org/?x=1", "https://example.org//a"};
+    static const char *const nowhere[] = {"https://example.org", "https://example.org/", "https://example.org/a/",
+                                          "https://example.org/?x=1", "https://example.org//a"};
     for (size_t i = 0; i < SM_COUNT(nowhere); i++)
-        CHECKF(!sm_hub_parse(nowhere[i], HUB, &n, &(sm_err){0}) && sm_hub_address_path(n.address, out, sizeof out, &(sm_err){0}) == SUMI_E_ARG, "%s", nowhere[i]);
+        CHECKF(!sm_hub_parse(nowhere[i], HUB, &n, &(sm_err){0}) &&
+               sm_hub_address_path(n.address, out, sizeof out, &(sm_err){0}) == SUMI_E_ARG, "%s", nowhere[i]);
 }
 
 TEST(hub_origins)
 {
     sm_origin a, b;
     CHECK(sm_origin_of("https://A.org/x", &a) && sm_origin_of("https://a.org:443/y?z", &b) && sm_origin_same(&a, &b));
-    static const char *const other[] = {"http://a.org", "https://a.org:444", "https://b.a.org", "https://a.org.b", "https://a.org@b.org"};
+    static const char *const other[] = {"http://a.org", "https://a.org:444", "https://b.a.org", "https://a.org.b",
+                                        "https://a.org@b.org"};
     for (size_t i = 0; i < SM_COUNT(other); i++)
         CHECKF(sm_origin_of(other[i], &b) && !sm_origin_same(&a, &b), "%s", other[i]);
     static const struct { const char *url; bool here; } loop[] = {
         {"http://localhost:1/", true}, {"http://127.0.0.1/", true}, {"http://127.1.2.3/", true}, {"http://[::1]:5/", true},
-        {"http://127.evil.org/", false}, {"http://localhost.evil.org/", false}, {"http://128.0.0.1/", false}, {"http://10.0.0.1/", false},
+        {"http://127.evil.org/", false}, {"http://localhost.evil.org/", false}, {"http://128.0.0.1/", false},
+            {"http://10.0.0.1/", false},
     };
     for (size_t i = 0; i < SM_COUNT(loop); i++)
         CHECKF(sm_origin_of(loop[i].url, &a) && sm_origin_loopback(&a) == loop[i].here, "%s", loop[i].url);
@@ -159,13 +168,17 @@ static const char *taken(const char *paths, const char *variant, const char *inc
 
 TEST(hub_select_folder)
 {
-    const char *sd = "README.md flax_model.msgpack model_index.json safety_checker/model.safetensors scheduler/scheduler_config.json "
+    const char *sd = "README.md flax_model.msgpack model_index.json safety_checker/model.safetensors "
+                     "scheduler/scheduler_config.json "
                      "unet/config.json unet/diffusion_pytorch_model.bin unet/diffusion_pytorch_model.fp16.safetensors "
-                     "unet/diffusion_pytorch_model.non_ema.safetensors unet/diffusion_pytorch_model.safetensors unet/openvino_model.xml "
+                     "unet/diffusion_pytorch_model.non_ema.safetensors unet/diffusion_pytorch_model.safetensors "
+                     "unet/openvino_model.xml "
                      "unet/sub/model.safetensors v1-5-pruned.ckpt vae/config.json vae/diffusion_pytorch_model.bin";
-    TAKES("model_index.json scheduler/scheduler_config.json unet/config.json unet/diffusion_pytorch_model.safetensors vae/config.json "
+    TAKES("model_index.json scheduler/scheduler_config.json unet/config.json unet/diffusion_pytorch_model.safetensors "
+          "vae/config.json "
           "vae/diffusion_pytorch_model.bin", sd, NULL, NULL, NULL);
-    TAKES("model_index.json scheduler/scheduler_config.json unet/config.json unet/diffusion_pytorch_model.fp16.safetensors vae/config.json "
+    TAKES("model_index.json scheduler/scheduler_config.json unet/config.json unet/diffusion_pytorch_model.fp16.safetensors "
+          "vae/config.json "
           "vae/diffusion_pytorch_model.bin", sd, "fp16", NULL, NULL);
     TAKES("model_index.json unet/config.json unet/diffusion_pytorch_model.safetensors", sd, NULL, NULL, "vae/*,scheduler/");
     TAKES("v1-5-pruned.ckpt", sd, NULL, "*.ckpt", NULL);
@@ -177,16 +190,21 @@ TEST(hub_select_folder)
 TEST(hub_select_shards)
 {
     const char *t = "model_index.json transformer/config.json transformer/diffusion_pytorch_model-00001-of-00002.safetensors "
-                    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors transformer/diffusion_pytorch_model.fp16-00001-of-00001.safetensors "
-                    "transformer/diffusion_pytorch_model.safetensors.index.fp16.json transformer/diffusion_pytorch_model.safetensors.index.json "
+                    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors "
+                    "transformer/diffusion_pytorch_model.fp16-00001-of-00001.safetensors "
+                    "transformer/diffusion_pytorch_model.safetensors.index.fp16.json "
+                    "transformer/diffusion_pytorch_model.safetensors.index.json "
                     "transformer/diffusion_pytorch_model-00001-of-00002.bin transformer/diffusion_pytorch_model.bin.index.json";
     TAKES("model_index.json transformer/config.json transformer/diffusion_pytorch_model-00001-of-00002.safetensors "
-          "transformer/diffusion_pytorch_model-00002-of-00002.safetensors transformer/diffusion_pytorch_model.safetensors.index.json", t, NULL, NULL, NULL);
+          "transformer/diffusion_pytorch_model-00002-of-00002.safetensors "
+          "transformer/diffusion_pytorch_model.safetensors.index.json", t, NULL, NULL, NULL);
     TAKES("model_index.json transformer/config.json transformer/diffusion_pytorch_model.fp16-00001-of-00001.safetensors "
           "transformer/diffusion_pytorch_model.safetensors.index.fp16.json", t, "fp16", NULL, NULL);
-    TAKES("model_index.json vae/model-00001-of-00002.fp16.safetensors", "model_index.json vae/model-00001-of-00002.fp16.safetensors vae/model.onnx", NULL, NULL, NULL);
+    TAKES("model_index.json vae/model-00001-of-00002.fp16.safetensors",
+          "model_index.json vae/model-00001-of-00002.fp16.safetensors vae/model.onnx", NULL, NULL, NULL);
     TAKES("model_index.json vae/diffusion_pytorch_model.fp16.safetensors",
-          "model_index.json vae/diffusion_pytorch_model.fp16.safetensors vae/diffusion_pytorch_model.fp16.bin vae/model_index.json.bak", NULL, NULL, NULL);
+          "model_index.json vae/diffusion_pytorch_model.fp16.safetensors vae/diffusion_pytorch_model.fp16.bin "
+          "vae/model_index.json.bak", NULL, NULL, NULL);
 }
 
 TEST(hub_select_single)
@@ -194,8 +212,10 @@ TEST(hub_select_single)
     TAKES("model.safetensors", "README.md model.ckpt model.safetensors", NULL, NULL, NULL);
     TAKES("sub/x.gguf", "a.ckpt b.pt sub/x.gguf", NULL, NULL, NULL);
     TAKES("xl.fp16.safetensors", "xl.fp16.safetensors xl.safetensors", "fp16", NULL, NULL);
-    TAKES("config.json model.safetensors vocab.txt", "config.json model.safetensors pytorch_model.bin vocab.txt sub/x.json", NULL, NULL, NULL);
-    CHECK(strstr(taken("a.safetensors b.safetensors c.ckpt", NULL, NULL, NULL), "2 models (a.safetensors, b.safetensors): name one"));
+    TAKES("config.json model.safetensors vocab.txt", "config.json model.safetensors pytorch_model.bin vocab.txt sub/x.json",
+          NULL, NULL, NULL);
+    CHECK(strstr(taken("a.safetensors b.safetensors c.ckpt", NULL, NULL, NULL),
+                 "2 models (a.safetensors, b.safetensors): name one"));
     CHECK(strstr(taken("README.md", NULL, NULL, NULL), "no model that sumi reads"));
     CHECK(strstr(taken("", NULL, NULL, NULL), "no model that sumi reads"));
 }
@@ -203,19 +223,24 @@ TEST(hub_select_single)
 TEST(hub_listing_refused)
 {
     static const char *const bad[][2] = {
-        {"", "listing"}, {"[]", "listing"}, {"{}", "listing"}, {"{\"sha\":\"12\",\"siblings\":[]}", "listing"}, {"{\"sha\":\"" COMMIT "\"}", "listing"},
+        {"", "listing"}, {"[]", "listing"}, {"{}", "listing"}, {"{\"sha\":\"12\",\"siblings\":[]}", "listing"},
+            {"{\"sha\":\"" COMMIT "\"}", "listing"},
         {"{\"sha\":\"../../../../../../../../../../../../../a\",\"siblings\":[]}", "listing"},
         {"{\"sha\":\"" COMMIT "\",\"siblings\":[1]}", "without a name"},
         {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\"}]}", "size or digest"},
         {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1}]}", "size or digest"},
-        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1.5,\"blobId\":\"" COMMIT "\"}]}", "size or digest"},
-        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1e300,\"blobId\":\"" COMMIT "\"}]}", "size or digest"},
-        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1,\"blobId\":\"" COMMIT "\",\"lfs\":{\"size\":1,\"sha256\":\"" COMMIT "\"}}]}", "size or digest"},
+        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1.5,\"blobId\":\"" COMMIT "\"}]}",
+         "size or digest"},
+        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1e300,\"blobId\":\"" COMMIT "\"}]}",
+         "size or digest"},
+        {"{\"sha\":\"" COMMIT "\",\"siblings\":[{\"rfilename\":\"a\",\"size\":1,\"blobId\":\"" COMMIT "\","
+         "\"lfs\":{\"size\":1,\"sha256\":\"" COMMIT "\"}}]}", "size or digest"},
     };
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         sm_listing l;
         sm_err e = {0};
-        CHECKF(sm_listing_parse(bad[i][0], strlen(bad[i][0]), "a/b", NULL, &l, &e) && (i == 0 || strstr(e.msg, bad[i][1])), "%s: %s", bad[i][0], e.msg);
+        CHECKF(sm_listing_parse(bad[i][0], strlen(bad[i][0]), "a/b", NULL, &l, &e) && (i == 0 || strstr(e.msg, bad[i][1])),
+               "%s: %s", bad[i][0], e.msg);
         sm_listing_free(&l);
     }
 }

@@ -1,5 +1,5 @@
-/* Pulls from the test hub (hubserver.h): every fault a server or a line can have, what is left in the cache after it, and that the
- * token goes nowhere else. */
+/* Pulls from the test hub (hubserver.h): every fault a server or a line can have, what is left in the cache after it, and that
+ * the token goes nowhere else. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -49,7 +49,7 @@ static void open_bench(bench *b, const char *name)
     sumi_pull_options o = {.cache = test_tmp(name), .endpoint = endpoint, .token = ""};
     CHECKF(!sm_hub_settings_read(&o, &b->s, &b->e), "%s", b->e.msg);
     b->s.backoff = 0.01;
-    b->s.stall = 1;
+    b->s.stall = 60; /* the machine may be busy */
     setenv("HF_HUB_CACHE", "/nonexistent", 1);
     sm_cache_remove(b->s.cache, &freed);
 }
@@ -125,7 +125,8 @@ static void fails(bench *b, const char *what, sumi_status status, const char *wh
 {
     sumi_status st = pull(b, what);
     CHECKF(st == status && strstr(b->e.msg, why), "%s: status %d, '%s', wanted is '%s'", what, st, b->e.msg, why);
-    CHECKF(!strstr(b->e.msg, HUB_TOKEN) && !strstr(b->messages, HUB_TOKEN) && !strstr(b->e.msg, "SIGNED"), "%s tells a secret", what);
+    CHECKF(!strstr(b->e.msg, HUB_TOKEN) && !strstr(b->messages, HUB_TOKEN) && !strstr(b->e.msg, "SIGNED"), "%s tells a secret",
+           what);
 }
 
 TEST(hub_pull_plain)
@@ -138,7 +139,8 @@ TEST(hub_pull_plain)
     CHECK(hub_count(b.h, "range=") == 2 && hub_count(b.h, "auth=1") == 0);
     arrives(&b, "one", 1); /* again: only the listing */
     CHECK(b.out.fetched == 0 && hub_count(b.h, "range=") == 3);
-    CHECKF(!pull(&b, "acme/one/config.txt") && b.out.bytes == 0 && !access(in_cache(&b, "one", "snapshots/" ONE "/config.txt"), F_OK), "%s", b.e.msg);
+    CHECKF(!pull(&b, "acme/one/config.txt") && b.out.bytes == 0 &&
+           !access(in_cache(&b, "one", "snapshots/" ONE "/config.txt"), F_OK), "%s", b.e.msg);
     arrives(&b, "chunked", 1);
     arrives(&b, "renamed", 1);
     arrives(&b, "trickle", 1);
@@ -155,15 +157,17 @@ TEST(hub_pull_folder)
     char path[4300];
     snprintf(path, sizeof path, "%s/%s", b.out.path, weights);
     CHECK(holds(path, weights, 1, 80000));
-    CHECK(holds(in_cache(&b, "folder", "snapshots/" ONE "/vae/diffusion_pytorch_model.bin"), "vae/diffusion_pytorch_model.bin", 1, 20000));
+    CHECK(holds(in_cache(&b, "folder", "snapshots/" ONE "/vae/diffusion_pytorch_model.bin"), "vae/diffusion_pytorch_model.bin",
+                1, 20000));
     CHECK(access(in_cache(&b, "folder", "snapshots/" ONE "/v1-5-pruned.ckpt"), F_OK));
     CHECK(access(in_cache(&b, "folder", ".unfinished-" ONE), F_OK));
     int before = hub_count(b.h, "resolve");
     CHECKF(!pull_with(&b, "acme/folder", &(sumi_pull_options){.variant = "fp16"}), "%s", b.e.msg);
     CHECKF(hub_count(b.h, "resolve") == before + 2, "%d more requests", hub_count(b.h, "resolve") - before);
-    CHECKF(!pull_with(&b, "acme/folder@v9", &(sumi_pull_options){.list = 1}) && strstr(b.messages, "70000  unet/"), "%s", b.messages);
+    CHECKF(!pull_with(&b, "acme/folder@v9", &(sumi_pull_options){.list = 1}) && strstr(b.messages, "70000  unet/"), "%s",
+           b.messages);
     CHECK(hub_count(b.h, "resolve") == before + 2);
-    CHECKF(!pull(&b, "acme/part") && b.out.files == 2 && strstr(b.out.path, ONE) + strlen(ONE) == b.out.path + strlen(b.out.path), "%s", b.e.msg);
+    CHECKF(!pull(&b, "acme/part") && b.out.files == 2 && !strcmp(strstr(b.out.path, ONE), ONE), "%s", b.e.msg);
     fails(&b, "acme/many", SUMI_E_ARG, "holds 2 models");
     CHECKF(!pull(&b, "acme/many/c.ckpt") && holds(b.out.path, "c.ckpt", 1, 1200), "%s", b.e.msg);
     fails(&b, "acme/many/d.ckpt", SUMI_E_ARG, "has no file 'd.ckpt'");
@@ -181,7 +185,9 @@ TEST(hub_pull_drops)
     CHECK(hub_count(b.h, "range=100000- if-range= ") == 1);
     arrives(&b, "no-ranges", 1);
     arrives(&b, "range-lie", 1);
+    b.s.stall = 1;
     arrives(&b, "stall", 1);
+    b.s.stall = 60;
     fails(&b, "acme/drop-always", SUMI_E_NETWORK, "goes on from there");
     CHECK(hub_count(b.h, "drop-always/resolve") == b.s.tries);
     close_bench(&b);
@@ -200,7 +206,8 @@ TEST(hub_pull_resumes)
     CHECK(sm_hub_find_in(&b.s, "acme/drop-once", NULL, path, sizeof path, &(sm_err){0}) == SUMI_E_FILE);
     arrives(&b, "drop-once", 1);
     CHECK(b.out.fetched == HUB_ONE_BYTES - 100000 && hub_count(b.h, "range=100000- if-range=\"v1\"") == 1);
-    CHECK(access(in_cache(&b, "drop-once", ".unfinished-" ONE), F_OK) && !sm_hub_find_in(&b.s, "acme/drop-once", NULL, path, sizeof path, &b.e));
+    CHECK(access(in_cache(&b, "drop-once", ".unfinished-" ONE), F_OK) &&
+          !sm_hub_find_in(&b.s, "acme/drop-once", NULL, path, sizeof path, &b.e));
     b.s.tries = 6;
     arrives(&b, "wrong-once", 1); /* the pieces do not fit: once more from the beginning */
     CHECKF(strstr(b.messages, "once more from the beginning"), "%s", b.messages);
@@ -241,8 +248,8 @@ TEST(hub_pull_lies)
     snprintf(url, sizeof url, "http://127.0.0.1:%d/files/endless/model.safetensors", hub_port(b.h, 0));
     fails(&b, url, SUMI_E_NETWORK, "does not say how large");
     snprintf(url, sizeof url, "http://127.0.0.1:%d/files/shorter/model.safetensors", hub_port(b.h, 0));
-    CHECK(pull_with(&b, url, &(sumi_pull_options){.sha256 = "00000000000000000000000000000000000000000000000000000000000000aa"}) == SUMI_E_NETWORK);
-    CHECKF(strstr(b.e.msg, "wrong content"), "%s", b.e.msg);
+    sumi_pull_options o = {.sha256 = "00000000000000000000000000000000000000000000000000000000000000aa"};
+    CHECKF(pull_with(&b, url, &o) == SUMI_E_NETWORK && strstr(b.e.msg, "wrong content"), "%s", b.e.msg);
     close_bench(&b);
 }
 
@@ -286,7 +293,8 @@ TEST(hub_pull_token)
     open_bench(&b, "hub");
     strcpy(b.s.token, HUB_TOKEN);
     arrives(&b, "private", 1);
-    CHECK(hub_count(b.h, "0 /api/models/acme/private") == 1 && hub_count(b.h, "0 /acme/private/resolve") == 1 && hub_count(b.h, "1 /cdn/private") == 1);
+    CHECK(hub_count(b.h, "0 /api/models/acme/private") == 1 && hub_count(b.h, "0 /acme/private/resolve") == 1 &&
+          hub_count(b.h, "1 /cdn/private") == 1);
     CHECK(hub_count(b.h, "auth=1") == 2 && hub_count(b.h, "auth=0") == 1);
     snprintf(url, sizeof url, "http://127.0.0.1:%d/cdn/one/1/model.safetensors", hub_port(b.h, 1));
     CHECKF(!pull(&b, url), "%s", b.e.msg); /* same host, other port */
@@ -299,14 +307,17 @@ TEST(hub_pull_token)
     sm_hub_settings s;
     static const char *const bad[] = {"a b", "a\r\nX: y", "\xc3\xa4", "a\x01"};
     for (size_t i = 0; i < SM_COUNT(bad); i++)
-        CHECKF(sm_hub_settings_read(&(sumi_pull_options){.cache = "/x", .token = bad[i]}, &s, &(sm_err){0}) == SUMI_E_ARG, "%s", bad[i]);
-    CHECK(!sm_hub_settings_read(&(sumi_pull_options){.cache = "/x", .token = "hf_x\n"}, &s, &(sm_err){0}) && !strcmp(s.token, "hf_x"));
+        CHECKF(sm_hub_settings_read(&(sumi_pull_options){.cache = "/x", .token = bad[i]}, &s, &(sm_err){0}) == SUMI_E_ARG, "%s",
+               bad[i]);
+    CHECK(!sm_hub_settings_read(&(sumi_pull_options){.cache = "/x", .token = "hf_x\n"}, &s, &(sm_err){0}) &&
+          !strcmp(s.token, "hf_x"));
     close_bench(&b);
 }
 
 TEST(hub_pull_evil_names)
 {
-    static const char *const names[] = {"dotdot", "inner", "abs", "nul", "back", "line", "dot", "slash", "end", "empty", "long", "twice", "size", "digest"};
+    static const char *const names[] = {"dotdot", "inner", "abs", "nul", "back", "line", "dot", "slash", "end", "empty", "long",
+                                        "twice", "size", "digest"};
     bench b;
     open_bench(&b, "hub");
     for (size_t i = 0; i < SM_COUNT(names); i++) {
@@ -331,19 +342,23 @@ TEST(hub_pull_moving)
     CHECKF(!pull(&b, "acme/moving/config.txt"), "%s", b.e.msg); /* a part of the new commit does not take the name over */
     CHECK(!strcmp(b.out.commit, TWO) && !sm_hub_find_in(&b.s, "acme/moving", NULL, path, sizeof path, &b.e) && strstr(path, ONE));
     CHECKF(!sm_hub_find_in(&b.s, "acme/moving/config.txt", NULL, path, sizeof path, &b.e) && strstr(path, TWO), "%s", b.e.msg);
-    CHECKF(!pull(&b, "acme/moving") && strstr(b.out.path, TWO) && holds(b.out.path, "model.safetensors", 2, HUB_ONE_BYTES), "%s", b.e.msg);
+    CHECKF(!pull(&b, "acme/moving") && strstr(b.out.path, TWO) && holds(b.out.path, "model.safetensors", 2, HUB_ONE_BYTES),
+           "%s", b.e.msg);
     CHECK(!sm_hub_find_in(&b.s, "acme/moving", NULL, path, sizeof path, &b.e) && !strcmp(path, b.out.path));
-    CHECK(!sm_hub_find_in(&b.s, "acme/moving@0000000000000000000000000000000000000001", NULL, path, sizeof path, &b.e) && strstr(path, ONE));
+    CHECK(!sm_hub_find_in(&b.s, "acme/moving@0000000000000000000000000000000000000001", NULL, path, sizeof path, &b.e) &&
+          strstr(path, ONE));
     CHECKF(!pull(&b, "acme/moving@v1"), "%s", b.e.msg); /* the same commit under another name: nothing to fetch */
     CHECK(b.out.fetched == 0 && !stat(b.out.path, &two) && two.st_nlink == 2);
     sm_hub_entries l;
-    CHECK(!sm_hub_list(&b.s, NULL, &l, &b.e) && l.n == 2 && !strcmp(l.at[0].name, "acme/moving") && !strcmp(l.at[1].name, "acme/moving@000000000000"));
+    CHECK(!sm_hub_list(&b.s, NULL, &l, &b.e) && l.n == 2 && !strcmp(l.at[0].name, "acme/moving") &&
+          !strcmp(l.at[1].name, "acme/moving@000000000000"));
     sm_hub_entries_free(&l);
     CHECKF(!sm_hub_remove(&b.s, "acme/moving@" ONE, NULL, &freed, &b.e) && freed == HUB_ONE_BYTES, "%s %d", b.e.msg, (int)freed);
     CHECK(stat(in_cache(&b, "moving", "snapshots/" ONE), &one) && !stat(b.out.path, &two));
     /* the model, an empty file, two refs */
     sumi_status gone = sm_hub_remove(&b.s, "acme/moving", NULL, &freed, &b.e);
-    CHECKF(!gone && freed == HUB_ONE_BYTES + 2 * 40 && stat(b.out.path, &two) && access(in_cache(&b, "moving", ""), F_OK), "%s %d", b.e.msg, (int)freed);
+    CHECKF(!gone && freed == HUB_ONE_BYTES + 2 * 40 && stat(b.out.path, &two) && access(in_cache(&b, "moving", ""), F_OK),
+           "%s %d", b.e.msg, (int)freed);
     CHECK(sm_hub_remove(&b.s, "acme/moving", NULL, &freed, &b.e) == SUMI_E_FILE);
     close_bench(&b);
 }
@@ -358,7 +373,8 @@ TEST(hub_pull_check)
     FILE *f = fopen(path, "r+");
     CHECK(f && !fseek(f, 7, SEEK_SET) && fputc('x', f) != EOF && !fclose(f)); /* the disk's fault: blob and name are one file */
     CHECK(!pull(&b, "acme/one") && !holds(path, "model.safetensors", 1, HUB_ONE_BYTES));
-    CHECKF(!pull_with(&b, "acme/one", &(sumi_pull_options){.check = 1}) && holds(path, "model.safetensors", 1, HUB_ONE_BYTES), "%s", b.e.msg);
+    CHECKF(!pull_with(&b, "acme/one", &(sumi_pull_options){.check = 1}) && holds(path, "model.safetensors", 1, HUB_ONE_BYTES),
+           "%s", b.e.msg);
     CHECK(b.out.fetched == HUB_ONE_BYTES);
     close_bench(&b);
 }
@@ -423,12 +439,14 @@ TEST(hub_find_foreign)
     setenv("HF_HUB_CACHE", repo, 1);
     CHECKF(!sm_hub_find_in(&b.s, "who/what", NULL, path, sizeof path, &b.e) && strstr(path, ONE), "%s", b.e.msg);
     sm_hub_entries l;
-    CHECK(!sm_hub_list(&b.s, NULL, &l, &b.e) && l.n == 1 && l.at[0].foreign && l.at[0].bytes == 2 && !strcmp(l.at[0].name, "who/what"));
+    CHECK(!sm_hub_list(&b.s, NULL, &l, &b.e) && l.n == 1 && l.at[0].foreign && l.at[0].bytes == 2 &&
+          !strcmp(l.at[0].name, "who/what"));
     sm_hub_entries_free(&l);
     uint64_t freed;
     CHECK(sm_hub_remove(&b.s, "who/what", NULL, &freed, &b.e) == SUMI_E_FILE && strstr(b.e.msg, "only reads"));
     b.e = (sm_err){0};
-    CHECK(sm_hub_find_in(&b.s, "who/else", NULL, path, sizeof path, &b.e) == SUMI_E_FILE && strstr(b.e.msg, "sumi pull who/else"));
+    CHECK(sm_hub_find_in(&b.s, "who/else", NULL, path, sizeof path, &b.e) == SUMI_E_FILE &&
+          strstr(b.e.msg, "sumi pull who/else"));
     close_bench(&b);
 }
 

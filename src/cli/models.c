@@ -25,7 +25,8 @@ static void print_json(const sumi_models *m)
         print_quoted(x->name);
         printf(", \"family\": ");
         print_quoted(x->family);
-        printf(", \"bytes\": %llu, \"files\": %d, \"finished\": %s, \"shared\": %s, \"path\": ", (unsigned long long)x->bytes, x->files,
+        printf(", \"bytes\": %llu, \"files\": %d, \"finished\": %s, \"shared\": %s, \"path\": ", (unsigned long long)x->bytes,
+               x->files,
                x->finished ? "true" : "false", x->shared ? "true" : "false");
         print_quoted(x->path);
         putchar('}');

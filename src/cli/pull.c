@@ -73,7 +73,8 @@ static const cli_option options[] = {
 };
 
 static const char *const examples[] = {
-    "sumi pull stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16", "what sumi needs of a diffusers folder, half precision",
+    "sumi pull stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16",
+        "what sumi needs of a diffusers folder, half precision",
     "sumi pull owner/name@v2 --list", "what would be taken of a branch, tag or commit",
     "sumi pull owner/name/model.safetensors", "one file of a model",
     "sumi pull owner/name --include 'vae/*' --exclude '*.bin'", "files by pattern",

@@ -97,7 +97,8 @@ sumi_status sm_cache_folders(const char *path, sm_err *e)
             struct stat st;
             int no = errno;
             if (stat(part, &st) || !S_ISDIR(st.st_mode))
-                return sm_fail(e, SUMI_E_FILE, "cannot make the folder %s: %s; set SUMI_CACHE to a folder that can be written to", part, strerror(no));
+                return sm_fail(e, SUMI_E_FILE, "cannot make the folder %s: %s; set SUMI_CACHE to one that can be written to",
+                               part, strerror(no));
         }
     }
     return SUMI_OK;
@@ -111,7 +112,8 @@ int sm_cache_lock(const char *path, bool (*wait)(void *arg), void *arg, bool *bu
         struct stat mine, there;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (fd < 0) {
-            sm_fail(e, SUMI_E_FILE, "cannot write %s: %s; set SUMI_CACHE to a folder that can be written to", path, strerror(errno));
+            sm_fail(e, SUMI_E_FILE, "cannot write %s: %s; set SUMI_CACHE to a folder that can be written to", path,
+                    strerror(errno));
             return -1;
         }
         while (flock(fd, LOCK_EX | LOCK_NB)) {

@@ -91,8 +91,11 @@ static sumi_status open_part(job *j)
     if (!sm_file_read(j->etag_path, sizeof j->etag - 1, &tag, &none) && tag.data)
         memcpy(j->etag, tag.data, strlen(tag.data) + 1);
     sm_buf_free(&tag);
-    if (strspn(j->etag, "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~") != strlen(j->etag))
-        j->etag[0] = 0;
+    for (const char *c = j->etag; *c; c++)
+        if (*c <= 0x20 || *c >= 0x7f) { /* nothing that was written here: it goes into a header */
+            j->etag[0] = 0;
+            break;
+        }
     if (!n || (!j->etag[0] && !j->f->want[0]) || (j->f->sized && n > j->f->size))
         return start_over(j);
     j->digest = sm_digest_new(j->f->kind, j->f->size, j->e);
@@ -113,7 +116,8 @@ sumi_status sm_fetch_room(const char *path, uint64_t more, const char *label, sm
     struct statvfs v;
     if (statvfs(path, &v) || !v.f_blocks || more <= (uint64_t)v.f_bavail * v.f_frsize) /* or not known */
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_FILE, "%s takes %.2f GB more, and %.2f GB are free at %.200s: free some space, or set SUMI_CACHE", label,
+    return sm_fail(e, SUMI_E_FILE, "%s takes %.2f GB more, and %.2f GB are free at %.200s: free some space, or set SUMI_CACHE",
+                   label,
                    (double)more / 1e9, (double)v.f_bavail * (double)v.f_frsize / 1e9, path);
 }
 
@@ -125,7 +129,8 @@ static bool on_head(void *arg, const sm_http_reply *r)
         return sm_fail(j->e, SUMI_E_NETWORK, "%s: %s sends it compressed though it was not to", j->f->label, r->host), false;
     if (r->status != 206 && j->have && start_over(j)) /* no ranges there, or the file has changed */
         return false;
-    bool changed = r->status == 206 && j->etag[0] && r->etag[0] && strcmp(j->etag, r->etag) && !j->f->want[0]; /* If-Range was ignored */
+    bool changed = r->status == 206 && j->etag[0] && r->etag[0] && strcmp(j->etag, r->etag) &&
+                   !j->f->want[0]; /* If-Range was ignored */
     if (changed || (r->status == 206 && r->range_from != (int64_t)j->have)) {
         j->restart = true;
         return false;
@@ -134,8 +139,8 @@ static bool on_head(void *arg, const sm_http_reply *r)
     if (!j->f->want[0] && j->f->kind == SM_DIGEST_SHA256 && sm_is_hex(r->linked_etag, 64))
         strcpy(j->f->want, r->linked_etag); /* an address that is a hub's */
     if (j->f->sized && j->total >= 0 && (uint64_t)j->total != j->f->size)
-        return sm_fail(j->e, SUMI_E_NETWORK, "%s: %s announces %lld bytes, the hub's listing %llu: not the file that was asked for", j->f->label,
-                       r->host, (long long)j->total, (unsigned long long)j->f->size), false;
+        return sm_fail(j->e, SUMI_E_NETWORK, "%s: %s announces %lld bytes, the hub's listing %llu: not the file that was asked "
+                       "for", j->f->label, r->host, (long long)j->total, (unsigned long long)j->f->size), false;
     if (strcmp(j->etag, r->etag)) {
         snprintf(j->etag, sizeof j->etag, "%s", r->etag);
         if (!j->etag[0] ? unlink(j->etag_path) && errno != ENOENT : sm_file_write(j->etag_path, j->etag, strlen(j->etag), j->e))
@@ -151,10 +156,11 @@ static bool on_body(void *arg, const void *data, size_t n)
 {
     job *j = arg;
     uint64_t limit = j->f->sized ? j->f->size : j->total >= 0 ? (uint64_t)j->total : j->x->s->unsized_limit;
+    bool known = j->f->sized || j->total >= 0;
     if (n > limit - SM_MIN(limit, j->have))
-        return sm_fail(j->e, SUMI_E_NETWORK, j->f->sized || j->total >= 0 ? "%s: the server sends more than the file's %llu bytes"
-                       : "%s: the server does not say how large the file is and has sent more than %llu bytes: refused", j->f->label,
-                       (unsigned long long)limit), false;
+        return sm_fail(j->e, SUMI_E_NETWORK, known ? "%s: the server sends more than the file's %llu bytes"
+                       : "%s: the server does not say how large the file is and has sent more than %llu bytes: refused",
+                       j->f->label, (unsigned long long)limit), false;
     for (size_t at = 0; at < n;) {
         ssize_t k = write(j->fd, (const char *)data + at, n - at);
         if (k < 0 && errno == EINTR)
@@ -255,7 +261,8 @@ static sumi_status fetch_verified(job *j)
             return j->e->code;
         if (!again) {
             unlink(j->part);
-            return sm_fail(j->e, SUMI_E_NETWORK, "%s: wrong content: its %s is %s, wanted is %s (%llu bytes); thrown away", j->f->label,
+            return sm_fail(j->e, SUMI_E_NETWORK, "%s: wrong content: its %s is %s, wanted is %s (%llu bytes); thrown away",
+                           j->f->label,
                            j->f->kind == SM_DIGEST_GIT ? "git digest" : "sha256", hex, j->f->want, (unsigned long long)n);
         }
         sm_session_show(j->x, "pull", "the pieces of several tries do not fit together: once more from the beginning");
@@ -293,7 +300,8 @@ static bool text_body(void *arg, const void *data, size_t n)
     return !t->out->oom || (sm_fail(t->e, SUMI_E_MEMORY, "out of memory for the listing of %s", t->label), false);
 }
 
-sumi_status sm_fetch_text(sm_session *x, const char *url, const char *label, const char *whose, size_t limit, sm_buf *out, sm_err *e)
+sumi_status sm_fetch_text(sm_session *x, const char *url, const char *label, const char *whose, size_t limit, sm_buf *out,
+                          sm_err *e)
 {
     sm_tries tries = {0};
     sm_http_reply r;

@@ -144,7 +144,8 @@ sumi_status sm_hub_find_in(const sm_hub_settings *s, const char *what, sm_mem *m
             return e->code;
     }
     if (!path[0])
-        return sm_fail(e, SUMI_E_FILE, "%.200s: no such file or folder, nor a model in the cache; sumi pull %.200s fetches it", what, what);
+        return sm_fail(e, SUMI_E_FILE, "%.200s: no such file or folder, nor a model in the cache; sumi pull %.200s fetches it",
+                       what, what);
     return SUMI_OK;
 }
 
@@ -211,11 +212,10 @@ static bool list_snapshot(void *arg, const char *commit)
     each_file(refs, match_ref, &(ref_search){refs, commit, ref});
     if (!ref[0] && sm_cache_commit(l->repo, "main", main_commit) && !strcmp(main_commit, commit))
         strcpy(ref, "main");
-    if (!strcmp(ref, "main"))
-        snprintf(name, sizeof name, "%s", l->owner_name);
-    else
-        snprintf(name, sizeof name, "%s@%.200s", l->owner_name, ref[0] ? ref : (char[13]){commit[0], commit[1], commit[2], commit[3], commit[4],
-                 commit[5], commit[6], commit[7], commit[8], commit[9], commit[10], commit[11], 0});
+    if (!ref[0])
+        snprintf(ref, sizeof ref, "%.12s", commit);
+    bool named = strcmp(ref, "main") != 0;
+    snprintf(name, sizeof name, "%s%s%s", l->owner_name, named ? "@" : "", named ? ref : "");
     each_file(path, add_file, &t);
     add_entry(l, name, path, &t, !exists(l->repo, marker));
     l->snapshots++;

@@ -173,12 +173,14 @@ static bool may_ask(const sm_http *h, const sm_origin *to, const sm_origin *befo
     if (!strcmp(to->scheme, "https"))
         return true;
     if (strcmp(to->scheme, "http"))
-        return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http", before ? before->host : "the hub"), false;
+        return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http",
+                       before ? before->host : "the hub"), false;
     if (before && !strcmp(before->scheme, "https"))
         return sm_fail(e, SUMI_E_NETWORK, "%s redirects from https to plain http at %s: refused", before->host, to->host), false;
     if (sm_origin_loopback(to) || h->p.insecure_http)
         return true;
-    return sm_fail(e, SUMI_E_ARG, "http://%s is not encrypted: use https://, or --insecure-http to fetch over it all the same", to->host), false;
+    return sm_fail(e, SUMI_E_ARG, "http://%s is not encrypted: use https://, or --insecure-http to fetch over it all the same",
+                   to->host), false;
 }
 
 static struct curl_slist *append(struct curl_slist *l, const char *text)
@@ -253,19 +255,24 @@ static sm_http_end conclude(sm_http *h, const transfer *t, CURLcode code, char w
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_ISSUER_ERROR:
-        sm_fail(e, SUMI_E_NETWORK, "%s: its certificate is not trusted: %.200s; a private authority's goes into SSL_CERT_FILE", host, reason);
+        sm_fail(e, SUMI_E_NETWORK, "%s: its certificate is not trusted: %.200s; a private authority's goes into SSL_CERT_FILE",
+                host, reason);
         return SM_HTTP_FAILED;
     case CURLE_SSL_CACERT_BADFILE:
-        sm_fail(e, SUMI_E_FILE, "the file of trusted certificates cannot be read (package ca-certificates, SSL_CERT_FILE): %.200s", reason);
+        sm_fail(e, SUMI_E_FILE, "the trusted certificates cannot be read (package ca-certificates, SSL_CERT_FILE): %.200s",
+                reason);
         return SM_HTTP_FAILED;
     case CURLE_OUT_OF_MEMORY: sm_fail(e, SUMI_E_MEMORY, "out of memory asking %s", host); return SM_HTTP_FAILED;
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL: sm_fail(e, SUMI_E_NETWORK, "%s: an address that cannot be asked for", host); return SM_HTTP_FAILED;
+    case CURLE_UNSUPPORTED_PROTOCOL:
+        sm_fail(e, SUMI_E_NETWORK, "%s: an address that cannot be asked for", host);
+        return SM_HTTP_FAILED;
     default: snprintf(why, 256, "%.200s", reason); return SM_HTTP_DROPPED;
     }
 }
 
-static sm_http_end one_hop(sm_http *h, const sm_http_request *q, const char *url, const sm_origin *to, sm_http_reply *r, char why[256], sm_err *e)
+static sm_http_end one_hop(sm_http *h, const sm_http_request *q, const char *url, const sm_origin *to, sm_http_reply *r,
+                           char why[256], sm_err *e)
 {
     transfer t = {.h = h, .q = q, .r = r};
     begin_reply(r);
@@ -293,7 +300,8 @@ sm_http_end sm_http_get(sm_http *h, const sm_http_request *q, sm_http_reply *r, 
     snprintf(url, sizeof url, "%s", q->url);
     for (int hop = 0;; hop++) {
         if (!sm_origin_of(url, &at))
-            return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http", hop ? r->host : "the hub"), SM_HTTP_FAILED;
+            return sm_fail(e, SUMI_E_NETWORK, "%s redirects to an address that is neither https nor http",
+                           hop ? r->host : "the hub"), SM_HTTP_FAILED;
         if (!may_ask(h, &at, hop ? &before : NULL, e))
             return SM_HTTP_FAILED;
         sm_http_end end = one_hop(h, q, url, &at, r, why, e);

@@ -37,7 +37,8 @@ typedef struct sm_hub_pulled {
 } sm_hub_pulled;
 
 /* o may be NULL. cb: progress in bytes, cancel. */
-sumi_status sm_hub_pull(const char *what, const sm_hub_settings *s, const sumi_pull_options *o, const sumi_callbacks *cb, sm_mem *mem,
+sumi_status sm_hub_pull(const char *what, const sm_hub_settings *s, const sumi_pull_options *o, const sumi_callbacks *cb,
+                        sm_mem *mem,
                         sm_hub_pulled *out, sm_err *e);
 
 /* ---- find.c: what is there ---------------------------------------------------------------------------------------- */

@@ -19,7 +19,7 @@ static const char *text_of(const cJSON *o, const char *name)
 static void printable(const char *s, char out[81])
 {
     size_t n = 0;
-    for (; s[n] && n < 80; n++)
+    for (; n < 80 && s[n]; n++)
         out[n] = (unsigned char)s[n] < 0x20 || (unsigned char)s[n] >= 0x7f ? '?' : s[n];
     out[n] = 0;
 }
@@ -46,14 +46,19 @@ static sumi_status read_file(const cJSON *j, sm_listing *l, sm_hub_file *f, cons
     return f->path ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the listing of %s", label);
 }
 
-static int by_path(const void *a, const void *b) { return strcmp(((const sm_hub_file *)a)->path, ((const sm_hub_file *)b)->path); }
+static int by_path(const void *a, const void *b)
+{
+    const sm_hub_file *x = a, *y = b;
+    return strcmp(x->path, y->path);
+}
 
 static sumi_status read_all(const cJSON *j, sm_listing *l, const char *label, sm_err *e)
 {
     const char *commit = text_of(j, "sha");
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(j, "siblings"), *x;
     if (!cJSON_IsObject(j) || !cJSON_IsArray(files) || !(sm_is_hex(commit, 40) || sm_is_hex(commit, 64)))
-        return sm_fail(e, SUMI_E_FORMAT, "%s: what the server sends is no hub's listing of a model; is HF_ENDPOINT right?", label);
+        return sm_fail(e, SUMI_E_FORMAT, "%s: what the server sends is no hub's listing of a model; is HF_ENDPOINT right?",
+                       label);
     strcpy(l->commit, commit);
     size_t n = (size_t)cJSON_GetArraySize(files);
     if (n > MAX_FILES)
@@ -80,7 +85,8 @@ sumi_status sm_listing_parse(const char *json, size_t n, const char *label, sm_m
     if (j)
         read_all(j, out, label, e);
     else
-        sm_fail(e, why.code, why.code == SUMI_E_MEMORY ? "%s" : "%s: what the server sends is no hub's listing; is HF_ENDPOINT right?", why.msg);
+        sm_fail(e, why.code, why.code == SUMI_E_MEMORY ? "%s"
+                : "%s: what the server sends is no hub's listing; is HF_ENDPOINT right?", why.msg);
     cJSON_Delete(j);
     return e->code;
 }

@@ -77,14 +77,16 @@ static sumi_status parse_plain(const char *what, sm_hub_name *o, sm_err *e)
     const char *name = what + n + (what[n] == '/');
     size_t m = strcspn(name, "@/");
     if (!what[n] || !part_ok(what, n) || !part_ok(name, m))
-        return sm_fail(e, SUMI_E_ARG, "'%.120s' is no model's name: write OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME/FILE or an https:// address", what);
+        return sm_fail(e, SUMI_E_ARG, "'%.120s' is no model's name: write OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME/FILE or an "
+                       "https:// address", what);
     memcpy(o->owner, what, n);
     memcpy(o->name, name, m);
     const char *rest = name + m;
     if (*rest == '@') {
         size_t k = revision_len(++rest);
         if (!revision_ok(rest, k))
-            return sm_fail(e, SUMI_E_ARG, "'%.120s': what follows @ is no revision (a branch, a tag, a commit or refs/pr/N)", what);
+            return sm_fail(e, SUMI_E_ARG, "'%.120s': what follows @ is no revision (a branch, a tag, a commit or refs/pr/N)",
+                           what);
         memcpy(o->revision, rest, k);
         rest += k;
     } else {
@@ -121,8 +123,10 @@ static bool url_part(CURLU *u, CURLUPart part, unsigned flags, char *out, size_t
 bool sm_origin_of(const char *url, sm_origin *o)
 {
     CURLU *u = curl_url();
+    *o = (sm_origin){0};
     bool ok = u && !curl_url_set(u, CURLUPART_URL, url, 0) && url_part(u, CURLUPART_SCHEME, 0, o->scheme, sizeof o->scheme) &&
-              url_part(u, CURLUPART_HOST, 0, o->host, sizeof o->host) && url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, o->port, sizeof o->port);
+              url_part(u, CURLUPART_HOST, 0, o->host, sizeof o->host) &&
+                  url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, o->port, sizeof o->port);
     curl_url_cleanup(u);
     for (char *s = o->host; ok && *s; s++)
         *s = *s >= 'A' && *s <= 'Z' ? (char)(*s + 32) : *s;
@@ -189,7 +193,8 @@ static sumi_status parse_url(const char *what, const char *endpoint, sm_hub_name
         sm_fail(e, SUMI_E_ARG, "the address has a user name or password in it: sumi takes none there");
     else if (curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) || !url_part(u, CURLUPART_URL, 0, o->address, sizeof o->address))
         sm_fail(e, SUMI_E_ARG, "the address is too long");
-    else if (sm_origin_of(endpoint, &b) && sm_origin_same(&a, &b) && url_part(u, CURLUPART_PATH, CURLU_URLDECODE, path, sizeof path))
+    else if (sm_origin_of(endpoint, &b) && sm_origin_same(&a, &b) &&
+             url_part(u, CURLUPART_PATH, CURLU_URLDECODE, path, sizeof path))
         parse_page(path, o); /* otherwise the address stays one */
     curl_url_cleanup(u);
     return e->code;
@@ -226,6 +231,7 @@ sumi_status sm_hub_address_path(const char *address, char *out, size_t size, sm_
     base = base ? base + 1 : path;
     char *dot = strrchr(base, '.');
     size_t stem = dot && dot != base ? (size_t)(dot - path) : strlen(path);
-    int k = snprintf(out, size, "url/%s/%s%s%s/%.*s%s%s", o.scheme, o.host, usual ? "" : ":", usual ? "" : o.port, (int)stem, path, mark, path + stem);
+    int k = snprintf(out, size, "url/%s/%s%s%s/%.*s%s%s", o.scheme, o.host, usual ? "" : ":", usual ? "" : o.port, (int)stem,
+                     path, mark, path + stem);
     return k > 0 && (size_t)k < size ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "the address is too long");
 }

@@ -13,8 +13,8 @@ typedef struct sm_hub_name {
     char address[SM_HUB_ADDRESS];               /* an http(s) URL outside the hub, normalised; else "" */
 } sm_hub_name;
 
-/* OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME[@REVISION]/PATH (a revision of several parts must be refs/X/Y), or a URL. A URL of the
- * hub's own pages (ENDPOINT/OWNER/NAME, .../blob/REVISION/PATH, .../resolve/...) is the repository's name in another form. */
+/* OWNER/NAME, OWNER/NAME@REVISION, OWNER/NAME[@REVISION]/PATH (a revision of several parts must be refs/X/Y), or a URL. One of
+ * the hub's own pages (ENDPOINT/OWNER/NAME, .../blob/REVISION/PATH, .../resolve/...) is the repository's name in another form. */
 sumi_status sm_hub_parse(const char *what, const char *endpoint, sm_hub_name *out, sm_err *e);
 /* Whether the text may be OWNER/NAME[...] or a URL at all: anything else can only be a path. */
 bool sm_hub_is_name(const char *what);

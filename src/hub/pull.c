@@ -40,8 +40,10 @@ static sumi_status take_endpoint(const char *p, sm_hub_settings *s, sm_err *e)
     size_t n = strlen(p);
     while (n && p[n - 1] == '/')
         n--;
-    if (n >= sizeof s->endpoint || (strncmp(p, "https://", 8) && strncmp(p, "http://", 7)) || !sm_origin_of(p, &o) || strpbrk(p, "@?# \t\r\n"))
-        return sm_fail(e, SUMI_E_ARG, "HF_ENDPOINT '%.100s' is no hub's address, such as https://huggingface.co", strchr(p, '@') ? "(with a password)" : p);
+    if (n >= sizeof s->endpoint || (strncmp(p, "https://", 8) && strncmp(p, "http://", 7)) || !sm_origin_of(p, &o) ||
+        strpbrk(p, "@?# \t\r\n"))
+        return sm_fail(e, SUMI_E_ARG, "HF_ENDPOINT '%.100s' is no hub's address, such as https://huggingface.co",
+                       strchr(p, '@') ? "(with a password)" : p);
     memcpy(s->endpoint, p, n);
     s->endpoint[n] = 0;
     return SUMI_OK;
@@ -55,10 +57,11 @@ static const char *one_of(const char *option, const char *variable)
 
 sumi_status sm_hub_settings_read(const sumi_pull_options *o, sm_hub_settings *s, sm_err *e)
 {
-    const char *cache = one_of(o ? o->cache : NULL, "SUMI_CACHE"), *xdg = one_of(NULL, "XDG_CACHE_HOME"), *home = one_of(NULL, "HOME");
+    const char *cache = one_of(o ? o->cache : NULL, "SUMI_CACHE");
+    const char *xdg = one_of(NULL, "XDG_CACHE_HOME"), *home = one_of(NULL, "HOME");
     const char *endpoint = one_of(o ? o->endpoint : NULL, "HF_ENDPOINT");
-    *s = (sm_hub_settings){.insecure_http = o && o->insecure_http, .tries = o && o->tries > 0 ? o->tries : 6, .backoff = 0.5, .stall = 30,
-                           .patience = 90, .unsized_limit = (uint64_t)1 << 30};
+    *s = (sm_hub_settings){.insecure_http = o && o->insecure_http, .tries = o && o->tries > 0 ? o->tries : 6, .backoff = 0.5,
+                           .stall = 30, .patience = 90, .unsized_limit = (uint64_t)1 << 30};
     int n = cache ? snprintf(s->cache, sizeof s->cache, "%s", cache)
             : xdg ? snprintf(s->cache, sizeof s->cache, "%s/sumi", xdg)
             : home ? snprintf(s->cache, sizeof s->cache, "%s/.cache/sumi", home) : 0;
@@ -66,7 +69,9 @@ sumi_status sm_hub_settings_read(const sumi_pull_options *o, sm_hub_settings *s,
         return sm_fail(e, SUMI_E_ARG, n > 0 ? "the cache folder's name is too long" : "no cache folder: set SUMI_CACHE, or HOME");
     while (n > 1 && s->cache[n - 1] == '/')
         s->cache[--n] = 0;
-    return take_endpoint(endpoint ? endpoint : "https://huggingface.co", s, e) ? e->code : take_token(one_of(o ? o->token : NULL, "HF_TOKEN"), s, e);
+    if (take_endpoint(endpoint ? endpoint : "https://huggingface.co", s, e))
+        return e->code;
+    return take_token(one_of(o ? o->token : NULL, "HF_TOKEN"), s, e);
 }
 
 /* ---- shared by both kinds ------------------------------------------------------------------------------------------ */
@@ -232,7 +237,12 @@ static sumi_status pull_repo(pull *p, sm_err *e)
     const sumi_pull_options *o = p->o;
     char root[SM_HUB_FOLDER], repo[SM_HUB_FOLDER], path[SM_HUB_LONG];
     sm_listing l = {0};
-    sm_hub_wish w = {.path = p->name->path, .variant = o && o->variant && *o->variant ? o->variant : NULL, .include = o ? o->include : NULL, .exclude = o ? o->exclude : NULL};
+    sm_hub_wish w = {.path = p->name->path};
+    if (o) {
+        w.variant = o->variant && *o->variant ? o->variant : NULL;
+        w.include = o->include;
+        w.exclude = o->exclude;
+    }
     snprintf(root, sizeof root, "%s/hub", p->x.s->cache);
     if (!sm_cache_repo(root, p->name, repo))
         return sm_fail(e, SUMI_E_ARG, "the cache folder's name is too long");
@@ -294,7 +304,8 @@ static sumi_status pull_address(pull *p, sm_err *e)
 
 /* ---- the whole ----------------------------------------------------------------------------------------------------- */
 
-sumi_status sm_hub_pull(const char *what, const sm_hub_settings *s, const sumi_pull_options *o, const sumi_callbacks *cb, sm_mem *mem,
+sumi_status sm_hub_pull(const char *what, const sm_hub_settings *s, const sumi_pull_options *o, const sumi_callbacks *cb,
+                        sm_mem *mem,
                         sm_hub_pulled *out, sm_err *e)
 {
     sm_hub_name name;
@@ -308,7 +319,8 @@ sumi_status sm_hub_pull(const char *what, const sm_hub_settings *s, const sumi_p
         return sm_fail(e, SUMI_E_ARG, "--sha256 goes with an address; the hub says itself which digests its files have");
     if (address && o && (o->include || o->exclude || o->variant))
         return sm_fail(e, SUMI_E_ARG, "--variant, --include and --exclude choose from a model's files; an address is one file");
-    sm_http_policy policy = {.home = s->endpoint, .token = s->token, .insecure_http = s->insecure_http, .stall = s->stall, .cancel = cb ? cb->cancel : NULL};
+    sm_http_policy policy = {.home = s->endpoint, .token = s->token, .insecure_http = s->insecure_http, .stall = s->stall,
+                             .cancel = cb ? cb->cancel : NULL};
     pull p = {.x = {.s = s, .cb = cb, .mem = mem, .begun = sm_now()}, .name = &name, .o = o, .out = out};
     bool named = strcmp(name.revision, "main") != 0;
     snprintf(p.whose, sizeof p.whose, "%s/%s", name.owner, name.name);

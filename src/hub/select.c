@@ -12,7 +12,8 @@
 
 #include "hub/listing.h"
 
-static const char *const folders[] = {"text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3",
+static const char *const folders[] = {"text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2",
+                                      "tokenizer_3",
                                       "unet", "transformer", "vae", "scheduler"};
 static const char *const bases[] = {"diffusion_pytorch_model", "model", "pytorch_model"};
 static const char *const single[] = {"safetensors", "gguf", "ckpt", "pt", "pth", "bin"}; /* in order of preference */
@@ -165,10 +166,12 @@ static sumi_status select_single(sm_listing *l, const sm_hub_wish *w, const char
     for (size_t k = 0; k < SM_COUNT(single) && !n; k++)
         n = take_single(l, single[k], w->variant, names, sizeof names);
     if (!n)
-        return sm_fail(e, SUMI_E_MODEL, "%s has no model that sumi reads (neither model_index.json nor .safetensors, .gguf, .ckpt%s%s); --include "
-                       "PATTERN takes other files", label, w->variant ? "; variant " : "", w->variant ? w->variant : "");
+        return sm_fail(e, SUMI_E_MODEL, "%s has no model that sumi reads (neither model_index.json nor .safetensors, .gguf, "
+                       ".ckpt%s%s); --include PATTERN takes other files", label, w->variant ? "; variant " : "",
+                       w->variant ? w->variant : "");
     if (n > 1)
-        return sm_fail(e, SUMI_E_ARG, "%s holds %zu models (%s%s): name one, as in %s/FILE, or say --include PATTERN", label, n, names,
+        return sm_fail(e, SUMI_E_ARG, "%s holds %zu models (%s%s): name one, as in %s/FILE, or say --include PATTERN", label, n,
+                       names,
                        n > 3 ? ", ..." : "", label);
     return SUMI_OK;
 }
@@ -204,7 +207,8 @@ static sumi_status select_folder(sm_listing *l, const sm_hub_wish *w, const char
         take_component(l, "", w->variant, &has);
     }
     if (w->variant && !has)
-        return sm_fail(e, SUMI_E_ARG, "%s has no weights of the variant '%.40s'; without --variant it takes the ones there are", label, w->variant);
+        return sm_fail(e, SUMI_E_ARG, "%s has no weights of the variant '%.40s'; without --variant it takes the ones there are",
+                       label, w->variant);
     return SUMI_OK;
 }
 

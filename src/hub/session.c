@@ -35,7 +35,11 @@ void sm_session_moved(sm_session *x, size_t bytes)
     sm_session_show(x, "pull", NULL);
 }
 
-bool sm_session_cancelled(const sm_session *x) { return x->cb && x->cb->cancel && __atomic_load_n(x->cb->cancel, __ATOMIC_RELAXED); }
+bool sm_session_cancelled(const sm_session *x)
+{
+    return x->cb && x->cb->cancel && __atomic_load_n(x->cb->cancel, __ATOMIC_RELAXED);
+}
+
 sumi_status sm_session_stopped(sm_err *e) { return sm_fail(e, SUMI_E_CANCELLED, "stopped"); }
 
 bool sm_session_sleep(sm_session *x, double seconds)
@@ -54,10 +58,11 @@ static void refuse(const sm_session *x, const sm_http_reply *r, const char *what
     if (r->status == 401 && whose && token)
         sm_fail(e, SUMI_E_NETWORK, "%s: %s does not take the token in HF_TOKEN (401), or the name is wrong", what, hub);
     else if (r->status == 401 && whose)
-        sm_fail(e, SUMI_E_NETWORK, "%s: %s wants a token (401): the name is wrong, or the model is private or gated; put a token that may read it "
-                "into HF_TOKEN", what, hub);
+        sm_fail(e, SUMI_E_NETWORK, "%s: %s wants a token (401): the name is wrong, or the model is private or gated; "
+                "put a token that may read it into HF_TOKEN", what, hub);
     else if (r->status == 403 && whose)
-        sm_fail(e, SUMI_E_NETWORK, "%s: %s refuses (403): accept the model's terms at %s/%s and put a token of that account into HF_TOKEN", what,
+        sm_fail(e, SUMI_E_NETWORK, "%s: %s refuses (403): accept the model's terms at %s/%s and put a token of that account "
+                "into HF_TOKEN", what,
                 hub, hub, whose);
     else if (r->status == 404 && whose && !strcmp(r->error_code, "RevisionNotFound"))
         sm_fail(e, SUMI_E_NETWORK, "%s: the model has no such revision (404)", what);
@@ -69,18 +74,23 @@ static void refuse(const sm_session *x, const sm_http_reply *r, const char *what
     else if (r->status == 401 || r->status == 403)
         sm_fail(e, SUMI_E_NETWORK, "%s: %s does not let you have it (%ld)", what, r->host, r->status);
     else if (r->status == 429)
-        sm_fail(e, SUMI_E_NETWORK, "%s: %s wants fewer requests (429): try again %s%.0f seconds%s; what was fetched is kept", what, r->host,
-                r->retry_after > 0 ? "in " : "in some ", r->retry_after > 0 ? r->retry_after : 60, token || !whose ? "" : ", or with a token in HF_TOKEN");
+        sm_fail(e, SUMI_E_NETWORK, "%s: %s wants fewer requests (429): try again in %.0f seconds%s; what was fetched is kept",
+                what, r->host, r->retry_after > 0 ? r->retry_after : 60, token || !whose ? "" : ", or with a token in HF_TOKEN");
     else if (r->status >= 500)
-        sm_fail(e, SUMI_E_NETWORK, "%s: %s is in trouble (%ld): try again later; what was fetched is kept", what, r->host, r->status);
+        sm_fail(e, SUMI_E_NETWORK, "%s: %s is in trouble (%ld): try again later; what was fetched is kept", what, r->host,
+                r->status);
     else
         sm_fail(e, SUMI_E_NETWORK, "%s: %s answers with status %ld", what, r->host, r->status);
 }
 
 /* Statuses that another try may turn into success. */
-static bool passing(long status) { return status == 408 || status == 425 || status == 429 || (status >= 500 && status != 501 && status != 505); }
+static bool passing(long status)
+{
+    return status == 408 || status == 425 || status == 429 || (status >= 500 && status != 501 && status != 505);
+}
 
-bool sm_session_again(sm_session *x, sm_tries *t, sm_http_end end, const sm_http_reply *r, const char *why, const char *what, const char *whose,
+bool sm_session_again(sm_session *x, sm_tries *t, sm_http_end end, const sm_http_reply *r, const char *why, const char *what,
+                      const char *whose,
                       sm_err *e)
 {
     char note[400], amount[32] = "";
@@ -95,16 +105,18 @@ bool sm_session_again(sm_session *x, sm_tries *t, sm_http_end end, const sm_http
     t->used++;
     if (!dropped && (!passing(r->status) || t->used >= most || t->waited + wait > x->s->patience))
         return refuse(x, r, what, whose, e), false;
+    bool answered = sm_http_answered(x->http);
     if (t->used >= most) {
-        sm_fail(e, SUMI_E_NETWORK, "%s: %s: %s; %s", what, sm_http_answered(x->http) ? "the connection drops" : "no connection", why,
-                sm_http_answered(x->http) ? "what was fetched is kept, and the same command goes on from there" : "check the network, the proxy and HF_ENDPOINT");
+        sm_fail(e, SUMI_E_NETWORK, "%s: %s: %s; %s", what, answered ? "the connection drops" : "no connection", why,
+                answered ? "what was fetched is kept, and the same command goes on from there"
+                         : "check the network, the proxy and HF_ENDPOINT");
         return false;
     }
     if (x->done)
         snprintf(amount, sizeof amount, " at %.1f MB", (double)x->done / 1e6);
     if (dropped)
-        snprintf(note, sizeof note, "%.120s: %s%s (%.120s), next try in %.1f s", what, sm_http_answered(x->http) ? "connection lost" : "no connection",
-                 amount, why, wait);
+        snprintf(note, sizeof note, "%.120s: %s%s (%.120s), next try in %.1f s", what,
+                 answered ? "connection lost" : "no connection", amount, why, wait);
     else
         snprintf(note, sizeof note, "%.120s: %.100s answers %ld, next try in %.1f s", what, r->host, r->status, wait);
     sm_session_show(x, "pull", note);

@@ -32,9 +32,10 @@ typedef struct sm_tries {
     double waited;             /* for 429 and 503, in all */
 } sm_tries;
 
-/* After a transfer that brought no success: waits and returns true when another try makes sense, else fails for good. what: name for
- * messages; whose: the hub's model as OWNER/NAME, or NULL for an address. Never true after SM_HTTP_STOPPED or SM_HTTP_FAILED. */
-bool sm_session_again(sm_session *x, sm_tries *t, sm_http_end end, const sm_http_reply *r, const char *why, const char *what, const char *whose,
+/* After a transfer that brought no success: waits and returns true when another try makes sense, else fails for good. what: name
+ * for messages; whose: the hub's model as OWNER/NAME, or NULL for an address. Never true after SM_HTTP_STOPPED or _FAILED. */
+bool sm_session_again(sm_session *x, sm_tries *t, sm_http_end end, const sm_http_reply *r, const char *why, const char *what,
+                      const char *whose,
                       sm_err *e);
 
 /* ---- fetch.c: one file ---------------------------------------------------------------------------------------------- */
@@ -52,7 +53,8 @@ typedef struct sm_fetch {
 /* Fetches into target.part, going on where an earlier try ended, verifies, renames. The caller holds the lock of the place. */
 sumi_status sm_fetch_file(sm_session *x, sm_fetch *f, sm_err *e);
 /* Fetches a text of at most limit bytes. */
-sumi_status sm_fetch_text(sm_session *x, const char *url, const char *label, const char *whose, size_t limit, sm_buf *out, sm_err *e);
+sumi_status sm_fetch_text(sm_session *x, const char *url, const char *label, const char *whose, size_t limit, sm_buf *out,
+                          sm_err *e);
 /* Whether the file system of the folder at path has room for so many bytes more; a failure names label. */
 sumi_status sm_fetch_room(const char *path, uint64_t more, const char *label, sm_err *e);
 /* Compares a file with f's size and digest. */

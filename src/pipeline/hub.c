@@ -1,5 +1,5 @@
 /* The public calls around models of a hub: pull, list, find, remove (hub/hub.h does the work). What a listed model is, is read
- * off what it says about itself: the pipeline's class in model_index.json, or a look at the one file's tensors. */
+ * off what it says about itself: the pipeline's class in model_index.json, or the family that the one file's tensors tell. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,6 +8,7 @@
 #include "hub/hub.h"
 #include "io/json.h"
 #include "io/tensors.h"
+#include "model/detect.h"
 #include "pipeline/builtin.h"
 #include "pipeline/context.h"
 
@@ -15,7 +16,8 @@
 
 struct pulled { sumi_pulled pub; sm_hub_pulled own; };
 
-sumi_status sumi_pull(sumi_context *ctx, const char *what, const sumi_pull_options *o, const sumi_callbacks *cb, sumi_pulled **out)
+sumi_status sumi_pull(sumi_context *ctx, const char *what, const sumi_pull_options *o, const sumi_callbacks *cb,
+                      sumi_pulled **out)
 {
     sm_err *e = sm_begin(ctx);
     sm_hub_settings s;
@@ -44,7 +46,7 @@ void sumi_pulled_free(sumi_pulled *p) { sm_free(p); } /* pub is the block's begi
 /* Texts of files go into lines of their own: printable ASCII only. */
 static void add_plain(sm_buf *b, const char *s, size_t most)
 {
-    for (size_t i = 0; s[i] && i < most; i++)
+    for (size_t i = 0; i < most && s[i]; i++)
         sm_buf_add(b, (unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e ? "?" : s + i, 1);
 }
 
@@ -69,20 +71,35 @@ static bool class_of(const char *folder, const char *file, sm_mem *mem, sm_buf *
     return has;
 }
 
+/* The family that a file's tensors tell, or what it holds at all. Headers are read, weights stay on the disk. */
+static void look_inside(const char *path, sm_mem *mem, sm_buf *out)
+{
+    sm_err none = {0};
+    sm_tensors *f = sm_tensors_open(path, mem, &none);
+    sm_weights *w = f ? sm_weights_new(mem, &none) : NULL;
+    sm_layout_report r = {0};
+    sm_detected d;
+    size_t n = f ? sm_tensors_count(f) : 0;
+    const char *format = f ? sm_tensors_format(f) : NULL;
+    if (!w)
+        sm_tensors_close(f);
+    else if (!sm_layout_into(f, w, SM_COMPONENTS, &r, mem, &none) && !sm_detect(w, &r, path, &d, &none) && d.family)
+        add_plain(out, d.traits.label, sizeof d.traits.label);
+    if (format && !out->len)
+        sm_buf_fmt(out, "%s, %zu tensors%s", format, n, r.lora ? ", a LoRA"
+                   : r.controlnet ? ", a ControlNet" : r.embedding ? ", an embedding" : "");
+    sm_weights_unref(&w);
+}
+
 static void describe(const sm_hub_entry *x, sm_mem *mem, sm_buf *out)
 {
-    char path[4096];
-    sm_err none = {0};
     struct stat st;
-    snprintf(path, sizeof path, "%s", x->path);
-    if (!x->finished || stat(path, &st))
-        return sm_buf_add(out, "", 0);
-    if (S_ISDIR(st.st_mode) && (class_of(path, "model_index.json", mem, out) || class_of(path, "config.json", mem, out)))
+    if (!x->finished || stat(x->path, &st))
         return;
-    sm_tensors *f = S_ISDIR(st.st_mode) ? NULL : sm_tensors_open(path, mem, &none);
-    if (f)
-        sm_buf_fmt(out, "%s, %zu tensors", sm_tensors_format(f), sm_tensors_count(f));
-    sm_tensors_close(f);
+    if (!S_ISDIR(st.st_mode))
+        look_inside(x->path, mem, out);
+    else if (!class_of(x->path, "model_index.json", mem, out))
+        class_of(x->path, "config.json", mem, out);
 }
 
 /* ---- list ---------------------------------------------------------------------------------------------------------- */
@@ -144,7 +161,9 @@ sumi_status sumi_models_list(sumi_context *ctx, const char *cache, sumi_models *
     *out = NULL;
     if (settings_for(cache, &s, e))
         return e->code;
-    sumi_models *m = sm_hub_list(&s, &ctx->mem, &found, e) ? NULL : sm_alloc0(&ctx->mem, SM_MEM_MISC, sizeof *m + (found.n + 1) * sizeof m->at[0]);
+    sumi_models *m = NULL;
+    if (!sm_hub_list(&s, &ctx->mem, &found, e))
+        m = sm_alloc0(&ctx->mem, SM_MEM_MISC, sizeof *m + (found.n + 1) * sizeof m->at[0]);
     if (!m) {
         sm_hub_entries_free(&found);
         return sm_fail(e, SUMI_E_MEMORY, "out of memory listing models");

@@ -29,7 +29,8 @@ static void name(const char *text)
             abort();
         return;
     }
-    if (n.owner[0] ? !stays(n.owner) || !stays(n.name) || !stays(n.revision) || strchr(n.owner, '/') || strchr(n.name, '/') : !n.address[0])
+    if (n.owner[0] ? !stays(n.owner) || !stays(n.name) || !stays(n.revision) || strchr(n.owner, '/') || strchr(n.name, '/')
+        : !n.address[0])
         abort();
     if (n.path[0] && !stays(n.path))
         abort();
@@ -39,13 +40,15 @@ static void name(const char *text)
 
 static void listing(const char *data, size_t size)
 {
-    static const sm_hub_wish wishes[] = {{.path = ""}, {.path = "", .variant = "fp16"}, {.path = "", .include = "*.json,u*"}, {.path = "model.safetensors"}};
+    static const sm_hub_wish wishes[] = {{.path = ""}, {.path = "", .variant = "fp16"}, {.path = "", .include = "*.json,u*"},
+                                         {.path = "model.safetensors"}};
     sm_mem mem = {0};
     sm_err e = {0};
     sm_listing l;
     if (!sm_listing_parse(data, size, "fuzz", &mem, &l, &e)) {
         for (size_t i = 0; i < l.n; i++)
-            if (!stays(l.at[i].path) || strspn(l.at[i].digest, "0123456789abcdef") != strlen(l.at[i].digest) || strlen(l.at[i].digest) < 40)
+            if (!stays(l.at[i].path) || strspn(l.at[i].digest, "0123456789abcdef") != strlen(l.at[i].digest) ||
+                strlen(l.at[i].digest) < 40)
                 abort();
         for (size_t k = 0; k < SM_COUNT(wishes); k++)
             sm_listing_select(&l, &wishes[k], "fuzz", &(sm_err){0});
