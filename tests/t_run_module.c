@@ -1,5 +1,5 @@
-/* sumi_run_module on the reference files of single models (tests/fixtures, see tools/fixtures/README.md), each put into a folder of
- * its own as diffusers saves a component: outputs at 1e-4 rms; the types of inputs; what is refused, in which words. Whole
+/* sumi_run_module on the reference files of single models (tests/fixtures, see tools/fixtures/README.md), each put into a folder
+ * of its own as diffusers saves a component: outputs at 1e-4 rms; the types of inputs; what is refused, in which words. Whole
  * checkpoints of every layout are in t_request_families.c. */
 #include <stdio.h>
 #include <string.h>
@@ -67,8 +67,8 @@ static void write_raw(const char *path, size_t n, const raw *x)
     sm_err e = {0};
     size_t at = 0;
     for (size_t i = 0; i < n; at += x[i++].bytes)
-        sm_buf_fmt(&head, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "{", x[i].name, x[i].type, x[i].shape, at,
-                   at + x[i].bytes);
+        sm_buf_fmt(&head, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "{", x[i].name,
+                   x[i].type, x[i].shape, at, at + x[i].bytes);
     sm_buf_fmt(&head, "%s}", n ? "" : "{");
     uint64_t len = head.len;
     sm_buf_add(&all, &len, 8);
@@ -116,7 +116,8 @@ static void compare(const bench *b, const char *wanted, const char *name)
     sm_mem mem = {0};
     sm_err e = {0};
     sm_weights *w = sm_weights_new(&mem, &e);
-    const sm_weight *x = w && !sm_st_load(b->out, w, NULL, &mem, &e) ? sm_weights_find(w, name) : NULL, *want = reference_find(&b->f, "%s", wanted);
+    const sm_weight *x = w && !sm_st_load(b->out, w, NULL, &mem, &e) ? sm_weights_find(w, name) : NULL,
+        *want = reference_find(&b->f, "%s", wanted);
     CHECKF(x && x->t.dtype == SM_F32, "%s: %s%s", b->f.name, name, e.msg);
     if (x && want) {
         const float *v = x->t.data;
@@ -152,21 +153,25 @@ TEST(run_module_unet)
 {
     check_model("unet_sd15_tiny.safetensors", "unet", PAIRS(DENOISER), PAIRS({"out.sample", "sample"}));
     check_model("unet_sdxl_tiny.safetensors", "unet",
-                PAIRS(DENOISER, {"in.text_embeds", "added_cond_kwargs.text_embeds"}, {"in.time_ids", "added_cond_kwargs.time_ids"}),
+                PAIRS(DENOISER, {"in.text_embeds", "added_cond_kwargs.text_embeds"},
+                      {"in.time_ids", "added_cond_kwargs.time_ids"}),
                 PAIRS({"out.sample", "sample"}));
 }
 
 TEST(run_module_transformer)
 {
-    check_model("mmdit_tiny.safetensors", "transformer", PAIRS(DENOISER, {"in.pooled_projections", "pooled_projections"}), PAIRS({"out.sample", "sample"}));
+    check_model("mmdit_tiny.safetensors", "transformer", PAIRS(DENOISER, {"in.pooled_projections", "pooled_projections"}),
+                PAIRS({"out.sample", "sample"}));
     check_model("mmdit_sd35_tiny.safetensors", "transformer",
-                PAIRS({"in.sample", "hidden_states"}, {"in.timestep", "timestep"}, {"in.encoder_hidden_states", "encoder_hidden_states"},
+                PAIRS({"in.sample", "hidden_states"}, {"in.timestep", "timestep"},
+                      {"in.encoder_hidden_states", "encoder_hidden_states"},
                       {"in.pooled_projections", "pooled_projections"}), PAIRS({"out.sample", "sample"}));
 }
 
 TEST(run_module_vae)
 {
-    check_model("vae_tiny.safetensors", "vae_encoder", PAIRS({"in.image", "sample"}), PAIRS({"out.mean", "mean"}, {"out.logvar", "logvar"}));
+    check_model("vae_tiny.safetensors", "vae_encoder", PAIRS({"in.image", "sample"}),
+                PAIRS({"out.mean", "mean"}, {"out.logvar", "logvar"}));
     check_model("vae_tiny.safetensors", "vae_decoder", PAIRS({"in.latent", "latents"}), PAIRS({"out.image", "sample"}));
     check_model("vae_plain_tiny.safetensors", "vae_decoder", PAIRS({"in.latent", "latents"}), PAIRS({"out.image", "sample"}));
 }
@@ -174,7 +179,8 @@ TEST(run_module_vae)
 TEST(run_module_text)
 {
     check_model("clip_tiny.safetensors", "text_encoder", PAIRS({"in.input_ids", "input_ids"}),
-                PAIRS({"out.last_hidden_state", "last_hidden_state"}, {"out.pooler_output", "pooler_output"}, {"out.hidden_states.0", "hidden_states.0"},
+                PAIRS({"out.last_hidden_state", "last_hidden_state"}, {"out.pooler_output", "pooler_output"},
+                      {"out.hidden_states.0", "hidden_states.0"},
                       {"out.hidden_states.2", "hidden_states.2"}, {"out.hidden_states.3", "hidden_states.3"}));
     check_model("clip_proj_tiny.safetensors", "text_encoder_2", PAIRS({"in.input_ids", "input_ids"}),
                 PAIRS({"out.last_hidden_state", "last_hidden_state"}, {"out.text_embeds", "text_embeds"}));
@@ -196,7 +202,8 @@ TEST(run_module_takes_64_bit_ids)
         compare(&b, "out.last_hidden_state", "last_hidden_state");
         ids[17] = 100;
         write_raw(b.in, 1, &(raw){"input_ids", "I64", "4,12", ids, 48 * sizeof *ids});
-        CHECK(run(&b, "text_encoder") == SUMI_E_FORMAT && strstr(sumi_error(b.ctx), "holds 100 at place 17; the text_encoder takes 0 to 99"));
+        CHECK(run(&b, "text_encoder") == SUMI_E_FORMAT &&
+              strstr(sumi_error(b.ctx), "holds 100 at place 17; the text_encoder takes 0 to 99"));
         ids[17] = INT64_MIN;
         write_raw(b.in, 1, &(raw){"input_ids", "I64", "4,12", ids, 48 * sizeof *ids});
         CHECK(run(&b, "text_encoder") == SUMI_E_FORMAT);
@@ -216,7 +223,8 @@ TEST(run_module_takes_every_float)
     float f32[N], first[8192];
     double f64[N];
     uint16_t f16[N], bf16[N];
-    static const struct { float v; uint16_t f16, bf16; } exact[] = {{1, 0x3c00, 0x3f80}, {-0.5f, 0xb800, 0xbf00}, {0.25f, 0x3400, 0x3e80}, {2, 0x4000, 0x4000}};
+    static const struct { float v; uint16_t f16, bf16; } exact[] = {{1, 0x3c00, 0x3f80}, {-0.5f, 0xb800, 0xbf00},
+                                                                    {0.25f, 0x3400, 0x3e80}, {2, 0x4000, 0x4000}};
     for (int i = 0; i < N; i++) {
         int k = i * 7 % 4;
         f32[i] = exact[k].v;
@@ -288,14 +296,19 @@ TEST(run_module_refusals)
 {
     bench b = {0};
     static float z[4096];
-    raw sample = {"sample", "F32", "2,4,8,6", z, 4 * 384}, t = {"timestep", "F32", "2", z, 8}, ctx = {"encoder_hidden_states", "F32", "2,7,32", z, 4 * 448};
+    raw sample = {"sample", "F32", "2,4,8,6", z, 4 * 384}, t = {"timestep", "F32", "2", z, 8},
+        ctx = {"encoder_hidden_states", "F32", "2,7,32", z, 4 * 448};
     if (bench_open(&b, "unet_sd15_tiny.safetensors", "run-refuse")) {
         refuses(&b, "unet", 0, NULL, "lacks 'sample', [N, 4, H, W], which the unet takes");
         refuses(&b, "unet", 2, (raw[]){sample, t}, "lacks 'encoder_hidden_states', [2, T, 32]");
-        refuses(&b, "unet", 4, (raw[]){sample, t, ctx, {"time_ids", "F32", "2", z, 8}}, "'time_ids' is no input of this unet, which takes sample, timestep, encoder");
-        refuses(&b, "unet", 3, (raw[]){{"sample", "F32", "2,3,8,6", z, 4 * 288}, t, ctx}, "'sample' is [2, 3, 8, 6], the unet takes [N, 4, H, W]");
-        refuses(&b, "unet", 3, (raw[]){sample, {"timestep", "F32", "3", z, 12}, ctx}, "'timestep' is [3], the unet takes [2] or [1] or []");
-        refuses(&b, "unet", 3, (raw[]){sample, t, {"encoder_hidden_states", "F32", "1,7,32", z, 4 * 224}}, "is [1, 7, 32], the unet takes [2, T, 32]");
+        refuses(&b, "unet", 4, (raw[]){sample, t, ctx, {"time_ids", "F32", "2", z, 8}},
+                "'time_ids' is no input of this unet, which takes sample, timestep, encoder");
+        refuses(&b, "unet", 3, (raw[]){{"sample", "F32", "2,3,8,6", z, 4 * 288}, t, ctx},
+                "'sample' is [2, 3, 8, 6], the unet takes [N, 4, H, W]");
+        refuses(&b, "unet", 3, (raw[]){sample, {"timestep", "F32", "3", z, 12}, ctx},
+                "'timestep' is [3], the unet takes [2] or [1] or []");
+        refuses(&b, "unet", 3, (raw[]){sample, t, {"encoder_hidden_states", "F32", "1,7,32", z, 4 * 224}},
+                "is [1, 7, 32], the unet takes [2, T, 32]");
         refuses(&b, "unet", 3, (raw[]){{"sample", "U8", "2,4,8,6", z, 384}, t, ctx}, "'sample' is of type U8");
         refuses(&b, "unet", 3, (raw[]){{"sample", "F32", "0,4,8,6", z, 0}, t, ctx}, "'sample' is [0, 4, 8, 6]");
         CHECK(run(&b, "vae_decoder") != SUMI_OK);
@@ -313,7 +326,8 @@ TEST(run_module_list)
     if (bench_open(&b, "unet_sdxl_tiny.safetensors", "run-list")) {
         sumi_model_options o = {.path = b.dir};
         CHECKF(!sumi_list_module(b.ctx, &o, "unet", &text), "%s", sumi_error(b.ctx));
-        CHECK(text && strstr(text, "added_cond_kwargs.time_ids       [N, 6]\n") && strstr(text, "added_cond_kwargs.text_embeds    [N, 20]\n"));
+        CHECK(text && strstr(text, "added_cond_kwargs.time_ids       [N, 6]\n") &&
+              strstr(text, "added_cond_kwargs.text_embeds    [N, 20]\n"));
         CHECK(text && strstr(text, "gives  sample                           [N, 4, H, W]\n"));
         sumi_text_free(text);
         CHECK(sumi_list_module(b.ctx, &o, "", &text) == SUMI_E_ARG && !text);

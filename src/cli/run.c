@@ -16,7 +16,8 @@ static int list(cli_session *s, const cli_args *a)
 static int run(cli_args *a)
 {
     cli_session s;
-    if (!(a->v.list && !a->nword) && !cli_words(a, 1, "a module: text_encoder, text_encoder_2, unet, transformer, vae_encoder or vae_decoder"))
+    bool all = a->v.list && !a->nword;
+    if (!all && !cli_words(a, 1, "a module: text_encoder, text_encoder_2, unet, transformer, vae_encoder or vae_decoder"))
         return EXIT_USAGE;
     if (!a->v.list && (!a->v.in || !a->v.output))
         return cli_fail(EXIT_USAGE, "run needs --in FILE and --out FILE; --list says what belongs into the first");
@@ -34,11 +35,13 @@ static int run(cli_args *a)
 static const cli_option options[] = {
     {"in", 'i', CLI_TEXT, "FILE", CLI_AT(in), 0, 0, "tensors that the module takes: safetensors, or what else models may be"},
     {"out", 'o', CLI_TEXT, "FILE", CLI_AT(output), 0, 0, "safetensors file to write what it gives to, in f32"},
-    {"list", 0, CLI_SWITCH, NULL, CLI_AT(list), 0, 0, "names and shapes of what the module takes and gives; without MODULE, of all that the model has"},
+    {"list", 0, CLI_SWITCH, NULL, CLI_AT(list), 0, 0,
+     "names and shapes of what the module takes and gives; without MODULE, of all that the model has"},
     CLI_OPT_MODEL,
     {"vae", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.vae), 0, 0, "autoencoder to use instead of the model's"},
     {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"},
-    {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0, "second text encoder to use instead of the model's"},
+    {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0,
+     "second text encoder to use instead of the model's"},
     {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"},
     CLI_OPT_CONTEXT,
     CLI_OPT_HELP,
@@ -47,9 +50,12 @@ static const cli_option options[] = {
 
 static const char *const examples[] = {
     "sumi run --list", "modules of the built-in model, their inputs and outputs",
-    "sumi run unet --model sd15.safetensors --in in.safetensors --out out.safetensors", "sample, timestep, encoder_hidden_states give sample",
-    "sumi run text_encoder --model sdxl -i ids.safetensors -o text.safetensors", "input_ids give last_hidden_state, hidden_states.N, pooler_output, text_embeds",
-    "sumi run vae_decoder --model vae-ft-mse.safetensors -i latents.safetensors -o picture.safetensors", "a file of the autoencoder alone is enough",
+    "sumi run unet --model sd15.safetensors --in in.safetensors --out out.safetensors",
+    "sample, timestep, encoder_hidden_states give sample",
+    "sumi run text_encoder --model sdxl -i ids.safetensors -o text.safetensors",
+    "input_ids give last_hidden_state, hidden_states.N, pooler_output, text_embeds",
+    "sumi run vae_decoder --model vae-ft-mse.safetensors -i latents.safetensors -o picture.safetensors",
+    "a file of the autoencoder alone is enough",
     NULL,
 };
 

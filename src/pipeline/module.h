@@ -7,7 +7,8 @@
 #include "pipeline/model.h"
 
 typedef enum sm_module_id {
-    SM_MODULE_TEXT, SM_MODULE_TEXT_2, SM_MODULE_UNET, SM_MODULE_TRANSFORMER, SM_MODULE_VAE_ENCODER, SM_MODULE_VAE_DECODER, SM_MODULES
+    SM_MODULE_TEXT, SM_MODULE_TEXT_2, SM_MODULE_UNET, SM_MODULE_TRANSFORMER, SM_MODULE_VAE_ENCODER, SM_MODULE_VAE_DECODER,
+    SM_MODULES
 } sm_module_id;
 
 typedef struct sm_module_row {
@@ -73,8 +74,10 @@ typedef struct sm_slot_value {
 
 /* Reads and checks every input from the file at path; value[i] belongs to s->in[i]. What was read is the caller's to free, also
  * after a failure. */
-sumi_status sm_slots_read(const sm_slots *s, const sm_module *m, const char *path, sm_slot_value value[SM_MODULE_INPUTS], sm_err *e);
+sumi_status sm_slots_read(const sm_slots *s, const sm_module *m, const char *path, sm_slot_value value[SM_MODULE_INPUTS],
+                          sm_err *e);
 /* Writes outputs, data[i] of s->out[i], shaped dims[i] and channels last where it has four. */
-sumi_status sm_slots_write(const sm_slots *s, const float *const *data, const int64_t (*dims)[4], const char *path, sm_mem *mem, sm_err *e);
+sumi_status sm_slots_write(const sm_slots *s, const float *const *data, const int64_t (*dims)[4], const char *path, sm_mem *mem,
+                           sm_err *e);
 
 #endif

@@ -52,9 +52,10 @@ static sumi_status open_folder(sm_module *m, bool *is_one, sm_err *e)
     char config[128];
     snprintf(config, sizeof config, "%s/config.json", part);
     *is_one = is_file(m->path, config);
+    if (*is_one && !sm_folder_config(m->path, part, m->row->kind, &m->c, m->mem, e))
+        sm_folder_weights(m->path, part, m->row->component, m->w, m->mem, e);
     if (*is_one)
-        return sm_folder_config(m->path, part, m->row->kind, &m->c, m->mem, e) ? e->code
-                                                                                : sm_folder_weights(m->path, part, m->row->component, m->w, m->mem, e);
+        return e->code;
     return part == component ? sm_fail(e, SUMI_E_MODEL, "%s: the model has no %s", m->path, component) : SUMI_OK;
 }
 
@@ -81,7 +82,8 @@ static sumi_status open_own(sm_module *m, sm_tensors *f, const char *config, sm_
     if (there)
         return sm_tensors_into(f, m->w, NULL, m->mem, e);
     sm_tensors_close(f);
-    return sm_fail(e, SUMI_E_MODEL, "%s: the model has no %s; its denoiser is a %s", m->path, m->row->name, own.family->component);
+    return sm_fail(e, SUMI_E_MODEL, "%s: the model has no %s; its denoiser is a %s", m->path, m->row->name,
+                   own.family->component);
 }
 
 static sumi_status detect(sm_module *m, sm_err *e)
@@ -91,7 +93,9 @@ static sumi_status detect(sm_module *m, sm_err *e)
     case SM_MODEL_CLIP: return sm_detect_clip(m->w, component, &m->c.clip, e);
     case SM_MODEL_UNET: return sm_detect_unet(m->w, component, &m->c.unet, e);
     case SM_MODEL_VAE: return sm_detect_vae(m->w, component, &m->c.vae, e);
-    default: return sm_fail(e, SUMI_E_SUPPORT, "%s: a %s's configuration cannot be told from its tensors: give its folder with config.json", m->path, component);
+    default:
+        return sm_fail(e, SUMI_E_SUPPORT, "%s: a %s's configuration cannot be told from its tensors: give its folder with "
+                       "config.json", m->path, component);
     }
 }
 

@@ -1,5 +1,5 @@
-/* The slots of modules (see module.h): which inputs and outputs each has, reading them from a file, writing them. Names and shapes
- * are those of diffusers' and transformers' forward(); what a safetensors file calls "a.b" is forward(a={"b": ...}). */
+/* The slots of modules (see module.h): which inputs and outputs each has, reading them from a file, writing them. Names and
+ * shapes are those of diffusers' and transformers' forward(); what a safetensors file calls "a.b" is forward(a={"b": ...}). */
 #include <stdio.h>
 #include <string.h>
 
@@ -47,7 +47,8 @@ static void unet_slots(const sm_module *m, sm_slots *s)
     IN(SM_IN_CONTEXT, "encoder_hidden_states", -'N', -'T', c->cross_attention_dim);
     if (c->text_time) {
         int ids = sm_unet_time_ids(c);
-        IN(SM_IN_POOLED, "added_cond_kwargs.text_embeds", -'N', c->projection_class_embeddings_input_dim - (int64_t)ids * c->addition_time_embed_dim);
+        IN(SM_IN_POOLED, "added_cond_kwargs.text_embeds", -'N',
+           c->projection_class_embeddings_input_dim - (int64_t)ids * c->addition_time_embed_dim);
         IN(SM_IN_TIME_IDS, "added_cond_kwargs.time_ids", -'N', ids);
     }
     if (c->time_cond_proj_dim > 0)
@@ -109,7 +110,8 @@ const char *sm_slot_shape(const sm_slot *s, const int64_t letters[26], char buf[
 typedef enum number { N_F32, N_F16, N_BF16, N_F64, N_I64, N_I32, NUMBERS } number;
 
 static const struct { const char *name; size_t bytes; } numbers[NUMBERS] = {
-    [N_F32] = {"F32", 4}, [N_F16] = {"F16", 2}, [N_BF16] = {"BF16", 2}, [N_F64] = {"F64", 8}, [N_I64] = {"I64", 8}, [N_I32] = {"I32", 4}};
+    [N_F32] = {"F32", 4}, [N_F16] = {"F16", 2}, [N_BF16] = {"BF16", 2}, [N_F64] = {"F64", 8}, [N_I64] = {"I64", 8},
+    [N_I32] = {"I32", 4}};
 
 /* Value i; files align to nothing. */
 static double value_at(const uint8_t *data, number t, int64_t i)
@@ -138,7 +140,8 @@ static sumi_status wrong_shape(const reader *r, const sm_slot *s, const sm_st_en
     char want[96], is[200] = "";
     for (int i = 0; i < x->rank; i++)
         snprintf(is + strlen(is), sizeof is - strlen(is), "%s%lld", i ? ", " : "", (long long)x->dims[i]);
-    return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' is [%s], the %s takes %s", r->path, x->name, is, r->m->row->name, sm_slot_shape(s, r->letters, want));
+    return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' is [%s], the %s takes %s", r->path, x->name, is, r->m->row->name,
+                   sm_slot_shape(s, r->letters, want));
 }
 
 /* Binds free letters; every size is 1 at least. */
@@ -192,8 +195,8 @@ static sumi_status put_ids(const reader *r, const sm_slot *s, const sm_st_entry 
     for (int64_t i = 0; i < n; i++) {
         double v = value_at(x->data, t, i);
         if (!(v >= 0 && v < (double)s->below))
-            return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' holds %.0f at place %lld; the %s takes 0 to %lld", r->path, x->name, v, (long long)i,
-                           r->m->row->name, (long long)s->below - 1);
+            return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' holds %.0f at place %lld; the %s takes 0 to %lld", r->path, x->name, v,
+                           (long long)i, r->m->row->name, (long long)s->below - 1);
         out[i] = (int32_t)v;
     }
     return SUMI_OK;
@@ -229,7 +232,10 @@ static sumi_status read_slot(reader *r, const sm_slot *s, const sm_st_entry *x, 
     return SUMI_OK;
 }
 
-static bool is_named(const sm_slot *s, const char *name) { return !strcmp(s->name, name) || (s->other && !strcmp(s->other, name)); }
+static bool is_named(const sm_slot *s, const char *name)
+{
+    return !strcmp(s->name, name) || (s->other && !strcmp(s->other, name));
+}
 
 /* Everything in the file must be an input: a misspelled optional one would go unnoticed else. */
 static sumi_status check_names(const reader *r, const sm_tensors *f, sm_err *e)
@@ -242,7 +248,8 @@ static sumi_status check_names(const reader *r, const sm_tensors *f, sm_err *e)
         while (k < r->s->nin && !is_named(&r->s->in[k], sm_tensors_at(f, i)->name))
             k++;
         if (k == r->s->nin)
-            return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' is no input of this %s, which takes %s", r->path, sm_tensors_at(f, i)->name, r->m->row->name, list);
+            return sm_fail(e, SUMI_E_FORMAT, "%s: '%.60s' is no input of this %s, which takes %s", r->path,
+                           sm_tensors_at(f, i)->name, r->m->row->name, list);
     }
     return SUMI_OK;
 }
@@ -258,12 +265,14 @@ static sumi_status read_all(reader *r, const sm_tensors *f, sm_slot_value *value
         else if (x || other)
             read_slot(r, s, x ? x : other, &value[i], e);
         else if (!s->optional)
-            sm_fail(e, SUMI_E_FORMAT, "%s: lacks '%s', %s, which the %s takes", r->path, s->name, sm_slot_shape(s, r->letters, shape), r->m->row->name);
+            sm_fail(e, SUMI_E_FORMAT, "%s: lacks '%s', %s, which the %s takes", r->path, s->name,
+                    sm_slot_shape(s, r->letters, shape), r->m->row->name);
     }
     return e->code;
 }
 
-sumi_status sm_slots_read(const sm_slots *s, const sm_module *m, const char *path, sm_slot_value value[SM_MODULE_INPUTS], sm_err *e)
+sumi_status sm_slots_read(const sm_slots *s, const sm_module *m, const char *path, sm_slot_value value[SM_MODULE_INPUTS],
+                          sm_err *e)
 {
     reader r = {.s = s, .m = m, .path = path};
     memset(value, 0, sizeof *value * SM_MODULE_INPUTS);
@@ -284,13 +293,15 @@ static void to_first(const float *x, const int64_t *d, float *out)
         out[i / (hw * c) * hw * c + i % c * hw + i / c % hw] = x[i];
 }
 
-sumi_status sm_slots_write(const sm_slots *s, const float *const *data, const int64_t (*dims)[4], const char *path, sm_mem *mem, sm_err *e)
+sumi_status sm_slots_write(const sm_slots *s, const float *const *data, const int64_t (*dims)[4], const char *path, sm_mem *mem,
+                           sm_err *e)
 {
     sm_st_item *item = sm_alloc0(mem, SM_MEM_MISC, sizeof *item * SM_MODULE_OUTPUTS);
     for (int i = 0; item && i < s->nout && !e->code; i++) {
         const int64_t *d = dims[i];
         const sm_slot *o = &s->out[i];
-        item[i] = (sm_st_item){.name = o->name, .t = {.dtype = SM_F32, .rank = o->rank, .dims = {d[0], d[1], d[2], d[3]}, .data = (void *)(uintptr_t)data[i]}};
+        item[i] = (sm_st_item){.name = o->name, .t = {.dtype = SM_F32, .rank = o->rank, .dims = {d[0], d[1], d[2], d[3]},
+                                                      .data = (void *)(uintptr_t)data[i]}};
         if (o->rank != 4)
             continue;
         item[i].t = (sm_tensor){.dtype = SM_F32, .rank = 4, .dims = {d[0], d[3], d[1], d[2]}};

@@ -1,5 +1,6 @@
-/* `sumi run`: one part of a model, recorded on the shapes of the given tensors and run once (see module.h). The way the parts work
- * together, such as the latents' scale, is left out on purpose: what comes out is what diffusers' module of that name gives. */
+/* `sumi run`: one part of a model, recorded on the shapes of the given tensors and run once (see module.h). The way the parts
+ * work together, such as the latents' scale, is left out on purpose: what comes out is what diffusers' module of that name
+ * gives. */
 #include <stdio.h>
 #include <string.h>
 
@@ -42,8 +43,8 @@ static void record_clip(run *r)
 
 static void record_unet(run *r)
 {
-    sm_unet_cond c = {.text_embeds = input(r, SM_IN_POOLED), .time_ids = input(r, SM_IN_TIME_IDS), .labels = input(r, SM_IN_LABELS),
-                      .timestep_cond = input(r, SM_IN_TIME_COND)};
+    sm_unet_cond c = {.text_embeds = input(r, SM_IN_POOLED), .time_ids = input(r, SM_IN_TIME_IDS),
+                      .labels = input(r, SM_IN_LABELS), .timestep_cond = input(r, SM_IN_TIME_COND)};
     r->out[0] = sm_unet(&r->scope, &r->m.c.unet, input(r, SM_IN_SAMPLE), input(r, SM_IN_TIME), input(r, SM_IN_CONTEXT), &c);
 }
 
@@ -75,7 +76,8 @@ static sumi_status record(run *r, const sm_backend *be, sm_err *e)
     case SM_MODEL_UNET: record_unet(r); break;
     case SM_MODEL_VAE: record_vae(r); break;
     default:
-        r->out[0] = sm_mmdit(&r->scope, &r->m.c.mmdit, input(r, SM_IN_SAMPLE), input(r, SM_IN_TIME), input(r, SM_IN_CONTEXT), input(r, SM_IN_POOLED));
+        r->out[0] = sm_mmdit(&r->scope, &r->m.c.mmdit, input(r, SM_IN_SAMPLE), input(r, SM_IN_TIME), input(r, SM_IN_CONTEXT),
+                             input(r, SM_IN_POOLED));
     }
     r->p = sm_plan_new(r->g, r->s.nout, r->out, be, e);
     return e->code;
@@ -91,7 +93,8 @@ static void put_inputs(const run *r)
             memcpy(to, r->value[i].data, 4 * (size_t)sm_numel(r->in[i]));
     }
     if (r->eos)
-        sm_clip_eos_rows(&r->m.c.clip, r->value[0].data, (int)r->value[0].dims[0], (int)r->value[0].dims[1], sm_plan_data(r->p, r->eos));
+        sm_clip_eos_rows(&r->m.c.clip, r->value[0].data, (int)r->value[0].dims[0], (int)r->value[0].dims[1],
+                         sm_plan_data(r->p, r->eos));
 }
 
 /* diffusers' DiagonalGaussianDistribution clamps so. */
@@ -139,8 +142,10 @@ static sumi_status find_row(const char *name, const sm_module_row **row, sm_err 
 {
     sm_module_id id = sm_module_find(name);
     *row = &sm_module_rows[id < SM_MODULES ? id : 0];
-    return id < SM_MODULES ? SUMI_OK
-                           : sm_fail(e, SUMI_E_ARG, "'%.40s' is no module; text_encoder, text_encoder_2, unet, transformer, vae_encoder or vae_decoder", name);
+    if (id < SM_MODULES)
+        return SUMI_OK;
+    return sm_fail(e, SUMI_E_ARG, "'%.40s' is no module; text_encoder, text_encoder_2, unet, transformer, vae_encoder or "
+                   "vae_decoder", name);
 }
 
 sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out)
@@ -190,9 +195,11 @@ static const char *remark(const sm_module *m, char buf[200])
     const sm_vae_config *v = &m->c.vae;
     buf[0] = 0;
     if (m->row->kind == SM_MODEL_VAE && v->shift_factor != 0)
-        snprintf(buf, 200, "; latents as the autoencoder knows them, the denoiser's are (latents - %g) * %g", (double)v->shift_factor, (double)v->scaling_factor);
+        snprintf(buf, 200, "; latents as the autoencoder knows them, the denoiser's are (latents - %g) * %g",
+                 (double)v->shift_factor, (double)v->scaling_factor);
     else if (m->row->kind == SM_MODEL_VAE)
-        snprintf(buf, 200, "; latents as the autoencoder knows them, the denoiser's are %g times these", (double)v->scaling_factor);
+        snprintf(buf, 200, "; latents as the autoencoder knows them, the denoiser's are %g times these",
+                 (double)v->scaling_factor);
     else if (m->row->kind == SM_MODEL_CLIP)
         snprintf(buf, 200, "; T at most %d", m->c.clip.max_position_embeddings);
     return buf;
