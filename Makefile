@@ -47,6 +47,7 @@ help:
 	@echo 'make demo          installs what is missing, builds, draws demo.png     PROMPT="..."'
 	@echo 'make test          installs what is missing, builds, runs the whole suite'
 	@echo 'make bench         times the kernels beside their checks'
+	@echo 'make bigtest       memory of full-size models, weights by a formula        BIG="unet decode"'
 	@echo 'make asan          the suite with AddressSanitizer; also ubsan, and tsan for the threaded tests'
 	@echo 'make fuzz          libFuzzer on every parser, with clang                TIME=600 seconds each, ONLY=fuzz_NAME'
 	@echo 'make mutate        breaks the source line by line, the suite must notice'
@@ -143,6 +144,12 @@ $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(BUI
 $(BUILD)/bench_%: $(BUILD)/bench/bench_%.o $(BUILD)/libsumi.a
 	$(CC) $(EXTRA) -o $@ $^ $(LIBS) $(BENCH_LIBS)
 
+# Full-size models with weights by a formula (tests/big/run.sh): memory against the plan. Not part of the suite.
+$(BUILD)/bigtest: $(BUILD)/tests/big/bigtest.o $(BUILD)/tests/big/bigmodel.o $(BUILD)/libsumi.a
+	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
+bigtest: $(BUILD)/bigtest
+	@BUILD=$(BUILD) tests/big/run.sh
+
 # The kernel checks alone, without the picture libraries: this is what runs under qemu for another processor.
 CORE := $(filter $(BUILD)/src/base/% $(BUILD)/src/graph/% $(BUILD)/src/ops/% $(BUILD)/src/cpu/%,$(OBJ))
 CORE_TEST := $(shell tests/core_tests.sh 2>/dev/null)
@@ -185,6 +192,6 @@ lint:
 	@tools/lint.sh
 	@tools/lint.sh cppcheck
 
--include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(BUILD)/tests/cli/hubserver_main.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d)
-.PHONY: all help demo test bench install man clean test-build arm asan ubsan tsan sanitized fuzz fuzz-build mutate lint force
+-include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(BUILD)/tests/cli/hubserver_main.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/tests/big/*.d)
+.PHONY: all help demo test bench install man clean test-build arm asan ubsan tsan sanitized fuzz fuzz-build mutate lint bigtest force
 .SECONDARY:

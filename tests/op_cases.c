@@ -101,6 +101,10 @@ const op_case op_cases[] = {
     C(GROUP_NORM_DX, F(2, 3, 5, 6), F(2, 3, 5, 6), F(6)) GN(2) BATCH(3)}, C(GROUP_NORM_DX, F(3, 7, 40), F(3, 7, 40), NONE) GN(8) BATCH(3)},
     C(GROUP_NORM_DX, F(2, 30, 40, 36), F(2, 30, 40, 36), F(36)) GN(4) BATCH(3)}, C(GROUP_NORM_DX, F(9, 5, 5, 32), F(9, 5, 5, 32), F(32)) GN(32) BATCH(3)},
     C(GROUP_NORM_DX, F(32, 16, 16, 128), F(32, 16, 16, 128), F(128)) GN(32) BENCH},
+    C(GROUP_STATS, F(1, 1, 1, 2)) GN(1)}, C(GROUP_STATS, F(2, 3, 5, 6)) GN(2)}, C(GROUP_STATS, F(3, 9, 11, 40)) P(.norm = {8, 0, {2, 1, 3, 4}})},
+    C(GROUP_STATS, F(1, 60, 50, 36)) P(.norm = {4, 0, {0, 7, 0, 0}})},
+    C(GROUP_NORM_BY, F(2, 3, 5, 6), F(2, 2), F(6), F(6)) GN(2) BATCH(1)}, C(GROUP_NORM_BY, F(3, 7, 40), F(2, 8)) GN(8) BATCH(1)},
+    C(GROUP_NORM_BY, F(2, 70, 66), F(2, 3), H(66), B(66)) GN(3) BATCH(1)},
     C(GROUP_NORM_DP, F(2, 3, 5, 6), F(2, 3, 5, 6)) GN(2)}, C(GROUP_NORM_DP, F(9, 5, 5, 32), F(9, 5, 5, 32)) GN(4)},
     C(GROUP_NORM_DP, F(2, 30, 40, 36), F(2, 30, 40, 36)) GN(4)}, C(GROUP_NORM_DP, F(32, 16, 16, 128), F(32, 16, 16, 128)) GN(32) BENCH},
     C(LAYER_NORM, F(2, 3, 5), F(5), F(5)) ROW BATCH(1)}, C(LAYER_NORM, F(3), F(3), F(3)) ROW}, C(LAYER_NORM, F(4, 48), NONE, NONE) ROW BATCH(1)},
@@ -259,6 +263,7 @@ double case_terms(const sm_node *n)
     case SM_OP_GROUP_NORM: case SM_OP_GROUP_NORM_DX: return group_terms(n);
     case SM_OP_LAYER_NORM: case SM_OP_LAYER_NORM_DX: case SM_OP_RMS_NORM: case SM_OP_RMS_NORM_DX:
     case SM_OP_SOFTMAX: case SM_OP_SOFTMAX_DX: case SM_OP_LOG_SOFTMAX: return (double)a->dims[a->rank - 1];
+    case SM_OP_GROUP_STATS: return in / (double)n->p.norm.groups;
     case SM_OP_GROUP_NORM_DP: case SM_OP_LAYER_NORM_DP: case SM_OP_RMS_NORM_DP: return in / (double)a->dims[a->rank - 1];
     case SM_OP_ATTENTION: case SM_OP_ATTENTION_GRAD: return (double)(a->dims[3] + SM_MAX(a->dims[1], b->dims[1]));
     case SM_OP_SCATTER_ADD: return (double)sm_numel(b);

@@ -195,10 +195,12 @@ static void put(sm_kernel *k, sm_op_id forward)
 }
 
 void SM_K(sm_group_norm_kernels)(sm_kernel *k);
+void SM_K(sm_group_stats_kernels)(sm_kernel *k);
 
 void SM_K(sm_cpu_norm)(sm_kernel *k)
 {
     put(k, SM_OP_LAYER_NORM);
     put(k, SM_OP_RMS_NORM);
     SM_K(sm_group_norm_kernels)(k);
+    SM_K(sm_group_stats_kernels)(k);
 }

@@ -50,6 +50,43 @@ static double weight(const sm_kcall *c, int i, int64_t ch, double absent)
     return c->src[i].data ? sm_load_f32(&c->src[i], ch) : absent;
 }
 
+/* One task: sums in double, in the order of pixels. */
+static void run_group_stats(const sm_kcall *c, int task, int tasks)
+{
+    const float *x = ref_f32(c, 0);
+    const int64_t *d = c->src[0].dims;
+    const int *cut = c->node->p.norm.margin;
+    int64_t groups = c->node->p.norm.groups, width = d[3] / groups, h = d[1] - cut[0] - cut[1], w = d[2] - cut[2] - cut[3];
+    double n = (double)(d[0] * h * w * width);
+    for (int64_t g = 0; g < groups && task == 0; g++) {
+        double m = 0, v = 0;
+        for (int turn = 0; turn < 2; turn++)
+            for (int64_t i = 0; i < d[0] * h * w * width; i++) {
+                int64_t col = i / width % w + cut[2], row = i / width / w % h + cut[0], at = i / width / w / h;
+                double t = x[((at * d[1] + row) * d[2] + col) * d[3] + g * width + i % width];
+                if (turn)
+                    v += (t - m) * (t - m) / n;
+                else
+                    m += t / n;
+            }
+        ((float *)c->dst.data)[g] = (float)m;
+        ((float *)c->dst.data)[groups + g] = (float)v;
+    }
+}
+
+static void run_group_norm_by(const sm_kcall *c, int task, int tasks)
+{
+    const float *x = ref_f32(c, 0), *t = ref_f32(c, 1);
+    float *y = c->dst.data;
+    int64_t ch = ref_last(&c->src[0]), groups = c->node->p.norm.groups, a, b;
+    sm_range(ref_numel(&c->src[0]), task, tasks, &a, &b);
+    for (int64_t i = a; i < b; i++) {
+        int64_t k = i % ch, g = k / (ch / groups);
+        double r = 1 / sqrt(t[groups + g] + (double)c->node->p.norm.eps);
+        y[i] = (float)((x[i] - (double)t[g]) * r * weight(c, 2, k, 1) + weight(c, 3, k, 0));
+    }
+}
+
 static void run_forward(const sm_kcall *c, int task, int tasks)
 {
     const float *x = ref_f32(c, 0);
@@ -131,4 +168,6 @@ void sm_cpu_norm_scalar(sm_kernel *k)
         k[forward[i] + 1] = (sm_kernel){.run = run_dx};
         k[forward[i] + 2] = (sm_kernel){.run = run_dp, .tasks = one_task, .work = dp_work};
     }
+    k[SM_OP_GROUP_STATS] = (sm_kernel){.run = run_group_stats, .tasks = one_task};
+    k[SM_OP_GROUP_NORM_BY] = (sm_kernel){.run = run_group_norm_by};
 }

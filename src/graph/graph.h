@@ -58,7 +58,9 @@ typedef union sm_param {
              int circular[2];                       /* padding wraps around in y, x */
              int size[2];                           /* conv2d_dx: output height, width; conv2d_dw: kernel height, width */
            } conv;
-    struct { int groups; float eps; } norm;
+    struct { int groups; float eps;
+             int margin[4];                 /* group_stats: top, bottom, left, right */
+           } norm;
     struct { float scale; int causal; } attn;
     struct { int axis; int64_t start, len; } slice; /* slice: [start, start+len); pad: start zeros before, len after */
     struct { int axis; } axis;
@@ -153,7 +155,8 @@ typedef struct sm_plan sm_plan;
 typedef struct sm_plan_opts {
     size_t packed;   /* constant weights stay packed from run to run if all those that gain by it fit into as many bytes; else
                         they are packed part by part whenever they are used, from the type they are stored in */
-    bool drop_pages; /* pages of mapped weights are given back after each op: slower, hardly any weights in memory at a time */
+    bool drop_pages; /* pages of mapped weights are given back after each op: hardly any weights in memory at a time (what the
+                        system maps beside them, 64 KB around a fault, stays) */
 } sm_plan_opts;
 enum { SM_PACKED_USUAL = 256 << 20 };
 
@@ -172,11 +175,17 @@ sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
 
 size_t sm_plan_activation_bytes(const sm_plan *p); /* arena for activations and workspaces */
 size_t sm_plan_packed_bytes(const sm_plan *p);     /* constant weights that stay packed */
+/* Pages of mapped weights that a run leaves in memory; with drop_pages those of the op that reads most. Tables of which a
+ * gather reads some rows do not count. */
+size_t sm_plan_mapped_bytes(const sm_plan *p);
+size_t sm_plan_floor_bytes(const sm_plan *p);      /* what lives at once at most: no layout of these steps takes less */
 sm_cost sm_plan_cost(const sm_plan *p);
 int sm_plan_steps(const sm_plan *p);
 
 /* Wall time by op since the plan was made, when profiling is on; writes a table to b. */
 void sm_plan_profile(sm_plan *p, bool on);
 void sm_plan_report(const sm_plan *p, sm_buf *b);
+/* The step at which most memory is alive, and the largest of what is alive then. */
+void sm_plan_memory(const sm_plan *p, sm_buf *b);
 
 #endif

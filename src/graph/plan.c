@@ -51,7 +51,7 @@ static int new_store(sm_plan *p, size_t bytes, int from, int to)
         p->stores = s;
         p->cap = cap;
     }
-    p->stores[p->nstores] = (storage){.bytes = (bytes + 63) & ~(size_t)63, .from = from, .to = to, .used = true};
+    p->stores[p->nstores] = (storage){.bytes = (bytes + 63) & ~(size_t)63, .from = from, .to = to};
     return p->nstores++;
 }
 
@@ -188,6 +188,8 @@ static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const 
         touch(p, at->at, end);
     else if ((at->at = new_store(p, node_bytes(n), t, end)) < 0)
         return no_memory(e);
+    else
+        p->stores[at->at].first = n;
     step *s = &p->steps[p->nsteps++];
     *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1};
     s->call.node = n;

@@ -9,7 +9,7 @@
 typedef struct storage {
     size_t bytes, offset;
     int from, to;
-    bool used;
+    const sm_node *first;   /* whose result it holds first; NULL: inputs, workspaces, packed weights */
 } storage;
 
 typedef struct step {

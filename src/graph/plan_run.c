@@ -65,17 +65,44 @@ static void run_step(step *s, sm_pool *pool)
     }
 }
 
+/* The mapped weight that source k of n is or is a view of; NULL: none. */
+static const sm_node *mapped_weight(const sm_node *n, int k)
+{
+    const sm_node *w = n->src[k];
+    while (w && w->nsrc)
+        w = w->op == SM_OP_RESHAPE || w->op == SM_OP_SLICE ? w->src[0] : NULL;
+    return w && w->op == SM_OP_PARAM && w->mapped ? w : NULL;
+}
+
 /* Weights that this step has read go back to the page cache. */
-static void drop_pages(const sm_plan *p, const step *s)
+static void drop_pages(const step *s)
 {
     const sm_node *n = s->call.node;
-    for (int k = 0; k < n->nsrc; k++) {
-        const sm_node *w = n->src[k];
-        while (w && w->nsrc)
-            w = w->op == SM_OP_RESHAPE || w->op == SM_OP_SLICE ? w->src[0] : NULL;
-        if (w && w->op == SM_OP_PARAM && w->mapped)
+    for (int k = 0; k < n->nsrc; k++)
+        if (mapped_weight(n, k))
             sm_pages_drop(s->call.src[k].data, sm_dtype_bytes(n->src[k]->dtype, sm_numel(n->src[k])));
+}
+
+size_t sm_plan_mapped_bytes(const sm_plan *p)
+{
+    size_t all = 0, most = 0;
+    for (int i = 0; i < p->nsteps; i++) {
+        const sm_node *n = p->steps[i].call.node;
+        size_t here = 0;
+        for (int k = n->op == SM_OP_GATHER; k < n->nsrc; k++) {
+            const sm_node *w = mapped_weight(n, k);
+            if (!w)
+                continue;
+            here += sm_dtype_bytes(w->dtype, sm_numel(w));
+            bool again = false; /* read by an earlier step */
+            for (int j = 0; j < i && !again; j++)
+                for (int l = 0; l < p->steps[j].call.node->nsrc; l++)
+                    again |= mapped_weight(p->steps[j].call.node, l) == w;
+            all += again ? 0 : sm_dtype_bytes(w->dtype, sm_numel(w));
+        }
+        most = SM_MAX(most, here);
     }
+    return p->opts.drop_pages ? most : all;
 }
 
 sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
@@ -86,7 +113,7 @@ sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
         double t = p->profile ? sm_now() : 0;
         run_step(&p->steps[i], pool);
         if (p->opts.drop_pages)
-            drop_pages(p, &p->steps[i]);
+            drop_pages(&p->steps[i]);
         if (p->profile) {
             sm_op_id op = p->steps[i].call.node->op;
             p->seconds[op] += sm_now() - t;
@@ -122,5 +149,56 @@ void sm_plan_report(const sm_plan *p, sm_buf *b)
         double runs = (double)p->calls[o] / nodes[o], s = p->seconds[o] / runs;
         sm_buf_fmt(b, "%-20s %6d %9.3f %6.1f %9.1f %9.1f\n", sm_ops[o].name, nodes[o], s * 1e3, 100 * p->seconds[o] / total,
                    flops[o] / s / 1e9, bytes[o] / s / 1e9);
+    }
+}
+
+static size_t alive_at(const sm_plan *p, int t)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < p->nstores; i++)
+        if (p->stores[i].from <= t && t <= p->stores[i].to)
+            bytes += p->stores[i].bytes;
+    return bytes;
+}
+
+static int fullest(const sm_plan *p)
+{
+    int at = 0;
+    size_t most = 0;
+    for (int t = 0; t < p->nsteps; t++) {
+        size_t now = alive_at(p, t);
+        if (now > most) {
+            most = now;
+            at = t;
+        }
+    }
+    return at;
+}
+
+size_t sm_plan_floor_bytes(const sm_plan *p) { return alive_at(p, fullest(p)); }
+
+void sm_plan_memory(const sm_plan *p, sm_buf *b)
+{
+    enum { LISTED = 8 };
+    int at = fullest(p), shown = 0;
+    if (!p->nsteps)
+        return;
+    const sm_node *n = p->steps[at].call.node;
+    sm_buf_fmt(b, "step %d of %d, %s in %s: %.1f MB alive\n", at + 1, p->nsteps, sm_ops[n->op].name, n->name, (double)alive_at(p, at) * 1e-6);
+    for (size_t below = SIZE_MAX; shown < LISTED; shown++) {
+        size_t size = 0;
+        for (int i = 0; i < p->nstores; i++)
+            if (p->stores[i].from <= at && at <= p->stores[i].to && p->stores[i].bytes < below)
+                size = SM_MAX(size, p->stores[i].bytes);
+        if (!size)
+            break;
+        for (int i = 0; i < p->nstores; i++) {
+            const storage *s = &p->stores[i];
+            char dims[96];
+            if (s->bytes == size && s->from <= at && at <= s->to)
+                sm_buf_fmt(b, "  %8.1f MB  %s %s\n", (double)size * 1e-6, s->first ? s->first->name : "input, workspace or packed weights",
+                           s->first ? sm_dims_str(s->first, dims) : "");
+        }
+        below = size;
     }
 }

@@ -149,6 +149,14 @@ sumi_status sm_weights_map(sm_weights *w, const void *data, size_t n, sm_err *e)
     return SUMI_OK;
 }
 
+sumi_status sm_weights_map_as(sm_weights *w, const sm_weights *from, sm_err *e)
+{
+    sumi_status st = SUMI_OK;
+    for (const range *r = from->mapped; r && !st; r = r->next)
+        st = sm_weights_map(w, r->from, (size_t)(r->to - r->from), e);
+    return st;
+}
+
 void sm_weights_drop(const sm_weights *w, const char *prefix)
 {
     for (size_t i = 0; i < w->count; i++)

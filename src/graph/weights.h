@@ -29,6 +29,8 @@ sumi_status sm_weights_keep(sm_weights *w, void (*free_fn)(void *), void *arg, s
 
 /* Tells that the n bytes at data are a mapped file: tensors inside are `mapped`, those added already and those to come. */
 sumi_status sm_weights_map(sm_weights *w, const void *data, size_t n, sm_err *e);
+/* The same of all files that from was told of: for a table with views of another one's tensors. */
+sumi_status sm_weights_map_as(sm_weights *w, const sm_weights *from, sm_err *e);
 /* Gives back the pages of mapped tensors whose names begin with prefix (NULL: of all); reading them again costs little as
  * long as the system keeps the file cached. */
 void sm_weights_drop(const sm_weights *w, const char *prefix);

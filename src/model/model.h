@@ -101,6 +101,13 @@ static inline int sm_vae_factor(const sm_vae_config *c) { return 1 << (c->blocks
 sm_node *sm_vae_encode(const nn_scope *s, const sm_vae_config *c, sm_node *image);
 /* z [N,h,w,latent] -> image [N,H,W,out], about -1..1. */
 sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z);
+/* The same in two halves: decode is high of low, encode low of high. low is what looks at the whole picture (attention) and
+ * works at about the latents' size, [N,h,w,block_out_channels' last] lies between; high sees `reach` latent pixels far. */
+sm_node *sm_vae_decode_low(const nn_scope *s, const sm_vae_config *c, sm_node *z);
+sm_node *sm_vae_decode_high(const nn_scope *s, const sm_vae_config *c, sm_node *x);
+sm_node *sm_vae_encode_high(const nn_scope *s, const sm_vae_config *c, sm_node *image);
+sm_node *sm_vae_encode_low(const nn_scope *s, const sm_vae_config *c, sm_node *x);
+int sm_vae_reach(const sm_vae_config *c, bool encode);
 
 /* ---- SD3Transformer2DModel (mmdit.c) ----------------------------------------------------------------------------- */
 

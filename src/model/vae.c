@@ -53,52 +53,58 @@ static sm_node *head(const nn_scope *s, const sm_vae_config *c, sm_node *x, int6
     return nn_conv(s, "conv_out", sm_silu(x), out, 3, 1, 1, true);
 }
 
-static sm_node *encoder(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+/* ---- encoder: pixels to the last block's size, then that block, attention, moments ---- */
+
+static sm_node *down_resnets(const nn_scope *block, const sm_vae_config *c, sm_node *x, int b)
 {
-    x = nn_conv(s, "conv_in", x, c->block_out_channels[0], 3, 1, 1, true);
-    for (int b = 0; b < c->blocks; b++) {
-        nn_scope block = nn_sub(s, "down_blocks.%d", b);
-        for (int i = 0; i < c->layers_per_block; i++)
-            x = resnet(&block, c, x, c->block_out_channels[b], i);
-        nn_here(&block);
-        if (b + 1 < c->blocks)
-            x = nn_downsample(&block, "downsamplers.0.conv", x, c->block_out_channels[b], true);
-    }
-    x = mid_block(s, c, x);
-    nn_here(s);
-    return head(s, c, x, 2 * c->latent_channels);
+    for (int i = 0; i < c->layers_per_block; i++)
+        x = resnet(block, c, x, c->block_out_channels[b], i);
+    nn_here(block);
+    return x;
 }
 
-static sm_node *decoder(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+sm_node *sm_vae_encode_high(const nn_scope *s, const sm_vae_config *c, sm_node *image)
 {
-    x = nn_conv(s, "conv_in", x, c->block_out_channels[c->blocks - 1], 3, 1, 1, true);
-    x = mid_block(s, c, x);
-    for (int b = 0; b < c->blocks; b++) {
-        int64_t out = c->block_out_channels[c->blocks - 1 - b];
-        nn_scope block = nn_sub(s, "up_blocks.%d", b);
-        for (int i = 0; i <= c->layers_per_block; i++)
-            x = resnet(&block, c, x, out, i);
-        nn_here(&block);
-        if (b + 1 < c->blocks) {
-            x = sm_resize_nearest(x, (int)x->dims[1] * 2, (int)x->dims[2] * 2);
-            x = nn_conv(&block, "upsamplers.0.conv", x, out, 3, 1, 1, true);
-        }
+    if (sm_poisoned(image) || !config_ok(s, c, image, true))
+        return s->g->poison;
+    nn_scope enc = nn_sub(s, "encoder");
+    sm_node *x = nn_conv(&enc, "conv_in", image, c->block_out_channels[0], 3, 1, 1, true);
+    for (int b = 0; b + 1 < c->blocks; b++) {
+        nn_scope block = nn_sub(&enc, "down_blocks.%d", b);
+        x = down_resnets(&block, c, x, b);
+        x = nn_downsample(&block, "downsamplers.0.conv", x, c->block_out_channels[b], true);
     }
-    nn_here(s);
-    return head(s, c, x, c->out_channels);
+    return x;
+}
+
+sm_node *sm_vae_encode_low(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+{
+    if (sm_poisoned(x))
+        return x;
+    bool quant = nn_wants(s, "quant_conv.weight", "encoder.conv_out.weight", c->use_quant_conv);
+    nn_scope enc = nn_sub(s, "encoder"), block = nn_sub(&enc, "down_blocks.%d", c->blocks - 1);
+    x = mid_block(&enc, c, down_resnets(&block, c, x, c->blocks - 1));
+    nn_here(&enc);
+    x = head(&enc, c, x, 2 * c->latent_channels);
+    return quant ? nn_conv(s, "quant_conv", x, 2 * c->latent_channels, 1, 1, 0, true) : x;
 }
 
 sm_node *sm_vae_encode(const nn_scope *s, const sm_vae_config *c, sm_node *image)
 {
-    if (sm_poisoned(image) || !config_ok(s, c, image, true))
-        return s->g->poison;
-    bool quant = nn_wants(s, "quant_conv.weight", "encoder.conv_in.weight", c->use_quant_conv);
-    nn_scope enc = nn_sub(s, "encoder");
-    sm_node *x = encoder(&enc, c, image);
-    return quant ? nn_conv(s, "quant_conv", x, 2 * c->latent_channels, 1, 1, 0, true) : x;
+    return sm_vae_encode_low(s, c, sm_vae_encode_high(s, c, image));
 }
 
-sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z)
+/* ---- decoder: attention and the first block at the latents' size, then up to pixels ---- */
+
+static sm_node *up_resnets(const nn_scope *block, const sm_vae_config *c, sm_node *x, int b)
+{
+    for (int i = 0; i <= c->layers_per_block; i++)
+        x = resnet(block, c, x, c->block_out_channels[c->blocks - 1 - b], i);
+    nn_here(block);
+    return x;
+}
+
+sm_node *sm_vae_decode_low(const nn_scope *s, const sm_vae_config *c, sm_node *z)
 {
     if (sm_poisoned(z) || !config_ok(s, c, z, false))
         return s->g->poison;
@@ -107,5 +113,41 @@ sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z)
     if (quant)
         z = nn_conv(s, "post_quant_conv", z, c->latent_channels, 1, 1, 0, true);
     nn_here(&dec);
-    return decoder(&dec, c, z);
+    sm_node *x = nn_conv(&dec, "conv_in", z, c->block_out_channels[c->blocks - 1], 3, 1, 1, true);
+    x = mid_block(&dec, c, x);
+    nn_scope block = nn_sub(&dec, "up_blocks.0");
+    return up_resnets(&block, c, x, 0);
+}
+
+sm_node *sm_vae_decode_high(const nn_scope *s, const sm_vae_config *c, sm_node *x)
+{
+    if (sm_poisoned(x))
+        return x;
+    nn_scope dec = nn_sub(s, "decoder");
+    for (int b = 1; b < c->blocks; b++) {
+        nn_scope before = nn_sub(&dec, "up_blocks.%d", b - 1);
+        x = sm_resize_nearest(x, (int)x->dims[1] * 2, (int)x->dims[2] * 2);
+        x = nn_conv(&before, "upsamplers.0.conv", x, c->block_out_channels[c->blocks - b], 3, 1, 1, true);
+        nn_scope block = nn_sub(&dec, "up_blocks.%d", b);
+        x = up_resnets(&block, c, x, b);
+    }
+    nn_here(&dec);
+    return head(&dec, c, x, c->out_channels);
+}
+
+sm_node *sm_vae_decode(const nn_scope *s, const sm_vae_config *c, sm_node *z)
+{
+    return sm_vae_decode_high(s, c, sm_vae_decode_low(s, c, z));
+}
+
+/* Every 3x3 convolution reaches a pixel of its own size further: two for each resnet, one for each change of size (a stride
+ * that pads at the end reaches one to the left too), one at the ends. */
+int sm_vae_reach(const sm_vae_config *c, bool encode)
+{
+    int f = sm_vae_factor(c), pixels = 1; /* of the largest size */
+    for (int b = 1; b < c->blocks; b++) { /* decoder: at size 2^b; encoder: 2^(b-1) finer steps from the end */
+        int convs = encode ? 2 * c->layers_per_block + 1 : 2 * (c->layers_per_block + 1) + 1;
+        pixels += convs * (encode ? 1 << (b - 1) : f >> b);
+    }
+    return (pixels + f - 1) / f;
 }

@@ -97,7 +97,8 @@ sm_node *nn_group_norm(const nn_scope *s, const char *name, sm_node *x, int grou
 {
     sm_node *b;
     nn_enter(s, name);
-    sm_node *w = norm_params(s, name, channels(x), &b), *y = sm_group_norm(x, w, b, groups, eps);
+    sm_node *w = norm_params(s, name, channels(x), &b), *by = s->norms ? s->norms->at(s->norms, x, groups) : NULL;
+    sm_node *y = by ? sm_group_norm_by(x, by, w, b, eps) : sm_group_norm(x, w, b, groups, eps);
     nn_here(s);
     return y;
 }

@@ -11,12 +11,21 @@
 
 /* How new tensors get values: PyTorch's defaults, drawn from a counter-based generator keyed by seed and tensor name, so
  * that the order of recording does not matter. */
-typedef struct nn_init { uint64_t seed; } nn_init;
+typedef struct nn_init {
+    uint64_t seed;
+    bool shapes_only; /* tensors come into the table with their shape and one and the same byte as data: to learn what a model
+                         consists of; what is recorded must not be run */
+} nn_init;
+
+/* Where group norms below a scope take their statistics from instead of their own input (pictures computed in pieces).
+ * at: a node [2, groups] for the input x. */
+typedef struct nn_norms { sm_node *(*at)(struct nn_norms *self, sm_node *x, int groups); } nn_norms;
 
 typedef struct nn_scope {
     sm_graph *g;
     sm_weights *w;
     const nn_init *init;
+    nn_norms *norms;  /* NULL: as usual */
     bool circular[2]; /* convolutions below pad by wrapping around in y, x (seamless tiles) */
     char path[192];   /* "" at the root; no trailing dot */
 } nn_scope;

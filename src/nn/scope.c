@@ -147,6 +147,14 @@ static void dims_text(char out[96], int rank, const int64_t *dims)
     sm_dims_str(&n, out);
 }
 
+/* A new entry without values. */
+static sm_weight *shape_entry(const nn_scope *s, const char *full, int rank, const int64_t *dims)
+{
+    sm_tensor t = {.data = (void *)s->init, .dtype = SM_F32, .rank = rank};
+    memcpy(t.dims, dims, (size_t)rank * sizeof *dims);
+    return sm_weights_add(s->w, full, &t, &s->g->err) == SUMI_OK ? sm_weights_find(s->w, full) : NULL;
+}
+
 /* The entry of "path.name", made where the table is open for creation. *made tells so. NULL after a failure. */
 static sm_weight *entry(const nn_scope *s, const char *name, int rank, const int64_t *dims, bool *made)
 {
@@ -156,7 +164,9 @@ static sm_weight *entry(const nn_scope *s, const char *name, int rank, const int
     if (s->g->err.code)
         return NULL;
     dims_text(want, rank, dims);
-    if (!w && s->init) {
+    if (!w && s->init && s->init->shapes_only) {
+        w = shape_entry(s, full, rank, dims);
+    } else if (!w && s->init) {
         w = sm_weights_create(s->w, full, rank, dims, &s->g->err);
         *made = w != NULL;
     } else if (!w) {

@@ -6,6 +6,19 @@ sm_node *sm_group_norm(sm_node *x, sm_node *w, sm_node *b, int groups, float eps
     return SM_REC(SM_OP_GROUP_NORM, &((sm_param){.norm = {groups, eps}}), x, w, b);
 }
 
+sm_node *sm_group_stats(sm_node *x, int groups, const int margin[4])
+{
+    sm_param p = {.norm = {.groups = groups}};
+    for (int i = 0; i < 4 && margin; i++)
+        p.norm.margin[i] = margin[i];
+    return SM_REC(SM_OP_GROUP_STATS, &p, x);
+}
+
+sm_node *sm_group_norm_by(sm_node *x, sm_node *stats, sm_node *w, sm_node *b, float eps)
+{
+    return SM_REC(SM_OP_GROUP_NORM_BY, &((sm_param){.norm = {.groups = (int)stats->dims[1], .eps = eps}}), x, stats, w, b);
+}
+
 sm_node *sm_layer_norm(sm_node *x, sm_node *w, sm_node *b, float eps)
 {
     return SM_REC(SM_OP_LAYER_NORM, &((sm_param){.norm = {1, eps}}), x, w, b);
@@ -38,6 +51,34 @@ static bool forward(sm_node *n, int vectors)
 }
 
 bool shape_group_norm(sm_node *n) { return groups_ok(n) && forward(n, 2); }
+bool shape_group_stats(sm_node *n)
+{
+    const sm_node *x = n->src[0];
+    const int *m = n->p.norm.margin;
+    char s[96];
+    if (!sm_want_rank(n, 0, 4) || !groups_ok(n) || !sm_want_f32(n, 0))
+        return false;
+    if (m[0] < 0 || m[1] < 0 || m[2] < 0 || m[3] < 0 || (int64_t)m[0] + m[1] >= x->dims[1] || (int64_t)m[2] + m[3] >= x->dims[2])
+        return sm_node_fail(n, "margins %d, %d, %d, %d leave nothing of %s", m[0], m[1], m[2], m[3], sm_dims_str(x, s));
+    n->rank = 2;
+    n->dims[0] = 2;
+    n->dims[1] = n->p.norm.groups;
+    return true;
+}
+
+/* x, statistics, then optional w and b */
+bool shape_group_norm_by(sm_node *n)
+{
+    const sm_node *x = n->src[0], *t = n->src[1];
+    char s[96];
+    if (!groups_ok(n))
+        return false;
+    if (t->rank != 2 || t->dims[0] != 2 || t->dims[1] != n->p.norm.groups)
+        return sm_node_fail(n, "statistics %s are not those of %d groups", sm_dims_str(t, s), n->p.norm.groups);
+    sm_take_shape(n, x);
+    return sm_want_vector(n, 2, channels(x)) && sm_want_vector(n, 3, channels(x)) && sm_want_f32(n, 12);
+}
+
 bool shape_layer_norm(sm_node *n) { return forward(n, 2); }
 bool shape_rms_norm(sm_node *n) { return forward(n, 1); }
 

@@ -28,6 +28,11 @@ sm_node *sm_conv2d_dw(sm_node *x, sm_node *dy, const sm_param *conv, int kh, int
 
 /* x [N, ..., C], statistics over all middle dimensions and the C/groups channels of a group; w, b [C] or both NULL. */
 sm_node *sm_group_norm(sm_node *x, sm_node *w, sm_node *b, int groups, float eps);
+/* Statistics apart from their use, for pictures that are computed in pieces. x [N,H,W,C] without `margin` rows and columns (top,
+ * bottom, left, right; NULL: none), all N together -> [2, groups]: mean and variance. No gradients. */
+sm_node *sm_group_stats(sm_node *x, int groups, const int margin[4]);
+/* group_norm of x [N, ..., C] by given statistics [2, groups]. */
+sm_node *sm_group_norm_by(sm_node *x, sm_node *stats, sm_node *w, sm_node *b, float eps);
 sm_node *sm_layer_norm(sm_node *x, sm_node *w, sm_node *b, float eps); /* over the last dimension; w, b [C] or NULL */
 sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps);               /* x / sqrt(mean x^2 + eps) * w, w [C] or NULL */
 /* Backward ops: _DX(x, dy, w or NULL) -> like x; _DP(x, dy) -> [2, C]: row 0 d w, row 1 d b (rms: [1, C]). */

@@ -17,6 +17,8 @@ bool shape_conv2d_dw(sm_node *n);
 bool shape_group_norm(sm_node *n);
 bool shape_group_norm_dx(sm_node *n);
 bool shape_group_norm_dp(sm_node *n);
+bool shape_group_stats(sm_node *n);
+bool shape_group_norm_by(sm_node *n);
 bool shape_layer_norm(sm_node *n);
 bool shape_layer_norm_dx(sm_node *n);
 bool shape_layer_norm_dp(sm_node *n);
