@@ -213,6 +213,65 @@ TEST(detect_unets_record_with_every_tensor)
     close_models();
 }
 
+/* ---- config.json with nested depths ------------------------------------------------------------------------------ */
+
+static sumi_status read_unet(const char *tail, sm_unet_config *c, sm_err *e)
+{
+    char json[1024];
+    *e = (sm_err){0};
+    int n = snprintf(json, sizeof json,
+                     "{\"block_out_channels\": [8, 8, 8], \"layers_per_block\": [2, 2, 1], \"down_block_types\": [\"DownBlock2D\","
+                     " \"CrossAttnDownBlock2D\", \"CrossAttnDownBlock2D\"], \"up_block_types\": [\"CrossAttnUpBlock2D\","
+                     " \"CrossAttnUpBlock2D\", \"UpBlock2D\"]%s}", tail);
+    return sm_config_read(SM_MODEL_UNET, json, (size_t)n, c, e);
+}
+
+TEST(detect_nested_depths_in_configs)
+{
+    sm_unet_config c, again;
+    sm_err e;
+    CHECKF(!read_unet(", \"transformer_layers_per_block\": [1, [2, 3], [4]],"
+                      " \"reverse_transformer_layers_per_block\": [[4, 5], 2, 7]", &c, &e), "%s", e.msg);
+    CHECK(c.transformer_layers_per_block[0] == 1 && c.transformer_layers_per_block[1] == 2 && c.transformer_layers_per_block[2] == 4);
+    CHECK(sm_unet_depth(&c, false, 1, 0) == 2 && sm_unet_depth(&c, false, 1, 1) == 3 && sm_unet_depth(&c, false, 2, 0) == 4);
+    CHECK(sm_unet_depth(&c, true, 2, 0) == 4 && sm_unet_depth(&c, true, 2, 1) == 5 && sm_unet_depth(&c, true, 1, 2) == 2);
+    CHECK(c.down_depth[1][1] == 3 && !c.down_depth[2][0] && c.up_depth[0][1] == 5 && !c.up_depth[1][0] && !c.up_depth[2][0]);
+    sm_buf b = {0};
+    sm_config_write(SM_MODEL_UNET, &c, &b);
+    CHECK(b.data && strstr(b.data, "\"transformer_layers_per_block\": [1, [2, 3], 4]") &&
+          strstr(b.data, "\"reverse_transformer_layers_per_block\": [[4, 5], 2, 1]") && strstr(b.data, "\"num_class_embeds\": null"));
+    CHECK(b.data && !sm_config_read(SM_MODEL_UNET, b.data, b.len, &again, &e) && !memcmp(&again, &c, sizeof c));
+    sm_buf_free(&b);
+    /* the same numbers everywhere are no lists */
+    CHECK(!read_unet(", \"transformer_layers_per_block\": [1, [2, 2], 3],"
+                     " \"reverse_transformer_layers_per_block\": [[3, 3], [2, 2, 2], 1]", &c, &e));
+    CHECK(!c.down_depth[1][0] && !c.up_depth[0][0] && !c.up_depth[1][0] && c.transformer_layers_per_block[2] == 3);
+    /* a number for a level may differ between down and up */
+    CHECK(!read_unet(", \"transformer_layers_per_block\": 2, \"reverse_transformer_layers_per_block\": [1, 3, 1]", &c, &e));
+    CHECK(sm_unet_depth(&c, true, 2, 1) == 1 && sm_unet_depth(&c, true, 1, 2) == 3 && sm_unet_depth(&c, false, 2, 0) == 2);
+}
+
+TEST(detect_nested_depths_that_are_wrong)
+{
+    static const struct { const char *tail, *part; } cases[] = {
+        {", \"transformer_layers_per_block\": [1, [2, 3], 4]", "reverse_transformer_layers_per_block\" must be given"},
+        {", \"transformer_layers_per_block\": [1, [2], 4], \"reverse_transformer_layers_per_block\": [1, 1, 1]", "one for each layer"},
+        {", \"transformer_layers_per_block\": [1, 2]", "as long as block_out_channels"},
+        {", \"transformer_layers_per_block\": [1, [[2], 2], 1]", "one for each layer"},
+        {", \"transformer_layers_per_block\": [1, \"2\", 1]", "one for each layer"},
+        {", \"reverse_transformer_layers_per_block\": [[1], 1, 1]", "one for each layer"},
+        {", \"reverse_transformer_layers_per_block\": [1, 1]", "as long as block_out_channels"},
+        {", \"reverse_transformer_layers_per_block\": 1", "as long as block_out_channels"},
+        {", \"reverse_transformer_layers_per_block\": [[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1], 1, 1]", "one for each layer"},
+    };
+    sm_unet_config c;
+    sm_err e;
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        CHECKF(read_unet(cases[i].tail, &c, &e) == SUMI_E_FORMAT, "%s", cases[i].tail);
+        CHECKF(strstr(e.msg, cases[i].part), "%s: %s", cases[i].tail, e.msg);
+    }
+}
+
 /* ---- families ---------------------------------------------------------------------------------------------------- */
 
 static const struct {

@@ -274,7 +274,7 @@ static sumi_status read_reverse(const field *f, const cJSON *v, sm_unet_config *
         int level = c->blocks - 1 - i, n = SM_MIN(c->layers_per_block[level], SM_UNET_LAYERS) + 1, *row = c->up_depth[i], one;
         if (!read_depth(item, n, row, &one))
             return bad(e, f, want);
-        for (int k = 0; !row[0] && k < n; k++)
+        for (int k = n - 1; k >= 0 && !row[0]; k--) /* row[0] last */
             row[k] = one;
         if (!c->up_attention[i] || plain_row(row, n, c->transformer_layers_per_block[level]))
             memset(row, 0, sizeof c->up_depth[i]);

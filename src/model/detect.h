@@ -18,12 +18,17 @@ typedef struct sm_text_use {
 } sm_text_use;
 
 /* What is conditioned beside text. */
-typedef enum sm_extra { SM_EXTRA_NONE, SM_EXTRA_INPAINT, SM_EXTRA_EDIT } sm_extra; /* 9 input channels: mask and masked picture; 8: a picture */
+typedef enum sm_extra { /* input channels: */
+    SM_EXTRA_NONE,      /* the latent's */
+    SM_EXTRA_INPAINT,   /* 9: latent, mask, masked picture */
+    SM_EXTRA_EDIT       /* 8: latent, picture */
+} sm_extra;
 
 typedef struct sm_traits {
     char label[64];           /* "Stable Diffusion XL base" */
     const char *prediction;   /* epsilon, v_prediction, flow_prediction, edm */
-    bool assumed;             /* the tensors cannot tell the prediction; the request's --prediction overrides it */
+    bool assumed;             /* two predictions have these very tensors (version 2): a guess; the request's --prediction overrides
+                                 it. What shares XL's tensors (Turbo, Lightning, Playground v2) gets XL's defaults */
     const char *beta_schedule;/* "scaled_linear"; "" for flow and edm */
     double beta_start, beta_end;
     bool zero_snr;            /* betas rescaled to zero terminal SNR */
@@ -36,7 +41,7 @@ typedef struct sm_traits {
     int texts;
     sm_text_use text[SM_TEXTS]; /* widths side by side make the context; the last one's projection is the pooled text */
     int steps, width, height; /* defaults */
-    float cfg_scale;
+    float cfg_scale;          /* of an LCM (time_cond_proj_dim): given to the model by sm_unet_guidance, not applied outside */
     const char *sampler, *schedule;
 } sm_traits;
 

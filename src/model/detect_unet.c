@@ -196,6 +196,18 @@ static void added(const look *l, sm_unet_config *c)
     }
 }
 
+/* SDXS' self-attention looks at the text: its keys take the context's width instead of the level's. */
+static sumi_status check_attention(const look *l, const sm_unet_config *c, sm_err *e)
+{
+    for (int i = 0; i < c->blocks; i++) {
+        int width = sm_look_dim(l, 1, "down_blocks.%d.attentions.0.transformer_blocks.0.attn1.to_k.weight", i);
+        if (c->down_attention[i] && width != c->block_out_channels[i])
+            return sm_fail(e, SUMI_E_SUPPORT, "%s.down_blocks.%d: keys of width %d in attn1, the level has %d; self-attention that looks "
+                           "at the text (SDXS) is not supported", l->component, i, width, c->block_out_channels[i]);
+    }
+    return SUMI_OK;
+}
+
 static sumi_status check(const look *l, const sm_unet_config *c, sm_err *e)
 {
     if (c->in_channels < 1 || c->out_channels < 1 || c->block_out_channels[0] != sm_look_dim(l, 0, "conv_in.weight"))
@@ -229,5 +241,5 @@ sumi_status sm_detect_unet(const sm_weights *w, const char *component, sm_unet_c
     added(&l, c);
     heads(c, c->use_linear_projection || c->cross_attention_dim >= 1024);
     c->norm_num_groups = sm_detect_groups(c->block_out_channels, c->blocks);
-    return check(&l, c, e);
+    return check(&l, c, e) ? e->code : check_attention(&l, c, e);
 }

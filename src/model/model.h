@@ -75,6 +75,8 @@ typedef struct sm_unet_cond {
 
 /* Transformer layers of attention `layer` of a level's down or up block. */
 int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer);
+/* What an LCM takes as timestep_cond for a guidance scale: out [dim], time_cond_proj_dim. Guidance is then part of the model. */
+void sm_unet_guidance(float scale, int dim, float *out);
 /* How many time ids the model takes: 0, 6, or 5 for the XL refiner. Where they are not settled, the refiner is known by its one
  * text encoder: context and pooled text have one width, which with five ids fills projection_class_embeddings_input_dim. */
 int sm_unet_time_ids(const sm_unet_config *c);

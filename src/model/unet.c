@@ -2,6 +2,8 @@
  * layout of diffusers' UNet2DConditionModel (models/unets/unet_2d_condition.py, transformers/transformer_2d.py). */
 #include "model/model.h"
 
+#include <math.h>
+
 /* Most skip connections: the input, then per down block its layers and a downsampler. */
 enum { MAX_SKIPS = 1 + SM_BLOCKS * (SM_UNET_LAYERS + 1) };
 
@@ -68,6 +70,21 @@ int sm_unet_time_ids(const sm_unet_config *c)
     if (!c->text_time || c->time_ids)
         return c->text_time ? c->time_ids : 0;
     return c->projection_class_embeddings_input_dim - 5 * c->addition_time_embed_dim == c->cross_attention_dim ? 5 : 6;
+}
+
+/* Sines, then cosines of 1000 (scale - 1) times frequencies from 1 to 1/10000 (Meng et al. 2023; Luo et al. 2023); an odd last
+ * place is 0. Rounded to f32 where PyTorch rounds: the angles are large. */
+void sm_unet_guidance(float scale, int dim, float *out)
+{
+    int half = dim / 2;
+    float w = (scale - 1) * 1000, slope = half > 1 ? logf(10000) / (float)(half - 1) : 0;
+    if (dim % 2)
+        out[dim - 1] = 0;
+    for (int i = 0; i < half; i++) {
+        float angle = w * (float)exp((double)((float)i * -slope));
+        out[i] = (float)sin((double)angle);
+        out[half + i] = (float)cos((double)angle);
+    }
 }
 
 /* SDXL: text_embeds and the sinusoidal time_ids side by side, through add_embedding. */
