@@ -348,6 +348,10 @@ static bool instead_of_file(conn *c, const char *name, const char *path, int ver
         snprintf(line, sizeof line, "Location: %.400s\r\n", c->path), refuse(c, 302, line);
     else if (!strcmp(name, "to-file"))
         refuse(c, 302, "Location: file:///etc/passwd\r\n");
+    else if (!strcmp(name, "to-ftp"))
+        refuse(c, 302, "Location: ftp://127.0.0.1/x\r\n");
+    else if (!strcmp(name, "folder-gone") && !strncmp(path, "unet/", 5))
+        refuse(c, 404, "X-Error-Code: EntryNotFound\r\n");
     else if (!strcmp(name, "to-nowhere"))
         refuse(c, 302, "");
     else if (!strcmp(name, "private") && !token)

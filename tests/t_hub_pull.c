@@ -208,6 +208,12 @@ TEST(hub_pull_resumes)
     CHECK(b.out.fetched == HUB_ONE_BYTES - 100000 && hub_count(b.h, "range=100000- if-range=\"v1\"") == 1);
     CHECK(access(in_cache(&b, "drop-once", ".unfinished-" ONE), F_OK) &&
           !sm_hub_find_in(&b.s, "acme/drop-once", NULL, path, sizeof path, &b.e));
+    fails(&b, "acme/folder-gone", SUMI_E_NETWORK, "no such file"); /* half a model is none */
+    sm_err e = {0};
+    CHECKF(sm_hub_find_in(&b.s, "acme/folder-gone", NULL, path, sizeof path, &e) && strstr(e.msg, "not finished"), "%s", e.msg);
+    e = (sm_err){0};
+    CHECKF(!sm_hub_find_in(&b.s, "acme/folder-gone/tokenizer/merges.txt", NULL, path, sizeof path, &e) && !access(path, F_OK), "%s",
+           path); /* the files that are there, are */
     b.s.tries = 6;
     arrives(&b, "wrong-once", 1); /* the pieces do not fit: once more from the beginning */
     CHECKF(strstr(b.messages, "once more from the beginning"), "%s", b.messages);
@@ -267,6 +273,7 @@ TEST(hub_pull_refusals)
     CHECK(hub_count(b.h, "broken/resolve") == b.s.tries);
     fails(&b, "acme/loop", SUMI_E_NETWORK, "redirects");
     fails(&b, "acme/to-file", SUMI_E_NETWORK, "neither https nor http");
+    fails(&b, "acme/to-ftp", SUMI_E_NETWORK, "neither https nor http");
     fails(&b, "acme/to-nowhere", SUMI_E_NETWORK, "without saying where to");
     fails(&b, "acme/busy-long", SUMI_E_NETWORK, "try again in 3600 seconds");
     CHECK(hub_count(b.h, "busy-long/resolve") == 1);
