@@ -422,7 +422,10 @@ TEST(gguf_converts)
             sm_err e = {0};
             CHECK(sm_store_save(a, x, N, from));
             sm_load_blocks(a, from, N, y);
-            CHECK(sm_store_save(b, y, N, want));
+            if (a == b) /* copied: K types do not come out of a second search as they were */
+                memcpy(want, from, sm_dtype_bytes(a, N));
+            else
+                CHECK(sm_store_save(b, y, N, want));
             sm_gguf_item item = {"w", a, 2, {9, 1024}, from, b};
             CHECKF(sm_gguf_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK, "%s", e.msg);
             sm_gguf *f = sm_gguf_open(path, NULL, &e);

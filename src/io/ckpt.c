@@ -335,6 +335,11 @@ const sm_st_entry *sm_ckpt_find(const sm_ckpt *f, const char *name)
 
 static void close_kept(void *f) { sm_ckpt_close(f); }
 
+sumi_status sm_ckpt_map(const sm_ckpt *f, sm_weights *w, sm_err *e)
+{
+    return f->map ? sm_weights_map(w, f->map->data, f->map->size, e) : SUMI_OK;
+}
+
 sumi_status sm_ckpt_into(sm_ckpt *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e)
 {
     sumi_status st = sm_weights_keep(w, close_kept, f, e);

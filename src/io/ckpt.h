@@ -27,7 +27,8 @@ size_t sm_ckpt_count(const sm_ckpt *f);
 const sm_st_entry *sm_ckpt_at(const sm_ckpt *f, size_t i);
 const sm_st_entry *sm_ckpt_find(const sm_ckpt *f, const char *name); /* NULL when absent */
 
-/* As sm_st_into and sm_st_load. */
+/* As sm_st_map, sm_st_into and sm_st_load. */
+sumi_status sm_ckpt_map(const sm_ckpt *f, sm_weights *w, sm_err *e);
 sumi_status sm_ckpt_into(sm_ckpt *f, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 sumi_status sm_ckpt_load(const char *path, sm_weights *w, const char *prefix, sm_mem *mem, sm_err *e);
 

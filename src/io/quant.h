@@ -27,17 +27,6 @@ bool sm_store_writable(sm_dtype t);
  * is never worse in it than with the simplest scales (largest value over largest integer). */
 bool sm_store_save(sm_dtype t, const float *x, int64_t n, void *out);
 
-/* Older names. */
-typedef sm_dtype sm_store;
-#define SM_STORE_F32 SM_F32
-#define SM_STORE_F16 SM_F16
-#define SM_STORE_BF16 SM_BF16
-#define SM_STORE_I32 SM_I32
-#define SM_STORE_MAX_BLOCK SM_MAX_BLOCK
-#define sm_store_load sm_load_blocks
-#define sm_store_block sm_dtype_block
-#define sm_store_block_bytes sm_dtype_block_bytes
-
 /* A block of 256 values; false when a scale does not fit its half float (quant_k.c). */
 bool sm_save_q2_k(const float *x, uint8_t *b);
 bool sm_save_q3_k(const float *x, uint8_t *b);

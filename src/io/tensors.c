@@ -45,10 +45,12 @@ READER(st)
 READER(gguf)
 
 static sumi_status map_st(const void *f, sm_weights *w, sm_err *e) { return sm_st_map(f, w, e); }
+static sumi_status map_gguf(const void *f, sm_weights *w, sm_err *e) { return sm_gguf_map(f, w, e); }
+static sumi_status map_ckpt(const void *f, sm_weights *w, sm_err *e) { return sm_ckpt_map(f, w, e); }
 
 static const format formats[] = {
-    {"GGUF file", sm_gguf_is, ROW(gguf), NULL},
-    {"PyTorch checkpoint", sm_ckpt_is, ROW(ckpt), NULL},
+    {"GGUF file", sm_gguf_is, ROW(gguf), map_gguf},
+    {"PyTorch checkpoint", sm_ckpt_is, ROW(ckpt), map_ckpt},
     {"safetensors", NULL, ROW(st), map_st},
 };
 
