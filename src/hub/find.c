@@ -87,6 +87,12 @@ static bool search_snapshot(void *arg, const char *commit)
     return !there;
 }
 
+static bool see_marker(void *arg, const char *name)
+{
+    *(bool *)arg |= !strncmp(name, ".unfinished-", 12);
+    return true;
+}
+
 /* The place in one repository's folder, "" when it is not there. */
 static sumi_status find_in_repo(const sm_hub_name *n, const char *repo, const char *what, char *out, size_t size, sm_err *e)
 {
@@ -103,10 +109,12 @@ static sumi_status find_in_repo(const sm_hub_name *n, const char *repo, const ch
             sm_cache_each(folder, search_snapshot, &(file_search){folder, n->path, out, size});
         return SUMI_OK;
     }
-    if (!known || access(snapshot, F_OK))
-        return SUMI_OK;
+    bool there = known && !access(snapshot, F_OK), begun = false;
     snprintf(marker, sizeof marker, ".unfinished-%s", commit);
-    if (exists(repo, marker))
+    sm_cache_each(repo, see_marker, &begun);
+    if (!there && !begun)
+        return SUMI_OK;
+    if (!there || exists(repo, marker))
         return sm_fail(e, SUMI_E_FILE, "%s: its pull was not finished; sumi pull %s goes on with it", what, what);
     each_file(snapshot, add_file, &t);
     bool whole = exists(snapshot, "model_index.json") || exists(snapshot, "config.json");
