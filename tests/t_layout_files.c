@@ -75,6 +75,19 @@ TEST(layout_marks)
     CHECK(layout_read_items(x, 4, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && sm_weights_count(w) == 0 && !r.unknown);
     CHECK(r.v_prediction && r.zero_snr && r.edm_mark && !memcmp(r.latents_mean, mean, sizeof mean) &&
           !memcmp(r.latents_std, std, sizeof std));
+    sm_layout_report again; /* the same marks after a way back */
+    sm_layout_export *out = NULL;
+    size_t n = 0;
+    CHECK(sm_layout_add_marks(&r, w, &e) == SUMI_OK && sm_layout_original(w, &out, &n, NULL, &e) == SUMI_OK && n == 4);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = layout_item(out[i].name, out[i].rank, out[i].dims[0], out[i].dims[1], out[i].dims[2], out[i].dims[3]);
+        x[i].data = out[i].part[0]->t.data;
+    }
+    sm_weights *w2 = NULL;
+    CHECK(layout_read_items(x, n, SM_COMPONENTS, &w2, &again, &e) == SUMI_OK && again.v_prediction && again.zero_snr);
+    CHECK(again.edm_mark && !memcmp(again.latents_mean, mean, sizeof mean) && !memcmp(again.latents_std, std, sizeof std));
+    sm_weights_unref(&w2);
+    sm_free(out);
     sm_weights_unref(&w);
     x[2] = layout_item("edm_mean", 2, 2, 3, 0, 0); /* not four numbers */
     CHECK(layout_read_items(x + 2, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.edm_mark && r.latents_mean[0] == 0);

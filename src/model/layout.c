@@ -100,6 +100,23 @@ static void note_mark(reading *g, const sm_st_entry *x)
         read_four(x, r->latents_std);
 }
 
+sumi_status sm_layout_add_marks(const sm_layout_report *r, sm_weights *w, sm_err *e)
+{
+    const struct { const char *name; bool set; const float *four; } marks[] = {
+        {"v_pred", r->v_prediction, NULL}, {"ztsnr", r->zero_snr, NULL}, {"edm_mean", r->edm_mark, r->latents_mean},
+        {"edm_std", r->edm_mark, r->latents_std}};
+    for (size_t i = 0; i < SM_COUNT(marks); i++) {
+        if (!marks[i].set)
+            continue;
+        sm_weight *x = sm_weights_create(w, marks[i].name, marks[i].four ? 4 : 1, (int64_t[]){1, 4, 1, 1}, e);
+        if (!x)
+            return e ? e->code : SUMI_E_MEMORY;
+        if (marks[i].four)
+            memcpy(x->t.data, marks[i].four, 4 * sizeof(float));
+    }
+    return SUMI_OK;
+}
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 static sumi_status bad(const reading *g, const sm_st_entry *x, sm_err *e, const char *what)

@@ -34,6 +34,10 @@ typedef struct sm_layout_report {
  * under bare names ("down_blocks.0...", "encoder.down.0...", "text_model...") is recognised too. r is filled also on failure. */
 sumi_status sm_layout_into(sm_tensors *f, sm_weights *w, sm_component only, sm_layout_report *r, sm_mem *mem, sm_err *e);
 
+/* Adds r's marks to w under their own names (v_pred and ztsnr are one zero each: the name counts), for a file that is to be
+ * written; sm_layout_original lets them through. A table that is to be run does not need them. */
+sumi_status sm_layout_add_marks(const sm_layout_report *r, sm_weights *w, sm_err *e);
+
 /* One stored tensor of an export: rows of canonical tensors, one after the other, in the stored shape. */
 typedef struct sm_layout_export {
     char name[160];

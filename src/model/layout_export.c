@@ -93,15 +93,21 @@ static void relate(exporting *g)
 
 static sumi_status place(const exporting *g, const sm_weight *x, piece *p, sm_err *e)
 {
+    static const sm_alias mark = {"", "", SM_NUM_SAME, SM_AS_IS, 0};
     const char *rest = NULL;
     sm_component c = split(x->name, &rest);
+    p->weight = x;
+    if (sm_layout_mark(x->name)) {
+        p->row = &mark;
+        snprintf(p->name, sizeof p->name, "%s", x->name);
+        return SUMI_OK;
+    }
     if (c == SM_COMPONENTS || !g->to[c].table)
         return sm_fail(e, SUMI_E_SUPPORT,
                        "tensor %.200s belongs to no model that has a single-file layout; use --layout diffusers", x->name);
     const sm_alias_table *t = g->to[c].table;
     size_t n = strlen(g->to[c].prefix);
     memcpy(p->name, g->to[c].prefix, n);
-    p->weight = x;
     for (size_t i = 0; i < t->count; i++)
         if (sm_alias_export(&t->rows[i], &g->shape[c], rest, p->name + n, sizeof p->name - n)) {
             p->row = &t->rows[i];
@@ -119,6 +125,8 @@ static sumi_status read_back(exporting *g, const piece *p, size_t count, sm_err 
     sm_layout_relate(&g->back);
     for (size_t i = 0; i < count; i++) {
         const char *want = NULL;
+        if (sm_layout_mark(p[i].name))
+            continue;
         sm_component c = split(p[i].weight->name, &want);
         sm_name n = sm_layout_place(&g->back, p[i].name);
         if (n.kind == SM_NAME_TENSOR)

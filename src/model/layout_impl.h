@@ -119,6 +119,7 @@ typedef struct sm_layout_context {
 /* What goes on top of models, marked in r; true when name is such a tensor. */
 bool sm_layout_addon(const char *name, sm_layout_report *r);
 bool sm_layout_ignored(const char *name);
+bool sm_layout_mark(const char *name);
 /* The component of a name; first step, before shapes are related. */
 sm_name sm_layout_place(const sm_layout_context *x, const char *name);
 /* Notes a name for the shapes; sm_layout_relate when all are noted. */

@@ -115,6 +115,7 @@ static bool any(const char *name, const char *const *list, bool (*is)(const char
 }
 
 static bool begins(const char *s, const char *with) { return !strncmp(s, with, strlen(with)); }
+static bool is(const char *s, const char *what) { return !strcmp(s, what); }
 static bool contains(const char *s, const char *what) { return strstr(s, what) != NULL; }
 static bool ends(const char *s, const char *with)
 {
@@ -135,6 +136,12 @@ bool sm_layout_ignored(const char *name)
     static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", ".scale_weight", ".weight_scale",
                                         ".scale_input", ".input_scale", ".scaled_fp8", NULL};
     return any(name, heads, begins) || any(name, tails, ends) || !strcmp(name, "position_ids") || !strcmp(name, "attn_mask");
+}
+
+bool sm_layout_mark(const char *name)
+{
+    static const char *const marks[] = {"v_pred", "ztsnr", "edm_mean", "edm_std", NULL};
+    return any(name, marks, is);
 }
 
 bool sm_layout_addon(const char *name, sm_layout_report *r)
@@ -221,17 +228,11 @@ static bool bare_component(const sm_layout_context *x, const char *name, sm_comp
 
 sm_name sm_layout_place(const sm_layout_context *x, const char *name)
 {
-    static const char *const marks[] = {"v_pred", "ztsnr", "edm_mean", "edm_std", NULL};
     sm_name n = {.rest = name};
     if (strlen(name) >= SM_LAYOUT_NAME)
         return n;
-    for (int i = 0; marks[i]; i++)
-        if (!strcmp(name, marks[i]))
-            n.kind = SM_NAME_MARK;
-    if (n.kind == SM_NAME_MARK)
-        return n;
-    if (sm_layout_ignored(name)) {
-        n.kind = SM_NAME_IGNORED;
+    if (sm_layout_mark(name) || sm_layout_ignored(name)) {
+        n.kind = sm_layout_mark(name) ? SM_NAME_MARK : SM_NAME_IGNORED;
         return n;
     }
     bool openclip = begins(name, "transformer.resblocks.");
