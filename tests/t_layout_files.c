@@ -252,10 +252,12 @@ TEST(layout_types)
     const sm_weight *p = sm_weights_find(w, "text_encoder.text_projection.weight");
     CHECK(p && p->t.dtype == SM_F16 && p->t.dims[0] == 2 && p->t.dims[1] == 3 && !memcmp(p->t.data, "aAcCeEbBdDfF", 12));
     sm_weights_unref(&w);
-    x[4].data = NULL; /* with a scale per row, each third has one; the fixture's formula is 0 for FP8 */
-    x[6] = layout_item("transformer.resblocks.0.attn.in_proj_weight_scale", 1, 1, 0, 0, 0); /* no scale's name: unknown */
-    CHECK(layout_read_items(x + 4, 1, SM_COMPONENTS, &w, &r, &e) == SUMI_OK &&
-          has_values(w, LAYERS "0.self_attn.k_proj.weight", SM_F8_E4M3, (float[]){0, 0}, 2));
+    item rowwise[] = {x[4], layout_item("transformer.resblocks.0.attn.in_proj_scale_weight", 1, 3, 0, 0, 0)};
+    rowwise[1].data = rows;
+    CHECK(layout_read_items(rowwise, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && r.ignored == 1);
+    CHECK(has_values(w, LAYERS "0.self_attn.q_proj.weight", SM_F8_E4M3, (float[]){2, 4}, 2));
+    CHECK(has_values(w, LAYERS "0.self_attn.k_proj.weight", SM_F8_E4M3, (float[]){-0.5f, 0}, 2));
+    CHECK(has_values(w, LAYERS "0.self_attn.v_proj.weight", SM_F8_E4M3, (float[]){112, 0.00048828125f}, 2));
     sm_weights_unref(&w);
     item bad[] = {x[1], layout_item("unet.conv_in.scale_weight", 1, 2, 0, 0, 0)};
     CHECK(layout_read_items(bad, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_E_FORMAT && strstr(e.msg, "scale_weight"));

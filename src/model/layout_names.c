@@ -133,8 +133,8 @@ bool sm_layout_ignored(const char *name)
         "scale_factor", "global_step", "iteration", "visual.", "cond_stage_model.model.visual.",
         "conditioner.embedders.0.model.visual.", "conditioner.embedders.1.model.visual.", "vision_model.", "visual_projection.",
         "noise_augmentor.", "embedder.", "safety_checker.", "scaled_fp8", NULL};
-    static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", ".scale_weight", ".weight_scale",
-                                        ".scale_input", ".input_scale", ".scaled_fp8", NULL};
+    static const char *const tails[] = {".position_ids", "logit_scale", ".attn_mask", "scale_weight", "weight_scale",
+                                        "scale_input", "input_scale", ".scaled_fp8", NULL};
     return any(name, heads, begins) || any(name, tails, ends) || !strcmp(name, "position_ids") || !strcmp(name, "attn_mask");
 }
 
