@@ -103,8 +103,8 @@ typedef struct sumi_tokens {
     const char *const *text; /* spelled as in the vocabulary: "cat</w>" */
 } sumi_tokens;
 
-/* By the model's tokenizer, or, when vocab is not NULL, by that of a file as OpenAI publishes CLIP's
- * (bpe_simple_vocab_16e6.txt.gz) or of a folder with vocab.json and merges.txt; model may be NULL then. */
+/* By the model's tokenizer, or, when vocab is not NULL, by CLIP's built-in vocabulary ("clip"), that of a file as
+ * OpenAI publishes it (bpe_simple_vocab_16e6.txt.gz) or of a folder with vocab.json and merges.txt; model may be NULL then. */
 SUMI_API sumi_status sumi_tokenize(sumi_context *ctx, const sumi_model *model, const char *vocab, const char *text, sumi_tokens **out);
 SUMI_API void sumi_tokens_free(sumi_tokens *t);
 

@@ -48,12 +48,12 @@ static int run(cli_args *a)
 
 static const cli_option options[] = {
     CLI_OPT_MODEL,
-    {"vocab", 0, CLI_TEXT, "FILE|DIR", CLI_AT(vocab), 0, 0, "no model: OpenAI's bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and merges.txt"},
+    {"vocab", 0, CLI_TEXT, "clip|FILE|DIR", CLI_AT(vocab), 0, 0, "no model: clip (built in), a file like OpenAI's bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and merges.txt"},
     CLI_OPT_JSON, CLI_OPT_HELP, {0},
 };
 
 static const char *const examples[] = {
-    "sumi tokenize \"a red apple\" --vocab bpe_simple_vocab_16e6.txt.gz", "CLIP's tokens: 49406 320 736 3055 49407",
+    "sumi tokenize \"a red apple\" --vocab clip", "CLIP's tokens, as SD 1.x, 2.x and XL get them: 49406 320 736 3055 49407",
     "sumi tokenize \"a red apple\" --json --vocab tokenizer", "for programs, with the tokenizer folder of a model in diffusers' layout",
     NULL,
 };
@@ -61,9 +61,10 @@ static const char *const examples[] = {
 const cli_command cmd_tokenize = {
     .name = "tokenize",
     .summary = "print the tokens a text encoder gets for a text",
-    .usage = "tokenize \"TEXT\" [--model FILE|DIR | --vocab FILE|DIR] [--json]",
+    .usage = "tokenize \"TEXT\" [--model FILE|DIR | --vocab clip|FILE|DIR] [--json]",
     .about = "Prints an id and a token a line, with the marks of start and end, without padding and uncut. Tokens are in the\n"
-             "vocabulary's spelling: </w> ends a word, bytes outside ASCII are letters that stand for them.",
+             "vocabulary's spelling: </w> ends a word, bytes outside ASCII are letters that stand for them. Texts are cleaned as\n"
+             "OpenAI's CLIP does: wrong decodings and character references undone, quotes straight, lower case.",
     .options = options,
     .examples = examples,
     .run = run,

@@ -5,11 +5,13 @@
 
 #include "pipeline/model.h"
 
-/* OpenAI's file, or a folder with transformers' pair. */
+/* The name "clip", OpenAI's file, or a folder with transformers' pair. */
 static sm_bpe *open_vocab(sm_mem *mem, const char *path, sm_err *e)
 {
     struct stat s;
     char vocab[4096], merges[4096];
+    if (!strcmp(path, "clip"))
+        return sm_bpe_clip(mem, e);
     if (stat(path, &s) || !S_ISDIR(s.st_mode))
         return sm_bpe_load_openai(mem, path, e);
     if (strlen(path) > sizeof vocab - 16) {

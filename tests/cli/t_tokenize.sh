@@ -7,6 +7,8 @@ same "OpenAI's file: ids" "$("$S" tokenize 'Cat a' --vocab "$T/merges.txt.gz" | 
 same "OpenAI's file: JSON" "$("$S" tokenize --json 'cat"' --vocab "$T/merges.txt.gz")" \
     '{"ids": [514, 513, 257, 515], "tokens": ["<|startoftext|>", "cat</w>", "\"</w>", "<|endoftext|>"]}'
 same "nothing but the marks" "$("$S" tokenize '' --vocab "$T/merges.txt.gz" | wc -l)" 2
+same "CLIP's own, built in" "$("$S" tokenize --json 'caf&eacute; “1”' --vocab clip)" \
+    '{"ids": [49406, 15304, 257, 272, 257, 49407], "tokens": ["<|startoftext|>", "cafÃ©</w>", "\"</w>", "1</w>", "\"</w>", "<|endoftext|>"]}'
 mkdir "$T/pair" "$T/none"
 printf '{"a":0,"b":1,"a</w>":2,"b</w>":3,"ab</w>":4,"<|startoftext|>":5,"<|endoftext|>":6}' >"$T/pair/vocab.json"
 printf '#version: 0.2\na b</w>\n' >"$T/pair/merges.txt"
