@@ -29,7 +29,8 @@ static inline __attribute__((always_inline)) void pack_as(load_fn *load, const s
         int64_t outer = cols_inner ? kn : cn, inner = cols_inner ? cn : kn;
         for (int64_t o = 0; o < outer; o++)
             for (int64_t i = 0; i < inner; i++) {
-                int64_t k = k0 + (cols_inner ? o : i), j = cols[0] + (cols_inner ? i : o), at = s->base + (j0 + j) * s->col + k * s->step;
+                int64_t k = k0 + (cols_inner ? o : i), j = cols[0] + (cols_inner ? i : o);
+                int64_t at = s->base + (j0 + j) * s->col + k * s->step;
                 for (int64_t tap = 0; tap < s->taps; tap++)
                     out[(tap * s->k + k) * width + j] = load(s->t.data, at + tap * s->tap_step);
             }

@@ -164,7 +164,8 @@ enum { SM_PACKED_USUAL = 256 << 20 };
  * in place. The graph must outlive the plan. NULL and e set on failure, the graph's own recording error included.
  * sm_plan_new: SM_PACKED_USUAL, pages kept. */
 sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, sm_err *e);
-sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o, sm_err *e);
+sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o,
+                          sm_err *e);
 void sm_plan_free(sm_plan *p);
 
 /* Storage of an input (write before a run), or of an output (read after a run, until the next). NULL: not in the plan. */

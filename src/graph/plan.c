@@ -355,7 +355,8 @@ sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct s
     return sm_plan_new_with(g, n, outputs, be, &usual, e);
 }
 
-sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o, sm_err *e)
+sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o,
+                          sm_err *e)
 {
     if (g->err.code) {
         sm_fail(e, g->err.code, "%s", g->err.msg);

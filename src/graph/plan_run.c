@@ -184,7 +184,8 @@ void sm_plan_memory(const sm_plan *p, sm_buf *b)
     if (!p->nsteps)
         return;
     const sm_node *n = p->steps[at].call.node;
-    sm_buf_fmt(b, "step %d of %d, %s in %s: %.1f MB alive\n", at + 1, p->nsteps, sm_ops[n->op].name, n->name, (double)alive_at(p, at) * 1e-6);
+    sm_buf_fmt(b, "step %d of %d, %s in %s: %.1f MB alive\n", at + 1, p->nsteps, sm_ops[n->op].name, n->name,
+               (double)alive_at(p, at) * 1e-6);
     for (size_t below = SIZE_MAX; shown < LISTED; shown++) {
         size_t size = 0;
         for (int i = 0; i < p->nstores; i++)
@@ -196,8 +197,8 @@ void sm_plan_memory(const sm_plan *p, sm_buf *b)
             const storage *s = &p->stores[i];
             char dims[96];
             if (s->bytes == size && s->from <= at && at <= s->to)
-                sm_buf_fmt(b, "  %8.1f MB  %s %s\n", (double)size * 1e-6, s->first ? s->first->name : "input, workspace or packed weights",
-                           s->first ? sm_dims_str(s->first, dims) : "");
+                sm_buf_fmt(b, "  %8.1f MB  %s %s\n", (double)size * 1e-6,
+                           s->first ? s->first->name : "input, workspace or packed weights", s->first ? sm_dims_str(s->first, dims) : "");
         }
         below = size;
     }

@@ -173,11 +173,15 @@ static void put_tile(const work *k, rect t, rect win, const float *from)
     size_t cell = (size_t)k->dst_k * (size_t)k->dst_c;
     for (int y = 0; y < t.h * k->dst_k; y++) {
         const float *row = from + ((size_t)((t.y - win.y) * k->dst_k + y) * (size_t)win.w + (size_t)(t.x - win.x)) * cell;
-        memcpy(k->dst + ((size_t)(t.y * k->dst_k + y) * (size_t)k->w + (size_t)t.x) * cell, row, (size_t)t.w * cell * sizeof *row);
+        float *to = k->dst + ((size_t)(t.y * k->dst_k + y) * (size_t)k->w + (size_t)t.x) * cell;
+        memcpy(to, row, (size_t)t.w * cell * sizeof *row);
     }
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
+
+static float *stats_of(const work *k, int norm) { return k->stats + (size_t)norm * 2 * (size_t)k->groups; }
+static size_t stats_bytes(const work *k) { return sizeof(float) * 2 * (size_t)k->groups; }
 
 /* The crops along an axis, about as long together as a window: their length and number. */
 typedef struct crops { int len, count; } crops;
@@ -210,11 +214,12 @@ static sumi_status sample(work *k, sm_err *e)
         float *to = sm_plan_data(p.p, p.in);
         size_t each = (size_t)y.len * (size_t)x.len * (size_t)k->src_k * (size_t)k->src_k * (size_t)k->src_c;
         for (int i = 0; i < y.count * x.count; i++)
-            cut_out(k, (rect){crop_at(&y, i / x.count, k->h), crop_at(&x, i % x.count, k->w), y.len, x.len}, to + (size_t)i * each);
+            cut_out(k, (rect){crop_at(&y, i / x.count, k->h), crop_at(&x, i % x.count, k->w), y.len, x.len},
+                    to + (size_t)i * each);
         if (!run(k, &p, e)) {
             k->norms = n.count;
             for (int i = 0; i < n.count; i++)
-                memcpy(k->stats + (size_t)i * 2 * (size_t)k->groups, sm_plan_data(p.p, n.measured[i]), sizeof(float) * 2 * (size_t)k->groups);
+                memcpy(stats_of(k, i), sm_plan_data(p.p, n.measured[i]), stats_bytes(k));
         }
     }
     close_part(&p);
@@ -238,7 +243,7 @@ static void adopt(work *k)
 {
     for (int i = 0; i < k->norms; i++)
         for (int g = 0; g < k->groups; g++) {
-            float *to = k->stats + (size_t)i * 2 * (size_t)k->groups;
+            float *to = stats_of(k, i);
             to[g] = (float)k->sums[i].mean[g];
             to[k->groups + g] = (float)(k->sums[i].m2[g] / k->sums[i].count);
         }
@@ -247,8 +252,10 @@ static void adopt(work *k)
 static void forget(work *k)
 {
     memset(k->sums_memory, 0, sizeof(double) * 2 * NORMS * (size_t)k->groups);
-    for (int i = 0; i < NORMS; i++)
-        k->sums[i] = (gathered){0, k->sums_memory + (size_t)(2 * i) * (size_t)k->groups, k->sums_memory + (size_t)(2 * i + 1) * (size_t)k->groups};
+    for (int i = 0; i < NORMS; i++) {
+        double *at = k->sums_memory + (size_t)(2 * i) * (size_t)k->groups;
+        k->sums[i] = (gathered){0, at, at + k->groups};
+    }
 }
 
 /* ---- the high half ----------------------------------------------------------------------------------------------- */
@@ -262,7 +269,7 @@ static sumi_status run_tile(work *k, int i, bool last, sm_err *e)
     if (!open_high(k, &p, &n, 1, win.h, win.w, e)) {
         cut_out(k, win, sm_plan_data(p.p, p.in));
         for (int j = 0; j < n.count; j++)
-            memcpy(sm_plan_data(p.p, n.given[j]), k->stats + (size_t)j * 2 * (size_t)k->groups, sizeof(float) * 2 * (size_t)k->groups);
+            memcpy(sm_plan_data(p.p, n.given[j]), stats_of(k, j), stats_bytes(k));
         if (!run(k, &p, e)) {
             for (int j = 0; j < n.count && !last; j++)
                 gather(k, &k->sums[j], sm_plan_data(p.p, n.measured[j]), n.pixels[j]);
@@ -352,7 +359,8 @@ static sumi_status start(work *k, const sm_tiled_vae *v, bool encode, int h, int
 
 static float *map_memory(const work *k, sm_err *e)
 {
-    float *x = sm_alloc(k->v->mem, SM_MEM_DATA, sizeof *x * (size_t)k->h * (size_t)k->w * (size_t)(k->encode ? k->dst_c : k->src_c));
+    size_t n = (size_t)k->h * (size_t)k->w * (size_t)(k->encode ? k->dst_c : k->src_c);
+    float *x = sm_alloc(k->v->mem, SM_MEM_DATA, sizeof *x * n);
     if (!x)
         sm_fail(e, SUMI_E_MEMORY, "out of memory between the halves of the autoencoder (%dx%d)", k->w, k->h);
     return x;

@@ -26,7 +26,8 @@ typedef struct sm_tiled_vae {
     sm_plan_opts opts;
     sm_node *(*unscale)(const void *arg, sm_node *z); /* recorded before decoding; NULL: z is the autoencoder's own latent */
     const void *unscale_arg;
-    int tile;                 /* largest window, latent pixels a side (at least three times sm_vae_reach); a picture that fits is computed whole. 0: SM_VAE_TILE */
+    int tile;                 /* largest window, latent pixels a side, at least three times sm_vae_reach; a picture that fits is
+                                 computed whole. 0: SM_VAE_TILE */
     int rounds;               /* over the tiles, 1 or as many as norms; 0: 1 */
     int circular[2];          /* the picture's edges meet, y, x */
     const int *cancel;        /* may be NULL */
