@@ -186,6 +186,26 @@ TEST(run_module_text)
                 PAIRS({"out.last_hidden_state", "last_hidden_state"}, {"out.text_embeds", "text_embeds"}));
 }
 
+/* The pooled output of a model that projects, which transformers keeps to itself, is the last hidden state at the end mark. */
+TEST(run_module_pooled_before_projection)
+{
+    static const int ends[] = {3, 11, 1, 7}; /* of the fixture's rows */
+    bench b = {0};
+    if (bench_open(&b, "clip_proj_tiny.safetensors", "run-pooled")) {
+        sm_mem mem = {0};
+        sm_err e = {0};
+        sm_weights *w = sm_weights_new(&mem, &e);
+        write_in(&b, PAIRS({"in.input_ids", "input_ids"}));
+        CHECKF(!run(&b, "text_encoder_2") && !sm_st_load(b.out, w, NULL, &mem, &e), "%s%s", sumi_error(b.ctx), e.msg);
+        const sm_weight *last = sm_weights_find(w, "last_hidden_state"), *pooled = sm_weights_find(w, "pooler_output");
+        CHECK(last && pooled && pooled->t.rank == 2 && pooled->t.dims[0] == 4 && pooled->t.dims[1] == 32);
+        for (int i = 0; last && pooled && i < 4; i++)
+            CHECK(!memcmp((float *)pooled->t.data + i * 32, (float *)last->t.data + (i * 12 + ends[i]) * 32, 32 * sizeof(float)));
+        sm_weights_unref(&w);
+    }
+    bench_close(&b);
+}
+
 /* ---- types of inputs --------------------------------------------------------------------------------------------- */
 
 /* Ids as torch writes them: 64 bit. */
