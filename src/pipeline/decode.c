@@ -5,16 +5,36 @@
 
 #include "pipeline/sheet.h"
 
+enum { TILE_LOW = 48 }; /* latents a side with --low-memory */
+
+/* Pieces as large as the request says; by itself none up to SM_VAE_TILE latents a side, half of that where memory is short. */
+static sumi_status choose_tile(sm_decode *d, sm_err *e)
+{
+    const sm_job *j = d->j;
+    int asked = j->r.vae_tile, f = sm_vae_factor(&j->m->vae), least = 3 * sm_vae_reach(&j->m->vae, false);
+    d->tile = asked < 0 ? SM_MAX(j->m->low_memory ? TILE_LOW : SM_VAE_TILE, least) : asked / f;
+    if (asked > 0 && d->tile < least)
+        return sm_fail(e, SUMI_E_ARG, "--vae-tile: %d pixels, this model's autoencoder needs at least %d", asked, least * f);
+    if (d->h <= d->tile && d->w <= d->tile)
+        d->tile = 0;
+    return SUMI_OK;
+}
+
 sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e)
 {
     *d = (sm_decode){.j = j, .h = h, .w = w, .c = j->m->vae.latent_channels};
-    if (!j->cb || !j->cb->preview)
-        return SUMI_OK;
+    if (choose_tile(d, e) || !j->cb || !j->cb->preview)
+        return e->code;
     d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)h * (size_t)w * 3);
     return d->small ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
 }
 
-void sm_decode_done(sm_decode *d) { sm_part_close(&d->part); }
+void sm_decode_done(sm_decode *d)
+{
+    sm_part_close(&d->part);
+    sm_free(d->pixels);
+    d->pixels = NULL;
+}
 
 void sm_decode_close(sm_decode *d)
 {
@@ -23,8 +43,9 @@ void sm_decode_close(sm_decode *d)
 }
 
 /* The denoiser's latents to the autoencoder's: by one factor and shift, or by a mean and a deviation for each channel. */
-static sm_node *unscale(const sumi_model *m, sm_node *x)
+static sm_node *unscale(const void *model, sm_node *x)
 {
+    const sumi_model *m = model;
     const sm_traits *t = &m->traits;
     int64_t c = m->vae.latent_channels;
     if (!t->latents_stats)
@@ -45,8 +66,24 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
     nn_scope root = nn_root(p->g, j->m->w, NULL), s = nn_sub(&root, "vae");
     p->in[0] = sm_input(p->g, "latents", SM_F32, 4, (int64_t[]){1, d->h, d->w, d->c});
     p->out = sm_vae_decode(&s, &j->m->vae, unscale(j->m, p->in[0]));
-    p->p = sm_plan_new(p->g, 1, &p->out, j->be, e);
+    sm_plan_opts opts = sm_job_plan_opts(j);
+    p->p = sm_plan_new_with(p->g, 1, &p->out, j->be, &opts, e);
     return e->code;
+}
+
+bool sm_decode_tiled(const sm_decode *d) { return d->tile > 0; }
+
+static sm_tiled_vae tiles_of(const sm_decode *d)
+{
+    const sm_job *j = d->j;
+    return (sm_tiled_vae){.mem = j->mem, .be = j->be, .pool = j->pool, .w = j->m->w, .component = "vae", .c = &j->m->vae,
+                          .opts = sm_job_plan_opts(j), .unscale = unscale, .unscale_arg = j->m, .tile = d->tile, .cancel = sm_job_cancel(j)};
+}
+
+sumi_status sm_decode_plan_tiles(const sm_decode *d, sm_vae_tiles_info *out, sm_err *e)
+{
+    sm_tiled_vae v = tiles_of(d);
+    return sm_vae_tiles_plan(&v, false, d->h, d->w, out, e);
 }
 
 static bool all_finite(const float *x, size_t n)
@@ -57,17 +94,29 @@ static bool all_finite(const float *x, size_t n)
     return sum == 0;
 }
 
-/* The picture of one latent, [height, width, 3] in about -1..1, good until the next one; NULL on failure. */
-static const float *decode_one(sm_decode *d, const float *latent, int number, sm_err *e)
+static const float *decode_whole(sm_decode *d, const float *latent, sm_err *e)
 {
-    const sm_job *j = d->j;
     if (!d->part.p && sm_decode_open(d, e))
         return NULL;
     memcpy(sm_plan_data(d->part.p, d->part.in[0]), latent, sizeof(float) * (size_t)d->h * (size_t)d->w * (size_t)d->c);
-    if (sm_plan_run(d->part.p, j->pool, sm_job_cancel(j), e))
-        return NULL;
-    const float *out = sm_plan_data(d->part.p, d->part.out);
-    if (all_finite(out, (size_t)j->r.width * (size_t)j->r.height * 3))
+    return sm_plan_run(d->part.p, d->j->pool, sm_job_cancel(d->j), e) ? NULL : sm_plan_data(d->part.p, d->part.out);
+}
+
+static const float *decode_tiles(sm_decode *d, const float *latent, sm_err *e)
+{
+    sm_tiled_vae v = tiles_of(d);
+    if (!d->pixels)
+        d->pixels = sm_alloc(d->j->mem, SM_MEM_DATA, sizeof(float) * (size_t)d->j->r.width * (size_t)d->j->r.height * 3);
+    if (!d->pixels)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for a picture of %dx%d", d->j->r.width, d->j->r.height);
+    return !d->pixels || sm_vae_decode_tiled(&v, latent, d->h, d->w, d->pixels, e) ? NULL : d->pixels;
+}
+
+/* The picture of one latent, [height, width, 3] in about -1..1, good until the next one; NULL on failure. */
+static const float *decode_one(sm_decode *d, const float *latent, int number, sm_err *e)
+{
+    const float *out = (sm_decode_tiled(d) ? decode_tiles : decode_whole)(d, latent, e);
+    if (!out || all_finite(out, (size_t)d->j->r.width * (size_t)d->j->r.height * 3))
         return out;
     sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", number + 1);
     return NULL;
@@ -84,6 +133,7 @@ sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, 
             break;
         sm_pixels_from_float(x, (int64_t)bytes, rgb + (size_t)k * bytes);
     }
+    sm_job_release(j, "vae");
     return e->code;
 }
 
@@ -128,7 +178,8 @@ sumi_status sm_encode_gray(const sm_job *j, int h, int w, float *out, sm_err *e)
     p.in[0] = sm_input(p.g, "image", SM_F32, 4, (int64_t[]){1, h * f, w * f, m->vae.in_channels});
     sm_node *moments = sm_vae_encode(&s, &m->vae, p.in[0]);
     p.out = sm_affine(sm_slice(moments, -1, 0, c), m->vae.scaling_factor, -m->vae.shift_factor * m->vae.scaling_factor);
-    p.p = sm_plan_new(p.g, 1, &p.out, j->be, e);
+    sm_plan_opts opts = sm_job_plan_opts(j);
+    p.p = sm_plan_new_with(p.g, 1, &p.out, j->be, &opts, e);
     if (p.p) {
         memset(sm_plan_data(p.p, p.in[0]), 0, sizeof(float) * (size_t)(h * f) * (size_t)(w * f) * (size_t)m->vae.in_channels);
         if (!sm_plan_run(p.p, j->pool, sm_job_cancel(j), e))

@@ -3,18 +3,23 @@
 #define SM_PIPELINE_DECODE_H
 
 #include "pipeline/generate.h"
+#include "pipeline/vae_tiles.h"
 
 typedef struct sm_decode {
     const sm_job *j;
     int h, w, c;    /* of a latent */
-    sm_part part;   /* opened by the first picture */
+    int tile;       /* largest piece that is decoded at once, latents a side; 0: the whole picture */
+    sm_part part;   /* opened by the first picture that is decoded whole */
+    float *pixels;  /* [height, width, 3], of pictures decoded in tiles */
     uint8_t *small; /* [h, w, 3], a preview; NULL when nobody looks */
 } sm_decode;
 
 sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e);
 void sm_decode_done(sm_decode *d);  /* the plan is released, the next picture makes another */
 void sm_decode_close(sm_decode *d);
-/* The plan alone, for one picture. */
+/* Whether pictures are decoded in tiles; if so, what that takes, else the plan for one picture. */
+bool sm_decode_tiled(const sm_decode *d);
+sumi_status sm_decode_plan_tiles(const sm_decode *d, sm_vae_tiles_info *out, sm_err *e);
 sumi_status sm_decode_open(sm_decode *d, sm_err *e);
 /* n latents [n, h, w, c] into rgb [n, height, width, 3]; first: number of the first one, for messages. */
 sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, uint8_t *rgb, sm_err *e);

@@ -96,7 +96,8 @@ static sumi_status plan(sm_denoise *d, sm_err *e)
         c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
     sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
     p->out = m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
-    p->p = sm_plan_new(p->g, 1, &p->out, d->j->be, e);
+    sm_plan_opts opts = sm_job_plan_opts(d->j);
+    p->p = sm_plan_new_with(p->g, 1, &p->out, d->j->be, &opts, e);
     return e->code;
 }
 

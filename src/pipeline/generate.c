@@ -2,6 +2,7 @@
  * that share the denoiser's runs; which round a picture is in does not change its bits. */
 #include "pipeline/generate.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "pipeline/decode.h"
@@ -44,6 +45,34 @@ void sm_job_tell(const sm_job *j, const char *stage, int64_t step, int64_t steps
         return;
     sumi_progress p = {.stage = stage, .step = step, .steps = steps, .seconds = sm_now() - j->started, .eta = eta};
     j->cb->progress(j->cb->user, &p);
+}
+
+sm_plan_opts sm_job_plan_opts(const sm_job *j)
+{
+    return (sm_plan_opts){.packed = j->m->low_memory ? 0 : SM_PACKED_USUAL, .drop_pages = j->m->low_memory};
+}
+
+/* Bytes of the model's mapped weights whose names begin so (NULL: of all); the others are in the memory's count. */
+static size_t mapped_of(const sumi_model *m, const char *prefix)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < sm_weights_count(m->w); i++) {
+        const sm_weight *w = sm_weights_at(m->w, i);
+        n += w->mapped && (!prefix || !strncmp(w->name, prefix, strlen(prefix))) ? w->bytes : 0;
+    }
+    return n;
+}
+
+/* Below this nothing is given back between components. */
+enum { LARGE_MODEL = 256 << 20 };
+static bool large(const sumi_model *m) { return mapped_of(m, NULL) > LARGE_MODEL; }
+
+void sm_job_release(const sm_job *j, const char *component)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.", component);
+    if (large(j->m))
+        sm_weights_drop(j->m->w, prefix);
 }
 
 /* ---- sampling ---- */
@@ -93,6 +122,7 @@ static sumi_status sample(drawing *d, sm_err *e)
             sm_kept_put(&d->kept, j->r.steps, d->first, d->n, d->latents);
     }
     sm_denoise_done(&d->den);
+    sm_job_release(j, j->m->family->component);
     return e->code;
 }
 
@@ -194,12 +224,30 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)
 static size_t held(const sm_job *j) { return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); }
 
 /* Adds one component's figures. An open part holds what it will hold when it runs, so the peak is counted, not guessed;
- * besides are: what is held in any case. */
+ * besides are the pictures. Of a large model only that component's weights are in memory, of a small one all. */
 static void add_part(const sm_part *p, const sm_job *j, size_t besides, sumi_plan_info *out)
 {
+    size_t mapped = large(j->m) ? sm_plan_mapped_bytes(p->p) : mapped_of(j->m, NULL);
     out->packed_bytes += sm_plan_packed_bytes(p->p);
     out->activation_bytes = SM_MAX(out->activation_bytes, sm_plan_activation_bytes(p->p));
-    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides);
+    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides + mapped);
+}
+
+static void plan_decoder(drawing *d, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    const sm_job *j = d->j;
+    sm_vae_tiles_info tiles;
+    if (sm_decode_tiled(&d->dec)) {
+        if (sm_decode_plan_tiles(&d->dec, &tiles, e))
+            return;
+        out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
+        out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height +
+                                                  mapped_of(j->m, large(j->m) ? "vae.decoder." : NULL));
+        out->decode_flops = tiles.flops * j->r.count;
+    } else if (!sm_decode_open(&d->dec, e)) {
+        add_part(&d->dec.part, j, besides, out);
+        out->decode_flops = sm_plan_cost(d->dec.part.p).flops * j->r.count;
+    }
 }
 
 static void plan_text(const drawing *d, size_t besides, sumi_plan_info *out, sm_err *e)
@@ -220,19 +268,17 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
     *out = (sumi_plan_info){.steps = j->r.steps};
     for (size_t i = 0; i < sm_weights_count(j->m->w); i++)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
-    size_t rgb = (size_t)j->r.count * (size_t)j->r.width * (size_t)j->r.height * 3, besides = out->weight_bytes + rgb - held(j);
-    out->peak_bytes = out->weight_bytes + 2 * rgb; /* at the end, when the pictures are handed out */
+    size_t rgb = (size_t)j->r.count * (size_t)j->r.width * (size_t)j->r.height * 3;
+    out->peak_bytes = held(j) + 2 * rgb; /* at the end, when the pictures are handed out */
     if (!open_drawing(&d, j, e))
-        plan_text(&d, besides, out, e);
+        plan_text(&d, rgb, out, e);
     if (!e->code && !sm_denoise_open(&d.den, d.round, NULL, e)) {
-        add_part(&d.den.part, j, besides, out);
+        add_part(&d.den.part, j, rgb, out);
         out->step_flops = sm_plan_cost(d.den.part.p).flops * d.den.rows / d.den.batch / d.round * j->r.count;
     }
     sm_denoise_done(&d.den);
-    if (!e->code && !sm_decode_open(&d.dec, e)) {
-        add_part(&d.dec.part, j, besides, out);
-        out->decode_flops = sm_plan_cost(d.dec.part.p).flops * j->r.count;
-    }
+    if (!e->code)
+        plan_decoder(&d, rgb, out, e);
     if (!e->code) {
         int64_t evals = sm_sampler_evals(sm_sampler_find(j->r.sampler), d.sigmas, j->r.steps);
         out->total_flops = out->encode_flops + out->step_flops * (double)evals + out->decode_flops;

@@ -39,6 +39,10 @@ typedef struct sm_part {
 void sm_part_close(sm_part *p);
 const int *sm_job_cancel(const sm_job *j);
 void sm_job_tell(const sm_job *j, const char *stage, int64_t step, int64_t steps, double eta);
+/* What plans may hold: with low_memory nothing that can be had again. */
+sm_plan_opts sm_job_plan_opts(const sm_job *j);
+/* A component has done its work: pages of its mapped weights are given back, unless the model is small. */
+void sm_job_release(const sm_job *j, const char *component);
 /* Whether the denoiser runs for the negative prompt too. LCM's full models take the scale as an input instead. */
 bool sm_job_guided(const sm_job *j);
 

@@ -16,7 +16,7 @@ static sumi_status add_all(sm_weights *to, const sm_weights *from, const char *e
         if (!except || strncmp(w->name, except, n) || w->name[n] != '.')
             sm_weights_add(to, w->name, &w->t, e);
     }
-    return e->code;
+    return e->code ? e->code : sm_weights_map_as(to, from, e);
 }
 
 static void drop(void *w)

@@ -24,7 +24,8 @@ sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows
     if ((skip || !u->final_norm) && !sm_poisoned(text.last))
         p->out = u->final_norm ? sm_clip_final_norm(&s, &u->clip, text.hidden[text.layers - skip]) : text.hidden[text.layers - skip];
     p->pooled = pooled ? sm_denoiser_pooled(m->family, &m->denoiser, &text) : NULL;
-    p->p = sm_plan_new(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, e);
+    sm_plan_opts opts = sm_job_plan_opts(j);
+    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, &opts, e);
     return e->code;
 }
 
@@ -69,6 +70,7 @@ static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int
         }
     }
     sm_part_close(&p);
+    sm_job_release(j, u->component);
     return e->code;
 }
 
