@@ -69,7 +69,7 @@ static void check_modules(const char *name, const char *model)
     snprintf(in, sizeof in, "%s", test_tmp("module-in.safetensors"));
     snprintf(out, sizeof out, "%s", test_tmp("module-out.safetensors"));
     CHECK(sumi_context_new(NULL, &ctx) == SUMI_OK);
-    for (size_t i = 0; reference_open(&f, file) && i < SM_COUNT(modules); i++) {
+    for (size_t i = 0; i < SM_COUNT(modules) && reference_open(&f, file); i++) {
         if (write_inputs(&f, modules[i], in)) {
             sumi_status st = sumi_run_module(ctx, &o, modules[i], in, out);
             CHECKF(!st, "%s: %s", modules[i], sumi_error(ctx));
