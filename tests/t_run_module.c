@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "io/safetensors.h"
+#include "pipeline/context.h"
 #include "reference.h"
 #include "test.h"
 
@@ -302,6 +303,39 @@ TEST(run_module_timestep_of_all)
     CHECK(!memcmp(out[0], out[1], sizeof out[0]));
 }
 
+/* diffusers clamps the logarithm of the variance to -30..20: biases of 1000 and -1000 go to the ends, the mean stays. */
+TEST(run_module_clamps_logvar)
+{
+    bench b = {0};
+    float x[2 * 3 * 12 * 8];
+    test_fill(x, SM_COUNT(x), 3, -1, 1);
+    if (bench_open(&b, "vae_tiny.safetensors", "run-clamp")) {
+        sm_mem mem = {0};
+        sm_err e = {0};
+        char path[300];
+        sm_weights *w = sm_weights_new(&mem, &e), *y = sm_weights_new(&mem, &e);
+        snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", b.dir);
+        sm_weight *bias = !sm_st_load(path, w, NULL, &mem, &e) ? sm_weights_find(w, "quant_conv.bias") : NULL;
+        float moved[8] = {0, 0, 0, 0, 1000, -1000, 1000, -1000};
+        for (int i = 0; bias && i < 4; i++)
+            moved[i] = ((float *)bias->t.data)[i];
+        if (bias)
+            bias->t.data = moved;
+        snprintf(path, sizeof path, "%s", test_tmp("run-clamp.safetensors"));
+        CHECK(bias && !sm_st_write_weights(path, w, SM_F32, 0, NULL, NULL, &e));
+        write_raw(b.in, 1, &(raw){"sample", "F32", "2,3,12,8", x, sizeof x});
+        sumi_model_options o = {.path = path};
+        CHECKF(!sumi_run_module(b.ctx, &o, "vae_encoder", b.in, b.out), "%s", sumi_error(b.ctx));
+        const sm_weight *v = !sm_st_load(b.out, y, NULL, &mem, &e) ? sm_weights_find(y, "logvar") : NULL;
+        CHECK(v && v->bytes == 2 * 4 * 24 * sizeof(float));
+        for (int i = 0; v && i < 2 * 4 * 24; i++)
+            CHECK(((float *)v->t.data)[i] == (i / 24 % 2 ? -30 : 20));
+        sm_weights_unref(&w);
+        sm_weights_unref(&y);
+    }
+    bench_close(&b);
+}
+
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
 static void refuses(bench *b, const char *module, size_t n, const raw *x, const char *why)
@@ -351,6 +385,29 @@ TEST(run_module_list)
         CHECK(text && strstr(text, "gives  sample                           [N, 4, H, W]\n"));
         sumi_text_free(text);
         CHECK(sumi_list_module(b.ctx, &o, "", &text) == SUMI_E_ARG && !text);
+    }
+    bench_close(&b);
+}
+
+/* Whichever allocation fails, the call says so and leaves nothing behind. */
+TEST(run_module_out_of_memory)
+{
+    bench b = {0};
+    static float z[2 * 16 * 2 * 3];
+    int k = 1;
+    if (bench_open(&b, "vae_plain_tiny.safetensors", "run-memory")) {
+        sumi_status st = SUMI_E_MEMORY;
+        write_raw(b.in, 1, &(raw){"latents", "F32", "2,16,2,3", z, sizeof z});
+        for (; st && k < 20000; k++) {
+            size_t before = b.ctx->mem.total;
+            b.ctx->mem.fail_at = k;
+            st = run(&b, "vae_decoder");
+            b.ctx->mem.fail_at = 0;
+            CHECKF(!st || st == SUMI_E_MEMORY, "allocation %d: %d, %s", k, (int)st, sumi_error(b.ctx));
+            CHECKF(b.ctx->mem.total == before, "allocation %d: %zu bytes are left", k, b.ctx->mem.total - before);
+            CHECK(!st == !access(b.out, F_OK));
+        }
+        CHECKF(!st && k > 30, "%d allocations", k);
     }
     bench_close(&b);
 }
