@@ -62,7 +62,8 @@ static float *untiled(vae *v, bool encode, const float *x, int h, int w, const i
     nn_scope root = nn_root(g, v->w, NULL), s = nn_sub(&root, "vae");
     s.circular[0] = circular[0];
     s.circular[1] = circular[1];
-    sm_node *in = encode ? sm_input(g, "image", SM_F32, 4, (int64_t[]){1, h * f, w * f, 3}) : sm_input(g, "z", SM_F32, 4, (int64_t[]){1, h, w, 4});
+    sm_node *in = encode ? sm_input(g, "image", SM_F32, 4, (int64_t[]){1, h * f, w * f, 3})
+                         : sm_input(g, "z", SM_F32, 4, (int64_t[]){1, h, w, 4});
     sm_node *out = encode ? sm_vae_encode(&s, &v->c, in) : sm_vae_decode(&s, &v->c, in);
     sm_plan *p = sm_plan_new(g, 1, &out, v->be, &v->e);
     float *y = malloc(sizeof *y * (size_t)sm_numel(out));
@@ -116,7 +117,8 @@ static void steps(const float *x, int h, int w, int c, int every, double *seam, 
 /* Weight of pixel i of n in a window that overlaps its neighbours by `over` pixels. */
 static float ramp(int i, int n, int over, bool before, bool after)
 {
-    float a = before && i < over ? ((float)i + 0.5f) / (float)over : 1, b = after && i >= n - over ? ((float)(n - i) - 0.5f) / (float)over : 1;
+    float a = before && i < over ? ((float)i + 0.5f) / (float)over : 1;
+    float b = after && i >= n - over ? ((float)(n - i) - 0.5f) / (float)over : 1;
     return a * b;
 }
 
@@ -185,7 +187,8 @@ TEST(tiles_encode_equals_untiled_with_all_statistics)
     static const int plain[2] = {0, 0};
     vae v;
     if (vae_open(&v, true)) {
-        float *x = uneven(4 * 41, 4 * 30, 3), *want = untiled(&v, true, x, 41, 30, plain), *got = tiled(&v, true, x, 41, 30, 20, 12, plain);
+        float *x = uneven(4 * 41, 4 * 30, 3), *want = untiled(&v, true, x, 41, 30, plain);
+        float *got = tiled(&v, true, x, 41, 30, 20, 12, plain);
         double d = test_maxdiff(got, want, 41 * 30 * 8), rms = test_rms(want, 41 * 30 * 8);
         CHECKF(d <= 1e-4 * rms, "differs by %.3g of rms %.3g", d, rms);
         free(want);
@@ -211,8 +214,8 @@ TEST(tiles_have_no_seams)
         double rms = test_rms(want, N), d = difference(got, want, N), theirs = difference(peers, want, N);
         CHECKF(d < 0.15 * rms && d < 0.5 * theirs, "differs by %.3g of the rms, blended tiles by %.3g", d / rms, theirs / rms);
         steps(got, H * 4, W * 4, 3, MEET, &seam, &rest);
-        CHECKF(seam <= rest && seam < 0.3 * seam0, "the difference steps by %.3g at seams, %.3g elsewhere; the picture by %.3g, %.3g", seam, rest,
-               seam0, rest0);
+        CHECKF(seam <= rest && seam < 0.3 * seam0, "the difference steps by %.3g at seams, %.3g elsewhere; the picture by %.3g, %.3g",
+               seam, rest, seam0, rest0);
         free(peers);
         free(want);
         free(got);
@@ -250,7 +253,8 @@ TEST(tiles_plan_foresees_memory)
         CHECK(!sm_vae_tiles_plan(&t, false, 192, 192, &whole, &v.e));
         t.tile = 48;
         CHECKF(whole.down == 1 && large.down == 5 && large.across == 5, "%d and %dx%d tiles", whole.down, large.down, large.across);
-        CHECKF(large.bytes < whole.bytes / 2 && large.flops < 2 * whole.flops, "%zu bytes in tiles, %zu whole", large.bytes, whole.bytes);
+        CHECKF(large.bytes < whole.bytes / 2, "%zu bytes in tiles, %zu whole", large.bytes, whole.bytes);
+        CHECKF(large.flops < 2 * whole.flops, "%.3g flops in tiles, %.3g whole", large.flops, whole.flops);
         float *z = uneven(96, 96, 4), *out = malloc(sizeof *out * 96 * 96 * 48);
         mem.peak = mem.total;
         CHECKF(!sm_vae_decode_tiled(&t, z, 96, 96, out, &v.e), "%s", v.e.msg);
