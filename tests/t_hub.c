@@ -97,9 +97,10 @@ TEST(hub_address_places)
         CHECKF(ok && !strcmp(out, pairs[i][1]), "%s: %s", pairs[i][0], ok ? out : e.msg);
     }
     static const char *const nowhere[] = {"https://example.org", "https://example.org/", "https://example.org/a/",
-                                          "https://example.org/?x=1", "https://example.org//a"};
+                                          "https://example.org/?x=1", "https://example.org//a",
+                                          "https:///../x", "https://../x", "https://./x", "https://.org/x"};
     for (size_t i = 0; i < SM_COUNT(nowhere); i++)
-        CHECKF(!sm_hub_parse(nowhere[i], HUB, &n, &(sm_err){0}) &&
+        CHECKF(sm_hub_parse(nowhere[i], HUB, &n, &(sm_err){0}) ||
                sm_hub_address_path(n.address, out, sizeof out, &(sm_err){0}) == SUMI_E_ARG, "%s", nowhere[i]);
 }
 

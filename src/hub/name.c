@@ -212,7 +212,7 @@ sumi_status sm_hub_address_path(const char *address, char *out, size_t size, sm_
 {
     char path[SM_HUB_ADDRESS], hex[SM_DIGEST_HEX], mark[16] = "";
     sm_origin o;
-    if (!sm_origin_of(address, &o))
+    if (!sm_origin_of(address, &o) || o.host[0] == '.' || strpbrk(o.host, "/\\%")) /* the host becomes a folder */
         return sm_fail(e, SUMI_E_ARG, "'%.60s' is no valid address", address);
     bool usual = !strcmp(o.port, !strcmp(o.scheme, "https") ? "443" : "80");
     const char *query = strchr(address, '?'), *start = strstr(address, "://") + 3;
