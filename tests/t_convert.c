@@ -1,5 +1,5 @@
-/* sumi_convert: bits that stay, types that are given and kept, scales, layouts, a UNet that gives the same bits from its quantised
- * file as from that file in f32, memory, and what is refused. */
+/* sumi_convert: bits that stay, types that are given and kept, scales, layouts, a UNet that gives the same bits from its
+ * quantised file as from that file in f32, memory, and what is refused. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +50,13 @@ static void converts(const char *in, const char *out, sumi_convert_options o)
     char text[2000];
     sumi_status st = convert(in, out, o, text);
     CHECKF(!st, "%s to %s: %s", in, out, text);
+}
+
+static void refuses(const char *in, const char *out, sumi_convert_options o, sumi_status want, const char *why)
+{
+    char text[2000];
+    sumi_status st = convert(in, out, o, text);
+    CHECKF(st == want && strstr(text, why) && !strchr(text, '\n'), "status %d, '%s', expected %d, '%s'", st, text, want, why);
 }
 
 static sm_tensors *open_file(const char *path)
@@ -111,9 +118,11 @@ static const char *source(void)
     }
     sm_tensor views[] = {{.data = x, .rank = 2, .dims = {32, 512}}, {.data = conv, .rank = 4, .dims = {16, 32, 3, 3}},
                          {.data = norm, .rank = 1, .dims = {512}}, {.data = h, .dtype = SM_F16, .rank = 2, .dims = {2, 32}},
-                         {.data = b, .dtype = SM_BF16, .rank = 3, .dims = {2, 4, 8}}, {.data = x, .dtype = SM_I32, .rank = 1, .dims = {3}},
+                         {.data = b, .dtype = SM_BF16, .rank = 3, .dims = {2, 4, 8}},
+                             {.data = x, .dtype = SM_I32, .rank = 1, .dims = {3}},
                          {.data = norm, .rank = 0}, {.data = x, .rank = 2, .dims = {32, 500}}};
-    const char *const names[] = {UNET "output_blocks.1.1.to_q.weight", UNET "output_blocks.2.0.in_layers.2.weight", UNET "a.norm.weight",
+    const char *const names[] = {UNET "output_blocks.1.1.to_q.weight", UNET "output_blocks.2.0.in_layers.2.weight",
+                                 UNET "a.norm.weight",
                                  "half", "brain", "int", "number", UNET "middle_block.1.odd.weight"};
     sm_out_tensor t[12];
     for (size_t i = 0; i < SM_COUNT(names); i++)
@@ -136,10 +145,12 @@ TEST(convert_keeps_bits)
     CHECK(same_tensors(in, at("keep.safetensors")));
     converts(in, at("keep.gguf"), (sumi_convert_options){0});
     CHECK(same_tensors(in, at("keep.gguf")));
-    converts(at("keep.gguf"), at("back.safetensors"), (sumi_convert_options){.type = "keep", .layout = "keep", .format = "safetensors"});
+    converts(at("keep.gguf"), at("back.safetensors"), (sumi_convert_options){.type = "keep", .layout = "keep",
+                                                                             .format = "safetensors"});
     CHECK(same_tensors(in, at("back.safetensors")));
     sm_st *f = sm_st_open(at("back.safetensors"), NULL, &e);
-    CHECK(f && sm_st_metadata(f, "title") && !strcmp(sm_st_metadata(f, "title"), "süß \"x\"\n") && !strcmp(sm_st_metadata(f, "format"), "pt"));
+    CHECK(f && sm_st_metadata(f, "title") && !strcmp(sm_st_metadata(f, "title"), "süß \"x\"\n") &&
+          !strcmp(sm_st_metadata(f, "format"), "pt"));
     sm_st_close(f);
     sm_gguf *g = sm_gguf_open(at("keep.gguf"), NULL, &e);
     CHECK(g && !strcmp(sm_gguf_text(g, "title"), "süß \"x\"\n") && !strcmp(sm_gguf_text(g, "general.architecture"), "sd1"));
@@ -168,7 +179,8 @@ TEST(convert_gguf_to_gguf)
         const sm_gguf_meta *m = sm_gguf_metadata_at(a, i);
         const sm_gguf_value *v = sm_gguf_metadata(b, m->key);
         bool gone = !strncmp(m->key, "comfy.", 6) || !strcmp(m->key, "general.alignment");
-        CHECKF(gone || (v && v->type == m->value.type && (v->type == SM_GGUF_ARRAY ? v->n == m->value.n : v->u == m->value.u || v->s)), "%s", m->key);
+        CHECKF(gone || (v && v->type == m->value.type && (v->type == SM_GGUF_ARRAY ? v->n == m->value.n : v->u == m->value.u ||
+                                                          v->s)), "%s", m->key);
     }
     sm_gguf_close(a);
     sm_gguf_close(b);
@@ -185,11 +197,13 @@ TEST(convert_quantises_matrices)
         CHECK(!convert(in, at("q.gguf"), (sumi_convert_options){.type = types[i]}, text));
         sm_dtype t = (sm_dtype)sm_store_find(types[i]);
         CHECKF(!strcmp(type_in(at("q.gguf"), UNET "output_blocks.1.1.to_q.weight"), sm_store_name(t)), "%s", types[i]);
-        CHECKF(!strcmp(type_in(at("q.gguf"), UNET "output_blocks.2.0.in_layers.2.weight"), "F16"), "%s", types[i]); /* rows of 3 */
+        CHECKF(!strcmp(type_in(at("q.gguf"), UNET "output_blocks.2.0.in_layers.2.weight"), "F16"), "%s",
+               types[i]); /* rows of 3 */
         CHECKF(!strcmp(type_in(at("q.gguf"), UNET "middle_block.1.odd.weight"), "F16"), "%s", types[i]);
         CHECKF(!strcmp(type_in(at("q.gguf"), UNET "a.norm.weight"), "F32"), "%s", types[i]);
         CHECKF(!strcmp(type_in(at("q.gguf"), UNET "time_embed.0.weight"), "F32"), "%s", types[i]);
-        CHECKF(strstr(text, "rows no whole number of blocks: " UNET "middle_block.1.odd.weight") && strstr(text, "2 kept as f16"), "%s", text);
+        CHECKF(strstr(text, "rows no whole number of blocks: " UNET "middle_block.1.odd.weight") && strstr(text, "2 kept as f16"),
+               "%s", text);
         sm_tensors *f = open_file(at("q.gguf")), *s = open_file(in);
         const sm_st_entry *x = f ? sm_tensors_find(f, UNET "output_blocks.1.1.to_q.weight") : NULL;
         uint8_t *want = malloc(32 * 512 * 4);
@@ -201,7 +215,8 @@ TEST(convert_quantises_matrices)
         /* block types that are kept in safetensors become f32, exactly; and stay in GGUF */
         converts(at("q.gguf"), at("dq.safetensors"), (sumi_convert_options){0});
         converts(at("q.gguf"), at("same.gguf"), (sumi_convert_options){0});
-        CHECK(same_tensors(at("q.gguf"), at("same.gguf")) && !strcmp(type_in(at("dq.safetensors"), UNET "output_blocks.1.1.to_q.weight"), "F32"));
+        CHECK(same_tensors(at("q.gguf"), at("same.gguf")) && !strcmp(type_in(at("dq.safetensors"),
+                                                                             UNET "output_blocks.1.1.to_q.weight"), "F32"));
     }
     converts(in, at("q.gguf"), (sumi_convert_options){.type = "q8_0", .keep_type = "nothing,*.to_?.weight"});
     CHECK(!strcmp(type_in(at("q.gguf"), UNET "output_blocks.1.1.to_q.weight"), "F32"));
@@ -243,8 +258,10 @@ TEST(convert_scaled_fp8)
         code[i] = (uint8_t)(i * 2 + 1);
     const sm_tensor w = {.data = code, .dtype = SM_F8_E4M3, .rank = 2, .dims = {2, 32}}, s = {.data = &scale, .rank = 0},
                     r = {.data = rows, .rank = 2, .dims = {2, 1}};
-    sm_out_tensor t[] = {sm_out_of("a.weight", &w, w.dtype), sm_out_of("a.scale_weight", &s, SM_F32), sm_out_of("b.weight", &w, w.dtype),
-                         sm_out_of("b.weight_scale", &r, SM_F32), sm_out_of("b.input_scale", &s, SM_F32), sm_out_of("c.weight", &w, w.dtype),
+    sm_out_tensor t[] = {sm_out_of("a.weight", &w, w.dtype), sm_out_of("a.scale_weight", &s, SM_F32),
+                         sm_out_of("b.weight", &w, w.dtype),
+                         sm_out_of("b.weight_scale", &r, SM_F32), sm_out_of("b.input_scale", &s, SM_F32),
+                             sm_out_of("c.weight", &w, w.dtype),
                          {.name = "scaled_fp8", .rank = 1, .raw = "F8_E4M3", .raw_data = code}};
     CHECKF(!sm_st_write_out(at("f8.safetensors"), &(sm_out){.n = 7, .t = t}, 0, NULL, NULL, &e), "%s", e.msg);
     converts(at("f8.safetensors"), at("f8_keep.safetensors"), (sumi_convert_options){0});
@@ -272,7 +289,8 @@ TEST(convert_scaled_fp8)
 
 static const sm_unet_config small = {
     .in_channels = 4, .out_channels = 4, .blocks = 2, .block_out_channels = {32, 64}, .layers_per_block = {1, 1},
-    .transformer_layers_per_block = {1, 1}, .attention_head_dim = {2, 2}, .down_attention = {true, true}, .up_attention = {true, true},
+    .transformer_layers_per_block = {1, 1}, .attention_head_dim = {2, 2}, .down_attention = {true, true},
+        .up_attention = {true, true},
     .mid_block = SM_MID_CROSS, .cross_attention_dim = 32, .norm_num_groups = 8, .norm_eps = 1e-5f, .flip_sin_to_cos = true,
     .use_linear_projection = true};
 
@@ -364,6 +382,65 @@ TEST(convert_quantised_unet_same_bits)
     CHECKF(!memcmp(got, want, sizeof got), "original layout: differs by %g", test_maxdiff(got, want, OUT));
 }
 
+/* A folder in diffusers' layout; another autoencoder in place of its own. */
+static void write_vae(const char *path, uint64_t seed)
+{
+    static const sm_vae_config config = {.in_channels = 3, .out_channels = 3, .latent_channels = 4, .blocks = 2,
+                                         .block_out_channels = {8, 16}, .layers_per_block = 1, .norm_num_groups = 4,
+                                         .scaling_factor = 0.5f, .use_quant_conv = true, .mid_block_add_attention = true};
+    nn_init init = {.seed = seed};
+    sm_err e = {0};
+    sm_weights *w = sm_weights_new(NULL, &e);
+    sm_graph *g = sm_graph_new(NULL, &e);
+    nn_scope s = nn_root(g, w, &init);
+    sm_vae_encode(&s, &config, sm_vae_decode(&s, &config, sm_input(g, "z", SM_F32, 4, (int64_t[]){1, 4, 4, 4})));
+    CHECKF(!g->err.code && !sm_st_write_weights(path, w, SM_F32, 0, NULL, NULL, &e), "%s%s", g->err.msg, e.msg);
+    sm_graph_free(g);
+    sm_weights_unref(&w);
+}
+
+TEST(convert_folder_and_vae)
+{
+    char in[400], other[400], vae[400];
+    sm_err e = {0};
+    snprintf(in, sizeof in, "%s", at("folder"));
+    mkdir(in, 0700);
+    mkdir(at("folder/unet"), 0700);
+    mkdir(at("folder/vae"), 0700);
+    CHECK(!sm_file_write(at("folder/model_index.json"), "{}", 2, &e));
+    refuses(in, at("x.safetensors"), (sumi_convert_options){0}, SUMI_E_FILE, "folder/unet");
+    write_unet(at("unet_named.safetensors"));
+    snprintf(other, sizeof other, "%s", at("other.safetensors"));
+    snprintf(vae, sizeof vae, "%s", at("folder/vae/diffusion_pytorch_model.safetensors"));
+    write_vae(vae, 1);
+    write_vae(other, 2);
+    /* the UNet under bare names, as in a folder */
+    sm_weights *w = sm_weights_new(NULL, &e), *bare = sm_weights_new(NULL, &e);
+    CHECK(!sm_tensors_load(at("unet_named.safetensors"), w, NULL, NULL, &e));
+    for (size_t i = 0; i < sm_weights_count(w); i++)
+        CHECK(!sm_weights_add(bare, sm_weights_at(w, i)->name + strlen("unet."), &sm_weights_at(w, i)->t, &e));
+    CHECK(!sm_st_write_weights(at("folder/unet/diffusion_pytorch_model.safetensors"), bare, SM_F32, 0, NULL, NULL, &e));
+    sm_weights_unref(&bare);
+    sm_weights_unref(&w);
+    converts(in, at("folder.safetensors"), (sumi_convert_options){0});
+    converts(in, at("folder_o.safetensors"), (sumi_convert_options){.layout = "original"});
+    converts(at("folder_o.safetensors"), at("folder_d.safetensors"), (sumi_convert_options){.layout = "diffusers"});
+    CHECK(same_tensors(at("folder.safetensors"), at("folder_d.safetensors")));
+    converts(at("folder_o.safetensors"), at("vae_o.safetensors"), (sumi_convert_options){.vae = other});
+    converts(at("vae_o.safetensors"), at("vae_d.safetensors"), (sumi_convert_options){.layout = "diffusers"});
+    converts(in, at("vae_in.safetensors"), (sumi_convert_options){.vae = other});
+    CHECK(same_tensors(at("vae_d.safetensors"), at("vae_in.safetensors")));
+    sm_tensors *a = open_file(at("vae_in.safetensors")), *b = open_file(other), *c = open_file(at("folder.safetensors"));
+    const char *name = "decoder.conv_in.weight";
+    const sm_st_entry *x = sm_tensors_find(a, "vae.decoder.conv_in.weight"), *y = sm_tensors_find(b, name);
+    CHECK(x && y && x->bytes == y->bytes && !memcmp(x->data, y->data, x->bytes) && sm_tensors_count(a) == sm_tensors_count(c));
+    sm_tensors_close(a);
+    sm_tensors_close(b);
+    sm_tensors_close(c);
+    refuses(in, vae, (sumi_convert_options){0}, SUMI_E_ARG, "is a file that is read");
+    refuses(in, other, (sumi_convert_options){.vae = other}, SUMI_E_ARG, "is a file that is read");
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static double status(const char *key)
@@ -407,7 +484,8 @@ static bool write_large(const char *path)
     sm_buf_add(&b, "\0\0\0\0\0\0\0\0{", 9);
     for (int i = 0; i <= TENSORS; i++) {
         size_t n = (size_t)PIECE * (i ? 10 : 64) / 2 * 2;
-        sm_buf_fmt(&b, "%s\"w%d.weight\":{\"dtype\":\"F16\",\"shape\":[%zu,1024],\"data_offsets\":[%zu,%zu]}", i ? "," : "", i, n / 2048, at_byte, at_byte + n);
+        sm_buf_fmt(&b, "%s\"w%d.weight\":{\"dtype\":\"F16\",\"shape\":[%zu,1024],\"data_offsets\":[%zu,%zu]}", i ? "," : "", i,
+                   n / 2048, at_byte, at_byte + n);
         at_byte += n;
     }
     sm_buf_fmt(&b, "}");
@@ -429,7 +507,8 @@ static bool write_large(const char *path)
 TEST(convert_memory)
 {
     static const struct { const char *in, *out, *type; } row[] = {
-        {"large.safetensors", "large.gguf", "q8_0"}, {"large.safetensors", "large2.safetensors", "keep"}, {"large.gguf", "large3.safetensors", "f16"}};
+        {"large.safetensors", "large.gguf", "q8_0"}, {"large.safetensors", "large2.safetensors", "keep"},
+            {"large.gguf", "large3.safetensors", "f16"}};
     if (SANITIZED || !reset_peak()) {
         test_skip("the peak of resident memory cannot be read here");
         return;
@@ -449,13 +528,6 @@ TEST(convert_memory)
 }
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
-
-static void refuses(const char *in, const char *out, sumi_convert_options o, sumi_status want, const char *why)
-{
-    char text[2000];
-    sumi_status st = convert(in, out, o, text);
-    CHECKF(st == want && strstr(text, why) && !strchr(text, '\n'), "status %d, '%s', expected %d, '%s'", st, text, want, why);
-}
 
 TEST(convert_refuses)
 {
@@ -477,7 +549,8 @@ TEST(convert_refuses)
     refuses(in, at("no/folder/r.gguf"), (sumi_convert_options){0}, SUMI_E_FILE, "no/folder/r.gguf");
     refuses(in, "/dev/full", (sumi_convert_options){0}, SUMI_E_FILE, "No space");
     refuses(in, at("r.gguf"), (sumi_convert_options){.vae = in}, SUMI_E_MODEL, "holds no autoencoder");
-    refuses(test_fixture("fp8.safetensors"), at("r.safetensors"), (sumi_convert_options){.type = "f16"}, SUMI_E_NUMERIC, "too large for F16");
+    refuses(test_fixture("fp8.safetensors"), at("r.safetensors"), (sumi_convert_options){.type = "f16"}, SUMI_E_NUMERIC,
+            "too large for F16");
     CHECK(stat(at("r.gguf"), &st) && stat(at("r.bin"), &st) && stat(at("r.safetensors"), &st));
 }
 
@@ -488,7 +561,8 @@ TEST(convert_cancels)
     struct stat st;
     sumi_context *ctx;
     CHECK(!sumi_context_new(NULL, &ctx));
-    CHECK(sumi_convert(ctx, source(), at("cancelled.gguf"), NULL, &(sumi_callbacks){.cancel = &cancel}, NULL) == SUMI_E_CANCELLED);
+    CHECK(sumi_convert(ctx, source(), at("cancelled.gguf"), NULL, &(sumi_callbacks){.cancel = &cancel},
+                       NULL) == SUMI_E_CANCELLED);
     CHECK(stat(at("cancelled.gguf"), &st));
     sumi_context_free(ctx);
 }

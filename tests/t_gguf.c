@@ -53,7 +53,8 @@ TEST(gguf_values_of_blocks)
     for (size_t i = 0; i < sm_gguf_count(f); i++) {
         const sm_st_entry *t = sm_gguf_at(f, i);
         const sm_st_entry *want = sm_st_find(v, t->name);
-        CHECKF(want && want->rank == 2 && t->rank == 2 && want->dims[0] == t->dims[0] && want->dims[1] == t->dims[1], "%s", t->name);
+        CHECKF(want && want->rank == 2 && t->rank == 2 && want->dims[0] == t->dims[0] && want->dims[1] == t->dims[1], "%s",
+               t->name);
         int found = sm_store_find(t->dtype);
         sm_dtype store = (sm_dtype)found;
         CHECKF(t->computable && found >= SM_Q4_0 && t->type == store && sm_store_find(t->name) == found, "%s", t->name);
@@ -127,7 +128,8 @@ TEST(gguf_save_refuses)
         x[40] = 0;
         CHECK(sm_store_writable(t) == (t != SM_I32) && sm_store_save(t, x, 256, b) == (t != SM_I32));
         CHECK(!blocks || !sm_store_save(t, x, 255, b));
-        for (int k = 0; k < 3 && t != SM_I32; k++) { /* in plain types, infinities (where they exist) and NaN are values like others */
+        for (int k = 0; k < 3 &&
+             t != SM_I32; k++) { /* in plain types, infinities (where they exist) and NaN are values like others */
             x[40] = k == 0 ? NAN : k == 1 ? INFINITY : -INFINITY;
             CHECKF(sm_store_save(t, x, 256, b) == (k ? endless : !blocks), "%s", name);
         }
@@ -157,10 +159,13 @@ static void check_numbers(const sm_gguf *f)
     CHECK(sm_gguf_metadata(f, "u8")->u == 200 && sm_gguf_metadata(f, "i8")->i == -100 && sm_gguf_metadata(f, "u16")->u == 60000);
     CHECK(sm_gguf_metadata(f, "i16")->i == -30000 && sm_gguf_metadata(f, "u32")->u == 4000000000u);
     CHECK(sm_gguf_metadata(f, "i32")->i == -2000000000 && sm_gguf_metadata(f, "f32")->f == (double)0.1f);
-    CHECK(sm_gguf_metadata(f, "f64")->f == 0.1 && sm_gguf_metadata(f, "u64")->u == UINT64_MAX && sm_gguf_metadata(f, "i64")->i == INT64_MIN);
-    CHECK(sm_gguf_metadata(f, "yes")->u == 1 && sm_gguf_metadata(f, "no")->u == 0 && sm_gguf_metadata(f, "no")->type == SM_GGUF_BOOL);
+    CHECK(sm_gguf_metadata(f, "f64")->f == 0.1 && sm_gguf_metadata(f, "u64")->u == UINT64_MAX &&
+          sm_gguf_metadata(f, "i64")->i == INT64_MIN);
+    CHECK(sm_gguf_metadata(f, "yes")->u == 1 && sm_gguf_metadata(f, "no")->u == 0 &&
+          sm_gguf_metadata(f, "no")->type == SM_GGUF_BOOL);
     CHECK(!strcmp(sm_gguf_text(f, "text"), "zwei Zeilen\nund äöü") && sm_gguf_metadata(f, "text")->n == 22);
-    CHECK(!strcmp(sm_gguf_text(f, "empty"), "") && !sm_gguf_text(f, "u8") && !sm_gguf_text(f, "none") && !sm_gguf_metadata(f, "none"));
+    CHECK(!strcmp(sm_gguf_text(f, "empty"), "") && !sm_gguf_text(f, "u8") && !sm_gguf_text(f, "none") &&
+          !sm_gguf_metadata(f, "none"));
     const sm_gguf_value *a = sm_gguf_metadata(f, "words");
     CHECK(a->type == SM_GGUF_ARRAY && a->of == SM_GGUF_STRING && a->n == 3 && a->items[0].n == 1 && a->items[0].s[0] == 'a');
     CHECK(a->items[1].n == 0 && a->items[2].n == 5 && !memcmp(a->items[2].s, "süß", 5));
@@ -181,7 +186,8 @@ static void check_tensors(const sm_gguf *f)
     CHECK(sm_gguf_count(f) == SM_COUNT(row) && !sm_gguf_at(f, SM_COUNT(row)));
     for (size_t i = 0; i < SM_COUNT(row); i++) {
         const sm_st_entry *t = sm_gguf_at(f, i);
-        CHECKF(!strcmp(t->name, row[i].name) && !strcmp(t->dtype, row[i].dtype) && t->computable == row[i].computable, "%s", t->name);
+        CHECKF(!strcmp(t->name, row[i].name) && !strcmp(t->dtype, row[i].dtype) && t->computable == row[i].computable, "%s",
+               t->name);
         CHECKF(t->rank == row[i].rank && t->bytes == row[i].bytes && sm_gguf_find(f, row[i].name) == t, "%s", t->name);
         CHECKF(!memcmp(t->dims, row[i].dims, (size_t)t->rank * sizeof *t->dims), "%s", t->name);
     }
@@ -204,9 +210,11 @@ TEST(gguf_listing)
         sm_gguf_close(f);
     }
     sm_err e = {0};
-    CHECK(!sm_gguf_open(test_fixture("gguf_big_endian.gguf"), NULL, &e) && e.code == SUMI_E_FORMAT && strstr(e.msg, "big-endian"));
+    CHECK(!sm_gguf_open(test_fixture("gguf_big_endian.gguf"), NULL, &e) && e.code == SUMI_E_FORMAT &&
+          strstr(e.msg, "big-endian"));
     sm_err_clear(&e);
-    CHECK(!sm_gguf_open(test_fixture("gguf_blocks.safetensors"), NULL, &e) && e.code == SUMI_E_FORMAT && strstr(e.msg, "no GGUF file"));
+    CHECK(!sm_gguf_open(test_fixture("gguf_blocks.safetensors"), NULL, &e) && e.code == SUMI_E_FORMAT &&
+          strstr(e.msg, "no GGUF file"));
     sm_err_clear(&e);
     CHECK(!sm_gguf_open(test_tmp("none.gguf"), NULL, &e) && e.code == SUMI_E_FILE);
 }
@@ -255,7 +263,8 @@ TEST(gguf_into_weights_errors)
     sm_mem mem = {0};
     sm_err e = {0};
     sm_weights *w = sm_weights_new(&mem, &e);
-    CHECKF(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, &mem, &e) == SUMI_OK && sm_weights_count(w) == 10, "%s", e.msg);
+    CHECKF(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, &mem, &e) == SUMI_OK && sm_weights_count(w) == 10, "%s",
+           e.msg);
     CHECK(sm_gguf_load(test_fixture("gguf_blocks.gguf"), w, NULL, &mem, &e) == SUMI_E_FORMAT && strstr(e.msg, "twice"));
     sm_weights_unref(&w);
     CHECK(mem.total == 0);
@@ -298,7 +307,8 @@ TEST(gguf_cut_short)
             memcpy(part, b.data, n);
             sm_err_clear(&e);
             sm_gguf *f = sm_gguf_open_mem(part, n, "cut.gguf", &mem, &e);
-            CHECKF(n >= needed ? f != NULL : !f && e.code == SUMI_E_FORMAT && strstr(e.msg, "truncated") && !strchr(e.msg, '\n'), "%zu%%: %s",
+            CHECKF(n >= needed ? f != NULL : !f && e.code == SUMI_E_FORMAT && strstr(e.msg, "truncated") && !strchr(e.msg, '\n'),
+                   "%zu%%: %s",
                    percent, e.msg);
             sm_gguf_close(f);
             CHECK(mem.total == 0);
@@ -386,7 +396,8 @@ TEST(gguf_round_trip)
     if (g) {
         check_numbers(g);
         const sm_gguf_value *v = sm_gguf_metadata(g, "nested");
-        CHECK(v && v->of == SM_GGUF_ARRAY && v->n == 2 && v->items[0].of == SM_GGUF_U16 && !memcmp(v->items[0].raw, "\1\2\3\4", 4));
+        CHECK(v && v->of == SM_GGUF_ARRAY && v->n == 2 && v->items[0].of == SM_GGUF_U16 &&
+              !memcmp(v->items[0].raw, "\1\2\3\4", 4));
         for (size_t i = 0; i < n; i++) {
             const sm_st_entry *t = sm_gguf_find(g, items[i].name), *o = sm_gguf_find(f, items[i].name);
             CHECK(t && t->bytes == o->bytes && t->rank == o->rank && t->dtype == o->dtype && !memcmp(t->data, o->data, o->bytes));
@@ -430,7 +441,8 @@ TEST(gguf_converts)
             CHECKF(sm_gguf_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK, "%s", e.msg);
             sm_gguf *f = sm_gguf_open(path, NULL, &e);
             const sm_st_entry *t = f ? sm_gguf_find(f, "w") : NULL;
-            CHECKF(t && sm_store_find(t->dtype) == (int)b && t->dims[0] == 9 && !memcmp(t->data, want, t->bytes), "%s to %s", sm_store_name(a), sm_store_name(b));
+            CHECKF(t && sm_store_find(t->dtype) == (int)b && t->dims[0] == 9 && !memcmp(t->data, want, t->bytes), "%s to %s",
+                   sm_store_name(a), sm_store_name(b));
             sm_gguf_close(f);
         }
     free(x);
@@ -445,7 +457,8 @@ static void refuses(sm_gguf_item item, sm_gguf_meta meta, sumi_status want, cons
     sm_mem mem = {0};
     const char *path = test_tmp("refused.gguf");
     sumi_status st = sm_gguf_write(path, 1, &item, 1, &meta, &mem, &e);
-    CHECKF(st == want && e.code == want && strstr(e.msg, why) && strstr(e.msg, path), "status %d, '%s', expected '%s'", st, e.msg, why);
+    CHECKF(st == want && e.code == want && strstr(e.msg, why) && strstr(e.msg, path), "status %d, '%s', expected '%s'", st, e.msg,
+           why);
     FILE *f = fopen(path, "rb");
     CHECK(!f && mem.total == 0);
     if (f)

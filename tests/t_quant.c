@@ -1,5 +1,5 @@
-/* Storage types of weights: FP8 as torch rounds and reads it (tools/fixtures/make_fp8.py), the K types' search against the simplest
- * scales and against uniform rounding, and layers that read every type: the same bits as with the values in f32. */
+/* Storage types of weights: FP8 as torch rounds and reads it (tools/fixtures/make_fp8.py), the K types' search against the
+ * simplest scales and against uniform rounding, and layers that read every type: the same bits as with the values in f32. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +46,8 @@ static const k_form forms[] = {
     {SM_Q2_K, 16, 0, 3, 0, 15, true},       {SM_Q3_K, 16, -4, 3, -32, 31, false}, {SM_Q4_K, 32, 0, 15, 0, 63, true},
     {SM_Q5_K, 32, 0, 31, 0, 63, true},      {SM_Q6_K, 16, -32, 31, -128, 127, false}};
 
-/* Sums of squared differences of a block: with the simplest scales (largest over largest, all rounded to nearest), and what uniform
- * rounding costs on average with a scale of each group's own, kept exactly: a twelfth of the step squared. */
+/* Sums of squared differences of a block: with the simplest scales (largest over largest, all rounded to nearest), and what
+ * uniform rounding costs on average with a scale of each group's own, kept exactly: a twelfth of the step squared. */
 static void simplest(const float *x, const k_form *f, double *error, double *uniform)
 {
     double scale[16], offset[16], top = 0, low = 0;
@@ -65,9 +65,11 @@ static void simplest(const float *x, const k_form *f, double *error, double *uni
         low = fmax(low, offset[g]);
         *uniform += f->group * scale[g] * scale[g] / 12;
     }
-    double d = sm_f16_f32(sm_f32_f16((float)(top / (f->slow ? f->slow : f->shigh)))), m = sm_f16_f32(sm_f32_f16((float)(low / f->shigh)));
+    double d = sm_f16_f32(sm_f32_f16((float)(top / (f->slow ? f->slow : f->shigh)))),
+        m = sm_f16_f32(sm_f32_f16((float)(low / f->shigh)));
     for (int i = 0; i < 256; i++) {
-        double s = d ? d * fmax(f->slow, fmin(f->shigh, rint(scale[i / f->group] / d))) : 0, o = m ? m * rint(offset[i / f->group] / m) : 0;
+        double s = d ? d * fmax(f->slow, fmin(f->shigh, rint(scale[i / f->group] / d))) : 0,
+            o = m ? m * rint(offset[i / f->group] / m) : 0;
         double q = s ? fmax(f->low, fmin(f->high, rint((x[i] + o) / s))) : 0, r = x[i] - (s * q - o);
         *error += r * r;
     }
@@ -107,12 +109,14 @@ TEST(quant_k_types_beat_simple_rounding)
                 simplest(x, &forms[k], &e, &u);
                 for (int i = 0; i < 256; i++)
                     own += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
-                CHECKF(own <= e * 1.0001 + 1e-9, "%s, kind %d, block %d: %g, simplest %g", sm_store_name(forms[k].t), kind, b, own, e);
+                CHECKF(own <= e * 1.0001 + 1e-9, "%s, kind %d, block %d: %g, simplest %g", sm_store_name(forms[k].t), kind, b,
+                       own, e);
                 got += own;
                 simple += e;
                 uniform += u;
             }
-            CHECKF(got <= simple && (kind || got < 0.9 * simple), "%s, kind %d: %g of the simplest", sm_store_name(forms[k].t), kind, got / simple);
+            CHECKF(got <= simple && (kind || got < 0.9 * simple), "%s, kind %d: %g of the simplest", sm_store_name(forms[k].t),
+                   kind, got / simple);
             CHECKF(kind || got <= uniform, "%s: %g of uniform rounding", sm_store_name(forms[k].t), got / uniform);
         }
 }
@@ -150,7 +154,8 @@ static result run(const sm_tensor w[3], const sm_backend *be)
     sm_err e = {0};
     result r = {0};
     sm_graph *g = sm_graph_new(NULL, &e);
-    sm_node *p[3], *x = sm_input(g, "x", SM_F32, 2, (int64_t[]){7, 512}), *im = sm_input(g, "im", SM_F32, 4, (int64_t[]){1, 6, 5, 32});
+    sm_node *p[3], *x = sm_input(g, "x", SM_F32, 2, (int64_t[]){7, 512}), *im = sm_input(g, "im", SM_F32, 4,
+                                                                                         (int64_t[]){1, 6, 5, 32});
     sm_node *ids = sm_input(g, "ids", SM_I32, 1, (int64_t[]){3});
     for (int i = 0; i < 3; i++) {
         p[i] = sm_leaf_param(g, "w", w[i].dtype, w[i].rank, w[i].dims, w[i].data, false);
@@ -208,7 +213,8 @@ TEST(quant_layers_read_every_type)
             }
             for (int b = 0; b < backends; b++) {
                 result got = run(w, be[b]), want = run(f, be[b]);
-                CHECKF(got.y && want.y && got.n == want.n && !memcmp(got.y, want.y, (size_t)got.n * 4), "%s, scaled %d, %s", sm_dtype_name(t),
+                CHECKF(got.y && want.y && got.n == want.n && !memcmp(got.y, want.y, (size_t)got.n * 4), "%s, scaled %d, %s",
+                       sm_dtype_name(t),
                        scaled, be[b]->name);
                 free(got.y);
                 free(want.y);

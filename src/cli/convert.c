@@ -30,7 +30,8 @@ static const cli_option options[] = {
     {"output", 'o', CLI_TEXT, "FILE", CLI_AT(output), 0, 0, "the file to write"},
     {"type", 0, CLI_TEXT, "TYPE", CLI_AT(convert.type), 0, 0,
      "f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, keep; keep without it"},
-    {"layout", 0, CLI_TEXT, "LAYOUT", CLI_AT(convert.layout), 0, 0, "names of tensors: diffusers, original, keep; keep without it"},
+    {"layout", 0, CLI_TEXT, "LAYOUT", CLI_AT(convert.layout), 0, 0,
+     "names of tensors: diffusers, original, keep; keep without it"},
     {"format", 0, CLI_TEXT, "FORMAT", CLI_AT(convert.format), 0, 0, "safetensors, gguf; by the output's extension without it"},
     {"vae", 0, CLI_TEXT, "FILE", CLI_AT(convert.vae), 0, 0, "take the autoencoder of this file"},
     {"keep-type", 0, CLI_TEXT, "PATTERNS", CLI_AT(convert.keep_type), 0, 0,
@@ -44,7 +45,8 @@ static const cli_option options[] = {
 static const char *const examples[] = {
     "sumi convert old.ckpt -o new.safetensors --type f16", "a PyTorch checkpoint as a safetensors file of half the size",
     "sumi convert model.safetensors -o model-q8_0.gguf --type q8_0", "quantised, for sumi, stable-diffusion.cpp and ComfyUI-GGUF",
-    "sumi convert FOLDER -o model.safetensors --layout original", "a diffusers folder as one file with the names other programs know",
+    "sumi convert FOLDER -o model.safetensors --layout original",
+    "a diffusers folder as one file with the names other programs know",
     "sumi convert model.safetensors -o m.gguf --type q4_k --keep-type '*.to_out.*'", "some layers as they are",
     NULL,
 };
@@ -53,11 +55,11 @@ const cli_command cmd_convert = {
     .name = "convert",
     .summary = "write a model file in another type, layout or format",
     .usage = "convert FILE|DIR -o FILE [--type TYPE] [--layout LAYOUT] [--format FORMAT]",
-    .about = "Reads safetensors (one file, or shards by their index), PyTorch checkpoints, GGUF and folders in diffusers' layout,\n"
-             "and writes one file, whole or not at all. Memory stays far below the model's size. Values that keep their type keep\n"
-             "their bits. FP8 and block types (q...) are given to matrices alone: biases, norms, embeddings, first and last\n"
-             "layers and the autoencoder keep their type, and where rows are no whole number of blocks f32 becomes f16; lines\n"
-             "at the end say which. Block types need GGUF, FP8 needs safetensors.",
+    .about = "Reads safetensors (one file, or shards by their index), PyTorch checkpoints, GGUF and folders in diffusers'\n"
+             "layout, and writes one file, whole or not at all. Memory stays far below the model's size. Values that keep\n"
+             "their type keep their bits. FP8 and block types (q...) are given to matrices alone: biases, norms, embeddings,\n"
+             "first and last layers and the autoencoder keep their type, and where rows are no whole number of blocks f32\n"
+             "becomes f16; lines at the end say which. Block types need GGUF, FP8 needs safetensors.",
     .options = options,
     .examples = examples,
     .run = run,

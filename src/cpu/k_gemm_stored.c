@@ -55,6 +55,7 @@ void SM_K(sm_gemm_pack_stored)(const sm_pack_src *s, int64_t j, const int cols[2
         for (int64_t k = steps[0]; k < steps[1]; k++)
             for (int64_t i = (int64_t)cols[0] * s->taps; i < (int64_t)cols[1] * s->taps; i++) {
                 int64_t c = i / s->taps, tap = i % s->taps;
-                sm_load_values(&s->t, s->base + (j + c) * s->col + k * s->step + tap * s->tap_step, 1, &out[(tap * s->k + k) * width + c]);
+                sm_load_values(&s->t, s->base + (j + c) * s->col + k * s->step + tap * s->tap_step, 1,
+                               &out[(tap * s->k + k) * width + c]);
             }
 }

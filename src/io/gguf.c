@@ -19,8 +19,10 @@ static const struct tensor_type {
     {"Q3_K", 11, 256, 110, SM_Q3_K}, {"Q4_K", 12, 256, 144, SM_Q4_K}, {"Q5_K", 13, 256, 176, SM_Q5_K},
     {"Q6_K", 14, 256, 210, SM_Q6_K}, {"Q8_1", 9, 32, 40, -1}, {"Q8_K", 15, 256, 292, -1}, {"IQ2_XXS", 16, 256, 66, -1},
     {"IQ2_XS", 17, 256, 74, -1}, {"IQ3_XXS", 18, 256, 98, -1}, {"IQ1_S", 19, 256, 50, -1}, {"IQ4_NL", 20, 32, 18, -1},
-    {"IQ3_S", 21, 256, 110, -1}, {"IQ2_S", 22, 256, 82, -1}, {"IQ4_XS", 23, 256, 136, -1}, {"I8", 24, 1, 1, -1}, {"I16", 25, 1, 2, -1},
-    {"I64", 27, 1, 8, -1}, {"F64", 28, 1, 8, -1}, {"IQ1_M", 29, 256, 56, -1}, {"TQ1_0", 34, 256, 54, -1}, {"TQ2_0", 35, 256, 66, -1},
+    {"IQ3_S", 21, 256, 110, -1}, {"IQ2_S", 22, 256, 82, -1}, {"IQ4_XS", 23, 256, 136, -1}, {"I8", 24, 1, 1, -1},
+    {"I16", 25, 1, 2, -1},
+    {"I64", 27, 1, 8, -1}, {"F64", 28, 1, 8, -1}, {"IQ1_M", 29, 256, 56, -1}, {"TQ1_0", 34, 256, 54, -1},
+    {"TQ2_0", 35, 256, 66, -1},
     {"MXFP4", 39, 32, 17, -1}, {"NVFP4", 40, 64, 36, -1}, {"Q1_0", 41, 128, 18, -1},
 };
 
@@ -73,8 +75,14 @@ typedef struct reader {
     sm_err *e;
 } reader;
 
-static bool bad(const reader *r, const char *what) { return sm_fail(r->e, SUMI_E_FORMAT, "%s: %s %s", r->label, r->where, what), false; }
-static bool no_memory(const reader *r) { return sm_fail(r->e, SUMI_E_MEMORY, "%s: out of memory for its header", r->label), false; }
+static bool bad(const reader *r, const char *what)
+{
+    return sm_fail(r->e, SUMI_E_FORMAT, "%s: %s %s", r->label, r->where, what), false;
+}
+static bool no_memory(const reader *r)
+{
+    return sm_fail(r->e, SUMI_E_MEMORY, "%s: out of memory for its header", r->label), false;
+}
 
 static bool bad_entry(const reader *r, const char *name, const char *what)
 {
@@ -333,7 +341,10 @@ static bool read_entry(reader *r, sm_st_entry *t, uint64_t *offset)
     return true;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const sm_st_entry *)a)->name, ((const sm_st_entry *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const sm_st_entry *)a)->name, ((const sm_st_entry *)b)->name);
+}
 
 static int by_place(const void *a, const void *b)
 {

@@ -41,8 +41,9 @@ typedef struct sm_gguf sm_gguf;
 bool sm_gguf_is(const void *head, size_t n);
 
 /* NULL on failure. Refused are: other versions, big-endian files, texts that are not UTF-8 or of more than 64 MiB, names and
- * keys that appear twice, hold control characters or are longer than 1024 bytes, arrays nested deeper than 4, tensors outside of the file, not at a multiple of
- * the alignment, overlapping, or with a gap between them (ggml refuses these too). Bytes after the last tensor are ignored. */
+ * keys that appear twice, hold control characters or are longer than 1024 bytes, arrays nested deeper than 4, tensors outside of
+ * the file, not at a multiple of the alignment, overlapping, or with a gap between them (ggml refuses these too). Bytes after the
+ * last tensor are ignored. */
 sm_gguf *sm_gguf_open(const char *path, sm_mem *mem, sm_err *e);
 /* A file's bytes in memory; they must outlive the result. label names them in messages. */
 sm_gguf *sm_gguf_open_mem(const void *data, size_t size, const char *label, sm_mem *mem, sm_err *e);
@@ -86,8 +87,8 @@ typedef struct sm_gguf_item {
 /* Writes a whole file of version 3 or leaves path as it was: tensors in the order given, at multiples of 32, or of the U32 that
  * meta gives as general.alignment. Converts in pieces, memory stays flat; the same type is copied as it is. A value that does
  * not fit the written type is SUMI_E_NUMERIC. FP8 is no type of GGUF. */
-sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem,
-                          sm_err *e);
+sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta,
+                          sm_mem *mem, sm_err *e);
 /* The same from parts, with threads (out.h). */
 sumi_status sm_gguf_write_out(const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem, sm_err *e);
 /* Whether GGUF has a type of this name ("I64", "Q4_K", "IQ4_NL"). */

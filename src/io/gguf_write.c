@@ -65,7 +65,8 @@ static sumi_status check_all(const char *path, const sm_out *o, size_t nmeta, co
         if (strcmp(meta[i].key, "general.alignment"))
             continue;
         if (v->type != SM_GGUF_U32 || !sm_gguf_alignment_ok(v->u) || v->u > 1 << 20)
-            return sm_fail(e, SUMI_E_ARG, "cannot write %s: general.alignment must be a power of two up to 2^20, of type U32", path);
+            return sm_fail(e, SUMI_E_ARG, "cannot write %s: general.alignment must be a power of two up to 2^20, of type U32",
+                           path);
         *alignment = v->u;
     }
     return check_twice(names, nmeta, "metadata", path, e);
@@ -73,7 +74,8 @@ static sumi_status check_all(const char *path, const sm_out *o, size_t nmeta, co
 
 /* ---- header ------------------------------------------------------------------------------------------------------ */
 
-static void put_number(sm_buf *b, uint64_t v, size_t bytes) { sm_buf_add(b, &v, bytes); } /* little-endian hosts only, as everywhere */
+/* Little-endian hosts only, as everywhere. */
+static void put_number(sm_buf *b, uint64_t v, size_t bytes) { sm_buf_add(b, &v, bytes); }
 
 static bool put_text(sm_buf *b, const char *s, uint64_t n)
 {
@@ -113,8 +115,8 @@ static bool put_value(sm_buf *b, const sm_gguf_value *v, int depth)
     return true;
 }
 
-static sumi_status put_header(sm_buf *b, const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta, uint64_t alignment,
-                              sm_err *e)
+static sumi_status put_header(sm_buf *b, const char *path, const sm_out *o, size_t nmeta, const sm_gguf_meta *meta,
+                              uint64_t alignment, sm_err *e)
 {
     sm_buf_add(b, "GGUF\3\0\0\0", 8);
     put_number(b, o->n, 8);
@@ -186,8 +188,8 @@ sumi_status sm_gguf_write_out(const char *path, const sm_out *o, size_t nmeta, c
     return own.code;
 }
 
-sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta, sm_mem *mem,
-                          sm_err *e)
+sumi_status sm_gguf_write(const char *path, size_t n, const sm_gguf_item *items, size_t nmeta, const sm_gguf_meta *meta,
+                          sm_mem *mem, sm_err *e)
 {
     sm_out_tensor *t = sm_alloc0(mem, SM_MEM_MISC, (n + 1) * sizeof *t);
     if (!t)

@@ -56,12 +56,12 @@ sumi_status sm_out_check(const sm_out_tensor *t, const char *path, sm_err *e)
     for (int i = 0; i < t->parts; i++) {
         sm_dtype from = t->part[i].t.dtype;
         if (!copies(t, i) && (from == SM_I32) != (t->as == SM_I32))
-            return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be made %s from %s", path, t->name, sm_store_name(t->as),
-                           sm_store_name(from));
+            return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be made %s from %s", path, t->name,
+                           sm_store_name(t->as), sm_store_name(from));
         int64_t row = t->rank ? t->dims[t->rank - 1] : 1;
         if (row % sm_dtype_block(t->as))
-            return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s has rows of %lld values, no whole number of %s blocks", path, t->name,
-                           (long long)row, sm_store_name(t->as));
+            return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s has rows of %lld values, no whole number of %s blocks",
+                           path, t->name, (long long)row, sm_store_name(t->as));
         if (t->part[i].n % sm_dtype_block(t->as) || t->part[i].n % sm_dtype_block(from))
             return sm_fail(e, SUMI_E_ARG, "cannot write %s: a part of tensor %s is no whole number of blocks", path, t->name);
     }
@@ -120,15 +120,15 @@ static sumi_status write_batch(sm_file_writer *w, const sm_out *o, batch *b, con
     sm_pool_run(o->pool, convert_piece, b, tasks);
     for (int i = 0; i < tasks; i++)
         if (b->misfit[i])
-            return sm_fail(e, SUMI_E_NUMERIC, "cannot write %s: tensor %s has values that are too large for %s or not finite", path,
-                           b->t->name, sm_store_name(b->t->as));
+            return sm_fail(e, SUMI_E_NUMERIC, "cannot write %s: tensor %s has values that are too large for %s or not finite",
+                           path, b->t->name, sm_store_name(b->t->as));
     size_t bytes = sm_dtype_bytes(b->t->as, b->n);
     sumi_status st = sm_file_writer_append(w, b->bytes, bytes, e);
     return st == SUMI_OK ? told(o, bytes, e) : st;
 }
 
-static sumi_status convert(sm_file_writer *w, const sm_out *o, const sm_out_tensor *t, const sm_out_part *p, const char *path, sm_mem *mem,
-                           sm_err *e)
+static sumi_status convert(sm_file_writer *w, const sm_out *o, const sm_out_tensor *t, const sm_out_part *p, const char *path,
+                           sm_mem *mem, sm_err *e)
 {
     enum { MOST = BATCH * PIECE };
     size_t room = (size_t)SM_MIN(p->n, (int64_t)MOST);

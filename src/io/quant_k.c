@@ -114,7 +114,7 @@ static void fit_group(const float *x, const form *f, float *scale, float *offset
     round_group(x, f, inverse(s0), o0, q);
     best = group_error(x, f, s0, o0, q);
     float range = (float)(f->offset ? f->high : -f->low);
-    for (int t = -9; t <= 6 && s0 != 0; t++) { /* more steps than there are integers cut the peak off; fewer spread less */
+    for (int t = -9; t <= 6 && s0 != 0; t += 3) { /* more steps than there are integers cut the peak off; fewer spread less */
         float first = s0 * range / (range + 0.15f * (float)t * (range < 8 ? 1 : 2));
         round_group(x, f, inverse(first), o0, q);
         for (int again = 0; again < 2; again++) {
@@ -149,7 +149,8 @@ static void set_block(const float *x, const form *f, const float *scale, const f
     int8_t q[N];
     b->error = 0;
     for (int g = 0; g < N / f->group; g++) {
-        int s0 = limit(scale[g] * id, f->slow, f->shigh), m0 = limit(offset[g] * im, 0, f->shigh), r = around ? 1 : 0, rm = f->offset ? r : 0;
+        int s0 = limit(scale[g] * id, f->slow, f->shigh), m0 = limit(offset[g] * im, 0, f->shigh), r = around ? 1 : 0,
+            rm = f->offset ? r : 0;
         float best = __builtin_inff();
         for (int s = SM_MAX(s0 - r, f->slow); s <= SM_MIN(s0 + r, f->shigh); s++)
             for (int m = SM_MAX(m0 - rm, 0); m <= SM_MIN(m0 + rm, f->shigh); m++) {
@@ -272,8 +273,8 @@ bool sm_save_q3_k(const float *x, uint8_t *out)
     return true;
 }
 
-/* d, dmin and the 12 bytes of six-bit scales and offsets of 8 groups: the first four lie low in bytes 0..3 and 4..7, whose top two
- * bits complete the nibbles of bytes 8..11 to the last four. */
+/* d, dmin and the 12 bytes of six-bit scales and offsets of 8 groups: the first four lie low in bytes 0..3 and 4..7, whose top
+ * two bits complete the nibbles of bytes 8..11 to the last four. */
 static void put_scales(const block *b, uint8_t *out)
 {
     put_half(out, b->d);

@@ -73,7 +73,8 @@ static sumi_status check_item(const sm_out_tensor *x, const char *path, sm_err *
     if (sm_out_check(x, path, e) != SUMI_OK)
         return e->code;
     if (x->parts && sm_dtype_block(x->as) > 1)
-        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be %s, safetensors has no such type", path, x->name, sm_store_name(x->as));
+        return sm_fail(e, SUMI_E_ARG, "cannot write %s: tensor %s cannot be %s, safetensors has no such type", path, x->name,
+                       sm_store_name(x->as));
     return SUMI_OK;
 }
 
@@ -95,7 +96,8 @@ static sumi_status arrange(const char *path, size_t n, const sm_out_tensor **ite
     return SUMI_OK;
 }
 
-static sumi_status write_all(const char *path, const sm_buf *header, const sm_out *o, const sm_out_tensor *const *items, sm_mem *mem, sm_err *e)
+static sumi_status write_all(const char *path, const sm_buf *header, const sm_out *o, const sm_out_tensor *const *items,
+                             sm_mem *mem, sm_err *e)
 {
     sm_file_writer *w = sm_file_writer_open(mem, path, e);
     if (!w)
@@ -140,7 +142,8 @@ sumi_status sm_st_write_out(const char *path, const sm_out *o, size_t nmeta, con
 
 /* ---- lists of views ---------------------------------------------------------------------------------------------- */
 
-sumi_status sm_st_write(const char *path, size_t n, const sm_st_item *items, size_t nmeta, const sm_st_meta *meta, sm_mem *mem, sm_err *e)
+sumi_status sm_st_write(const char *path, size_t n, const sm_st_item *items, size_t nmeta, const sm_st_meta *meta, sm_mem *mem,
+                        sm_err *e)
 {
     sm_out_tensor *t = sm_alloc(mem, SM_MEM_MISC, (n + 1) * sizeof *t);
     if (!t)
@@ -152,8 +155,8 @@ sumi_status sm_st_write(const char *path, size_t n, const sm_st_item *items, siz
     return st;
 }
 
-sumi_status sm_st_write_weights(const char *path, const sm_weights *w, sm_dtype as, size_t nmeta, const sm_st_meta *meta, sm_mem *mem,
-                                sm_err *e)
+sumi_status sm_st_write_weights(const char *path, const sm_weights *w, sm_dtype as, size_t nmeta, const sm_st_meta *meta,
+                                sm_mem *mem, sm_err *e)
 {
     size_t n = sm_weights_count(w);
     sm_out_tensor *t = sm_alloc(mem, SM_MEM_MISC, (n + 1) * sizeof *t);

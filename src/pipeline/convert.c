@@ -1,6 +1,6 @@
-/* sumi_convert: any file of tensors, or a folder in diffusers' layout, into one file of another type, layout or format. Tensors are
- * views of mapped files, converted in pieces as they are written, and their pages given back: memory stays far below the model's
- * size. Which type a tensor gets is in convert_types.c, metadata in convert_meta.c. */
+/* sumi_convert: any file of tensors, or a folder in diffusers' layout, into one file of another type, layout or format. Tensors
+ * are views of mapped files, converted in pieces as they are written, and their pages given back: memory stays far below the
+ * model's size. Which type a tensor gets is in convert_types.c, metadata in convert_meta.c. */
 #include "pipeline/convert.h"
 
 #include <dirent.h>
@@ -8,7 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static sumi_status no_memory(const sm_conversion *c, sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out of memory converting %s", c->in); }
+static sumi_status no_memory(const sm_conversion *c, sm_err *e)
+{
+    return sm_fail(e, SUMI_E_MEMORY, "out of memory converting %s", c->in);
+}
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
@@ -22,10 +25,13 @@ static bool ends_with(const char *s, const char *tail)
 
 static sumi_status read_options(sm_conversion *c, const sumi_convert_options *o, sm_err *e)
 {
-    const char *layout = o->layout ? o->layout : "keep", *format = o->format ? o->format : ends_with(c->out, ".gguf") ? "gguf" : "safetensors";
+    const char *layout = o->layout ? o->layout : "keep", *format = o->format;
+    if (!format)
+        format = ends_with(c->out, ".gguf") ? "gguf" : "safetensors";
     int type = is(o->type, "keep") ? SM_KEEP : sm_store_find(o->type);
     if (type < 0 || type == SM_I32)
-        return sm_fail(e, SUMI_E_ARG, "type '%.40s' is unknown; there are f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, "
+        return sm_fail(e, SUMI_E_ARG,
+                       "type '%.40s' is unknown; there are f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, "
                                       "q2_k, q3_k, q4_k, q5_k, q6_k, keep", o->type);
     if (strcmp(layout, "keep") && strcmp(layout, "diffusers") && strcmp(layout, "original"))
         return sm_fail(e, SUMI_E_ARG, "layout '%.40s' is unknown; there are diffusers, original, keep", layout);
@@ -37,7 +43,8 @@ static sumi_status read_options(sm_conversion *c, const sumi_convert_options *o,
     c->vae = o->vae;
     c->patterns = o->keep_type;
     if (!c->gguf && type != SM_KEEP && sm_dtype_block(c->type) > 1)
-        return sm_fail(e, SUMI_E_ARG, "safetensors has no type %s; write GGUF (--format gguf, or an output that ends in .gguf)", sm_store_name(c->type));
+        return sm_fail(e, SUMI_E_ARG, "safetensors has no type %s; write GGUF (--format gguf, or an output that ends in .gguf)",
+                       sm_store_name(c->type));
     if (c->gguf && (type == SM_F8_E4M3 || type == SM_F8_E5M2))
         return sm_fail(e, SUMI_E_ARG, "GGUF has no type %s; write safetensors", sm_store_name(c->type));
     return SUMI_OK;
@@ -76,7 +83,8 @@ static sumi_status check_output(const sm_conversion *c, sm_err *e)
     char parent[4352];
     const char *slash = strrchr(c->in, '/');
     snprintf(parent, sizeof parent, "%.*s", slash ? (int)SM_MIN(slash - c->in + 1, 4095) : 1, slash ? c->in : ".");
-    if (same_file(&st, c->in) || (folder && within(&st, c->in, 1)) || (shards && within(&st, parent, 0)) || (c->vae && same_file(&st, c->vae)))
+    if (same_file(&st, c->in) || (folder && within(&st, c->in, 1)) || (shards && within(&st, parent, 0)) ||
+        (c->vae && same_file(&st, c->vae)))
         return sm_fail(e, SUMI_E_ARG, "%s: the output is a file that is read; give it another name", c->out);
     return SUMI_OK;
 }
@@ -130,11 +138,13 @@ static sumi_status add_raw(sm_conversion *c, const sm_st_entry *x, const char *n
     }
     int type = sm_store_find(x->dtype);
     if (!c->gguf && sm_gguf_has_type(x->dtype) && (strchr(x->dtype, 'Q') || strchr(x->dtype, 'P')))
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: tensor %s is of type %s, which safetensors lacks and sumi cannot read", c->in, x->name, x->dtype);
+        return sm_fail(e, SUMI_E_SUPPORT, "%s: tensor %s is of type %s, which safetensors lacks and sumi cannot read", c->in,
+                       x->name, x->dtype);
     sm_out_tensor *t = new_tensor(c, e);
     if (!t)
         return e->code;
-    *t = (sm_out_tensor){.name = name, .rank = x->rank, .raw = x->dtype, .raw_data = x->data, .raw_bytes = x->bytes, .as = type < 0 ? SM_F32 : (sm_dtype)type};
+    *t = (sm_out_tensor){.name = name, .rank = x->rank, .raw = x->dtype, .raw_data = x->data, .raw_bytes = x->bytes,
+                         .as = type < 0 ? SM_F32 : (sm_dtype)type};
     memcpy(t->dims, x->dims, sizeof t->dims);
     c->bytes_in += x->bytes;
     return SUMI_OK;
@@ -160,7 +170,8 @@ static sumi_status add_file(sm_conversion *c, const char *path, const char *pref
 }
 
 /* A file's tensors under canonical names. */
-static sumi_status add_canonical(sm_conversion *c, const char *path, sm_weights *w, sm_component only, sm_layout_report *r, sm_err *e)
+static sumi_status add_canonical(sm_conversion *c, const char *path, sm_weights *w, sm_component only, sm_layout_report *r,
+                                 sm_err *e)
 {
     sm_tensors *f = sm_tensors_open(path, c->mem, e);
     if (!f)
@@ -198,7 +209,8 @@ static sumi_status add_folder(sm_conversion *c, sm_err *e)
             add_file(c, path, prefix, e);
     }
     if (!found && !e->code)
-        sm_fail(e, SUMI_E_MODEL, "%s: has model_index.json, but none of the folders unet, transformer, vae, text_encoder, text_encoder_2", c->in);
+        sm_fail(e, SUMI_E_MODEL,
+                "%s: has model_index.json, but none of the folders unet, transformer, vae, text_encoder, text_encoder_2", c->in);
     return e->code;
 }
 
@@ -247,7 +259,8 @@ static sumi_status open_sources(sm_conversion *c, sm_err *e)
     if (!e->code && c->vae)
         replace_vae(c, e);
     if (!e->code && !sm_weights_count(c->w) && !c->n)
-        sm_fail(e, SUMI_E_MODEL, c->canonical ? "%s: holds no tensor of a model's; --layout keep converts any file" : "%s: holds no tensors", c->in);
+        sm_fail(e, SUMI_E_MODEL, c->canonical ? "%s: holds no tensor of a model's; --layout keep converts any file"
+                : "%s: holds no tensors", c->in);
     return e->code;
 }
 
@@ -342,7 +355,9 @@ static sumi_status list_original(sm_conversion *c, sm_err *e)
 
 static size_t most_metadata(const sm_conversion *c)
 {
-    return c->n + 8 + (c->meta_st ? sm_st_metadata_count(c->meta_st) : 0) + (c->meta_gguf ? sm_gguf_metadata_count(c->meta_gguf) : 0);
+    size_t texts = c->meta_st ? sm_st_metadata_count(c->meta_st) : 0;
+    size_t typed = c->meta_gguf ? sm_gguf_metadata_count(c->meta_gguf) : 0;
+    return c->n + 8 + texts + typed;
 }
 
 static sumi_status make_list(sm_conversion *c, sm_err *e)
@@ -376,8 +391,9 @@ static sumi_status wrote(void *arg, size_t bytes, sm_err *e)
         return sm_fail(e, SUMI_E_CANCELLED, "cancelled");
     if (p->cb && p->cb->progress) {
         double s = sm_now() - p->start, rate = s > 0 ? (double)p->done / s : 0;
-        p->cb->progress(p->cb->user, &(sumi_progress){.stage = "convert", .step = p->done, .steps = p->all, .seconds = s, .unit = "B",
-                                                      .rate = rate, .eta = s > 0.5 && rate > 0 ? (double)(p->all - p->done) / rate : -1});
+        double eta = s > 0.5 && rate > 0 ? (double)(p->all - p->done) / rate : -1;
+        p->cb->progress(p->cb->user, &(sumi_progress){.stage = "convert", .step = p->done, .steps = p->all, .seconds = s,
+                                                      .unit = "B", .rate = rate, .eta = eta});
     }
     return SUMI_OK;
 }
@@ -388,7 +404,8 @@ static sumi_status write_file(sm_conversion *c, sm_pool *pool, const sumi_callba
     for (size_t i = 0; i < c->n; i++)
         p.all += (int64_t)sm_out_bytes(&c->t[i]);
     sm_out o = {.n = c->n, .t = c->t, .pool = pool, .wrote = wrote, .arg = &p};
-    return c->gguf ? sm_gguf_write_out(c->out, &o, c->nmeta, c->gmeta, c->mem, e) : sm_st_write_out(c->out, &o, c->nmeta, c->meta, c->mem, e);
+    return c->gguf ? sm_gguf_write_out(c->out, &o, c->nmeta, c->gmeta, c->mem, e)
+        : sm_st_write_out(c->out, &o, c->nmeta, c->meta, c->mem, e);
 }
 
 static void end(sm_conversion *c)
@@ -402,8 +419,8 @@ static void end(sm_conversion *c)
     sm_arena_free(&c->arena);
 }
 
-sumi_status sumi_convert(sumi_context *ctx, const char *in, const char *out, const sumi_convert_options *o, const sumi_callbacks *cb,
-                         char **summary)
+sumi_status sumi_convert(sumi_context *ctx, const char *in, const char *out, const sumi_convert_options *o,
+                         const sumi_callbacks *cb, char **summary)
 {
     static const sumi_convert_options none = {0};
     sm_err *e = sm_begin(ctx);

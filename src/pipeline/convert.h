@@ -1,5 +1,5 @@
-/* sumi convert: what its files share. A conversion is a list of sources (open files and the table their tensors are in), a list of
- * tensors as they will be stored, and metadata. */
+/* sumi convert: what its files share. A conversion is a list of sources (open files and the table their tensors are in), a list
+ * of tensors as they will be stored, and metadata. */
 #ifndef SM_CONVERT_H
 #define SM_CONVERT_H
 

@@ -1,10 +1,10 @@
 /* sumi convert: metadata. safetensors holds texts, GGUF typed values. What the format of the output shares with that of the input
- * is copied; texts become texts, numbers their decimal form, lists JSON. What describes the storage of the old file is not carried
- * over: general.alignment, general.file_type, general.quantization_version, comfy.gguf.orig_shape.
+ * is copied; texts become texts, numbers their decimal form, lists JSON. What describes the storage of the old file is not
+ * carried over: general.alignment, general.file_type, general.quantization_version, comfy.gguf.orig_shape.
  *
- * What readers of GGUF want: general.architecture "sd1", "sdxl", "sd3" or "flux" (ComfyUI-GGUF, loader.py; without the key it looks
- * at the names, as stable-diffusion.cpp always does), general.quantization_version 2, general.file_type the number of llama.cpp's
- * list, at most 4 dimensions, and names of at most 127 bytes. */
+ * What readers of GGUF want: general.architecture "sd1", "sdxl", "sd3" or "flux" (ComfyUI-GGUF, loader.py; without the key it
+ * looks at the names, as stable-diffusion.cpp always does), general.quantization_version 2, general.file_type the number of
+ * llama.cpp's list, at most 4 dimensions, and names of at most 127 bytes. */
 #include <stdio.h>
 #include <string.h>
 
@@ -22,7 +22,10 @@ static bool describes_storage(const char *key)
     return !strncmp(key, "comfy.gguf.orig_shape.", 22);
 }
 
-static sumi_status no_memory(const sm_conversion *c, sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out of memory converting %s", c->in); }
+static sumi_status no_memory(const sm_conversion *c, sm_err *e)
+{
+    return sm_fail(e, SUMI_E_MEMORY, "out of memory converting %s", c->in);
+}
 
 /* ---- into texts -------------------------------------------------------------------------------------------------- */
 
@@ -111,7 +114,8 @@ static const char *architecture(const sm_conversion *c)
 {
     static const struct { const char *part, *arch; } marks[] = {
         {"double_blocks.0.img_attn.proj.weight", "flux"}, {"transformer_blocks.0.attn.add_q_proj.weight", "sd3"},
-        {"joint_blocks.0.x_block.attn.qkv.weight", "sd3"}, {"label_emb.0.0.weight", "sdxl"}, {"add_embedding.linear_1.weight", "sdxl"},
+        {"joint_blocks.0.x_block.attn.qkv.weight", "sd3"}, {"label_emb.0.0.weight", "sdxl"},
+        {"add_embedding.linear_1.weight", "sdxl"},
         {"output_blocks.2.0.in_layers.0.weight", "sd1"}, {"up_blocks.0.resnets.0.time_emb_proj.weight", "sd1"}};
     for (size_t k = 0; k < SM_COUNT(marks); k++)
         for (size_t i = 0; i < c->n; i++)
@@ -123,9 +127,10 @@ static const char *architecture(const sm_conversion *c)
 /* The number of llama.cpp's list of file types for the type of most values; -1: none. */
 static int file_type(const sm_conversion *c)
 {
-    static const int8_t types[SM_DTYPES] = {[SM_F32] = 0, [SM_F16] = 1, [SM_BF16] = 32, [SM_I32] = -1, [SM_F8_E4M3] = -1, [SM_F8_E5M2] = -1,
-                                            [SM_Q4_0] = 2, [SM_Q4_1] = 3, [SM_Q5_0] = 8, [SM_Q5_1] = 9, [SM_Q8_0] = 7, [SM_Q2_K] = 10,
-                                            [SM_Q3_K] = 12, [SM_Q4_K] = 15, [SM_Q5_K] = 17, [SM_Q6_K] = 18};
+    static const int8_t types[SM_DTYPES] = {[SM_F32] = 0, [SM_F16] = 1, [SM_BF16] = 32, [SM_I32] = -1, [SM_F8_E4M3] = -1,
+                                            [SM_F8_E5M2] = -1,
+                                            [SM_Q4_0] = 2, [SM_Q4_1] = 3, [SM_Q5_0] = 8, [SM_Q5_1] = 9, [SM_Q8_0] = 7,
+                                                [SM_Q2_K] = 10, [SM_Q3_K] = 12, [SM_Q4_K] = 15, [SM_Q5_K] = 17, [SM_Q6_K] = 18};
     double values[SM_DTYPES] = {0};
     int most = 0;
     for (size_t i = 0; i < c->n; i++)

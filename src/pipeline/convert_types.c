@@ -1,8 +1,8 @@
 /* sumi convert: which type a tensor gets. Plain types are given to every tensor of floats. FP8 and block types are given to
- * matrices alone, and not to those that are small and matter: stable-diffusion.cpp (ModelLoader::tensor_should_be_converted) leaves
- * biases, scales, everything with "embedding" in its name and rows that are no whole number of blocks as they are, and for other
- * families the layers that read time, guidance and text; ComfyUI-GGUF's tools/convert.py leaves tensors of one dimension, time and
- * label embeddings and the first and last layers. This is the union of both, and the autoencoder besides. */
+ * matrices alone, and not to those that are small and matter: stable-diffusion.cpp (ModelLoader::tensor_should_be_converted)
+ * leaves biases, scales, everything with "embedding" in its name and rows that are no whole number of blocks as they are, and for
+ * other families the layers that read time, guidance and text; ComfyUI-GGUF's tools/convert.py leaves tensors of one dimension,
+ * time and label embeddings and the first and last layers. This is the union of both, and the autoencoder besides. */
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
@@ -13,7 +13,8 @@
 
 /* Parts of names of what is never quantised. */
 static const char *const precious[] = {
-    "norm", ".ln_", "embed", "label_emb", "time_in.", "vector_in.", "guidance_in.", "img_in.", "txt_in.", "final_layer.", "scale_shift_table",
+    "norm", ".ln_", "embed", "label_emb", "time_in.", "vector_in.", "guidance_in.", "img_in.", "txt_in.", "final_layer.",
+    "scale_shift_table",
     "first_stage_model.", "conv_in.", "conv_out.", "diffusion_model.input_blocks.0.0.", "diffusion_model.out.2.",
 };
 
