@@ -13,6 +13,7 @@
 #include "io/tensors.h"
 #include "model/layout.h"
 #include "model/model.h"
+#include "pipeline/context.h"
 #include "test.h"
 
 static char folder[300];
@@ -565,4 +566,31 @@ TEST(convert_cancels)
                        NULL) == SUMI_E_CANCELLED);
     CHECK(stat(at("cancelled.gguf"), &st));
     sumi_context_free(ctx);
+}
+
+/* Whatever allocation fails: one error, no file, nothing lost. */
+TEST(convert_allocations_fail)
+{
+    static const sumi_convert_options way[] = {{.type = "q8_0"}, {.layout = "original", .type = "f16"}};
+    write_unet(at("memory_in.safetensors"));
+    for (size_t i = 0; i < SM_COUNT(way); i++) {
+        sumi_status st = SUMI_E_MEMORY;
+        const char *out = i ? "memory.safetensors" : "memory.gguf";
+        for (int64_t k = 1; st != SUMI_OK && k < 20000; k += k < 90 ? 1 : 37) {
+            sumi_context *ctx;
+            struct stat there;
+            char *text = NULL;
+            CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx));
+            size_t before = ctx->mem.total;
+            ctx->mem.fail_at = k;
+            st = sumi_convert(ctx, at("memory_in.safetensors"), at(out), &way[i], NULL, &text);
+            ctx->mem.fail_at = 0;
+            CHECKF(st == SUMI_OK || (st == SUMI_E_MEMORY && !text && stat(at(out), &there)), "allocation %d: status %d, %s", (int)k, st,
+                   sumi_error(ctx));
+            sumi_text_free(text);
+            CHECKF(ctx->mem.total == before, "allocation %d: %zu bytes lost", (int)k, ctx->mem.total - before);
+            sumi_context_free(ctx);
+        }
+        CHECK(st == SUMI_OK);
+    }
 }

@@ -348,8 +348,7 @@ static sumi_status list_original(sm_conversion *c, sm_err *e)
         for (int k = 0; k < x[i].parts; k++)
             set_part(t, k, x[i].part[k]);
     }
-    if (st == SUMI_OK)
-        sm_free(x);
+    sm_free(x);
     return st;
 }
 
