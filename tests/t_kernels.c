@@ -162,6 +162,7 @@ static void check_ops(sm_op_id from, sm_op_id to)
 TEST(kernels_linear) { check_ops(SM_OP_LINEAR, SM_OP_MATMUL); }
 TEST(kernels_conv) { check_ops(SM_OP_CONV2D, SM_OP_CONV2D_DW); }
 TEST(kernels_norm) { check_ops(SM_OP_GROUP_NORM, SM_OP_RMS_NORM_DP); }
+TEST(kernels_norm_in_pieces) { check_ops(SM_OP_GROUP_STATS, SM_OP_GROUP_NORM_BY); }
 TEST(kernels_attention) { check_ops(SM_OP_ATTENTION, SM_OP_LOG_SOFTMAX); }
 TEST(kernels_elementwise) { check_ops(SM_OP_AFFINE, SM_OP_DIV); }
 TEST(kernels_move) { check_ops(SM_OP_RESHAPE, SM_OP_MAX_POOL_DX); }
