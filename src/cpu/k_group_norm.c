@@ -32,15 +32,17 @@ static bool whole(const dims *m) { return m->s * m->c <= 32768 || (m->n >= 8 && 
 static inline __attribute__((always_inline)) void block_columns(const float *x, const float *dy, int64_t rows, int64_t c, int V,
                                                                 int part, float *out)
 {
-    vf sum[4], m2[4], s1[4], s2[4];
+    vf sum[4], m2[4], s1[4], s2[4], first[4];
     for (int v = 0; v < V; v++)
         sum[v] = m2[v] = s1[v] = s2[v] = vset(0);
 #define LOAD(p) (part ? vload_part((p) + v * SM_VL, part, 0) : vload((p) + v * SM_VL))
+    for (int v = 0; v < V; v++)
+        first[v] = LOAD(x);
     for (int64_t r = 0; r < rows; r++)
         for (int v = 0; v < V; v++)
-            sum[v] += LOAD(x + r * c);
+            sum[v] += LOAD(x + r * c) - first[v];
     for (int v = 0; v < V; v++)
-        sum[v] = sum[v] * (1 / (float)rows);
+        sum[v] = vfma(sum[v], vset(1 / (float)rows), first[v]);
     for (int64_t r = 0; r < rows; r++)
         for (int v = 0; v < V; v++) {
             vf d = LOAD(x + r * c) - sum[v];

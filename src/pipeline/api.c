@@ -21,7 +21,7 @@ sumi_status sumi_model_load(sumi_context *ctx, const char *path, sumi_model **ou
 
 sumi_status sumi_model_load_with(sumi_context *ctx, const sumi_model_options *o, sumi_model **out)
 {
-    return sm_model_open(out, &ctx->mem, o, sm_begin(ctx));
+    return sm_model_open(out, &ctx->mem, o, true, sm_begin(ctx));
 }
 
 const char *sumi_model_summary(const sumi_model *m) { return m->summary; }

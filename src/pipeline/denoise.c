@@ -2,7 +2,6 @@
  * what inpainting models see beside the latent. */
 #include "pipeline/denoise.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE }; /* inputs of the part */
@@ -57,18 +56,13 @@ void sm_denoise_close(sm_denoise *d)
     sm_noise_free(&d->noise);
 }
 
-/* LCM (Luo et al. 2023): the sinusoidal embedding of 1000 (scale - 1), dim wide, sines first. */
+/* LCM's guidance scale, an input of the UNet [rows, dim]. */
 static sm_node *guidance_embedding(sm_graph *g, double scale, int64_t rows, int dim)
 {
-    float v[512];
-    int half = dim / 2;
-    if (dim < 4 || dim > (int)SM_COUNT(v) || dim % 2)
-        return sm_graph_fail(g, "time_cond_proj_dim: %d; an even number from 4 to %d was expected", dim, (int)SM_COUNT(v));
-    for (int i = 0; i < half; i++) {
-        double at = 1000 * (scale - 1) * exp(-log(10000.0) * i / (half - 1));
-        v[i] = (float)sin(at);
-        v[half + i] = (float)cos(at);
-    }
+    float v[1024];
+    if (dim < 4 || dim > (int)SM_COUNT(v))
+        return sm_graph_fail(g, "time_cond_proj_dim: %d; a number from 4 to %d was expected", dim, (int)SM_COUNT(v));
+    sm_unet_guidance((float)scale, dim, v);
     return sm_expand(sm_const(g, SM_F32, 2, (int64_t[]){1, dim}, v), 2, (int64_t[]){rows, dim});
 }
 

@@ -121,7 +121,7 @@ static void check_model(report *r, sumi_model *m, sm_err *why)
 static void look_at_model(report *r, sumi_context *ctx, const char *path, sumi_model **m)
 {
     sm_err why = {0};
-    if (!sm_model_open(m, &ctx->mem, &(sumi_model_options){.path = path}, &why)) {
+    if (!sm_model_open(m, &ctx->mem, &(sumi_model_options){.path = path}, false, &why)) {
         snprintf(r->family, sizeof r->family, "%s, %s%s%s", (*m)->traits.label, (*m)->family->class_name,
                  (*m)->traits.assumed ? ", assumed " : "", (*m)->traits.assumed ? (*m)->traits.prediction : "");
         check_model(r, *m, &why);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "hub/hub.h"
+#include "hub/name.h"
 #include "pipeline/builtin.h"
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
@@ -31,38 +32,41 @@ static void summarise(sumi_model *m)
              m->traits.width, m->traits.height, m->traits.assumed ? ", assumed " : "", m->traits.assumed ? m->traits.prediction : "");
 }
 
-static sumi_status open_path(sumi_model *m, const sumi_model_options *o, sm_err *e)
+static sumi_status open_path(sumi_model *m, const sumi_model_options *o, bool words, sm_err *e)
 {
     struct stat st;
     bool folder = !stat(o->path, &st) && S_ISDIR(st.st_mode);
-    if ((folder ? sm_open_folder : sm_open_file)(m, o, e) || sm_open_tokenizer(m, o, e))
+    if ((folder ? sm_open_folder : sm_open_file)(m, o, e) || (words && sm_open_tokenizer(m, o, e)))
         return e->code;
-    return sm_components_fit(m->family, &m->denoiser, &m->traits, &m->vae, o->path, e) ? e->code : check_vocabulary(m, o->path, e);
+    if (sm_components_fit(m->family, &m->denoiser, &m->traits, &m->vae, o->path, e) || !words)
+        return e->code;
+    return check_vocabulary(m, o->path, e);
 }
 
-/* A name that is no path here may be that of a model that was pulled. */
-static bool pulled(const char *name, sm_mem *mem, char *path, size_t size)
+/* A name that is no path here may be that of a model that was pulled; one that could be and is not gets the answer of `find`. */
+static sumi_status find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e)
 {
-    sm_err none = {0};
-    return access(name, F_OK) && !sm_hub_find(name, mem, path, size, &none);
+    if (!access(*path, F_OK) || !sm_hub_is_name(*path) || sm_hub_find(*path, mem, found, size, e))
+        return e->code;
+    *path = found;
+    return SUMI_OK;
 }
 
-sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, sm_err *e)
+sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, bool words, sm_err *e)
 {
     char found[4096];
     sumi_model_options given = *o;
     *out = NULL;
-    if (!o->path && sm_builtin_find(found, sizeof found, e))
+    if (o->path ? find_pulled(&given.path, mem, found, sizeof found, e) : sm_builtin_find(found, sizeof found, e))
         return e->code;
-    bool elsewhere = !o->path || pulled(o->path, mem, found, sizeof found);
-    given.path = elsewhere ? found : o->path;
+    given.path = o->path ? given.path : found;
     sumi_model *m = sm_alloc0(mem, SM_MEM_WEIGHT, sizeof *m);
     if (!m)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", given.path);
     m->mem = mem;
     m->low_memory = o->low_memory;
     m->w = sm_weights_new(mem, e);
-    if (m->w && !open_path(m, &given, e)) {
+    if (m->w && !open_path(m, &given, words, e)) {
         summarise(m);
         *out = m;
     } else {

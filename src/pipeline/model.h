@@ -25,7 +25,8 @@ static inline sm_traits sm_traits_flow(const sm_clip_config *clip, float shift)
                        .text = {{.component = "text_encoder", .clip = *clip, .final_norm = true, .pad = -1}}};
 }
 
-sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, sm_err *e);
+/* words: with a tokenizer, without which nothing can be drawn. */
+sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_options *o, bool words, sm_err *e);
 
 /* ---- open_folder.c, open_file.c: what a path holds, into m (m->w and all that follows from it) --------------------- */
 

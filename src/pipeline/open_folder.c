@@ -218,6 +218,20 @@ static sumi_status open_tokenizer(const folder *f, sm_err *e)
     return SUMI_OK; /* CLIP's own, if it fits */
 }
 
+/* The folders say what there is; the index must be whole all the same, or the copy is not. */
+static sumi_status check_index(const folder *f, sm_err *e)
+{
+    sm_buf text = {.mem = f->m->mem};
+    char label[700];
+    path_of(f, ".", "model_index.json", label);
+    cJSON *j = read_config(f->dir, ".", "model_index.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+    if (j && !cJSON_IsObject(j))
+        sm_fail(e, SUMI_E_FORMAT, "%s: no JSON object", label);
+    cJSON_Delete(j);
+    sm_buf_free(&text);
+    return e->code;
+}
+
 sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e)
 {
     folder f = {m, o, o->path};
@@ -228,6 +242,8 @@ sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e
     f.dir = dir;
     if (!has(&f, ".", "model_index.json"))
         return sm_fail(e, SUMI_E_MODEL, "%s: a folder without model_index.json is no model in diffusers' layout", dir);
+    if (check_index(&f, e))
+        return e->code;
     const char *base = strrchr(dir, '/');
     snprintf(m->name, sizeof m->name, "%.90s", base && base[1] ? base + 1 : dir);
     if (open_denoiser(&f, e) || component_config(&f, "vae", SM_MODEL_VAE, &m->vae, e) || component_weights(&f, SM_COMPONENT_VAE, e) ||
