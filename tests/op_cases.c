@@ -41,7 +41,7 @@
     C(ID, F(3, 13000), F(3, 13000)) BATCH(3)}, C(ID, F(64, 16, 16, 64), F(64, 16, 16, 64)) BENCH},          \
     C(ID, F(64, 16, 16, 64), F(64, 1, 1, 64)) BENCH}, C(ID, F(64, 16, 16, 64), F(64)) BENCH}, C(ID, F(64, 16, 16, 64), F(1)) BENCH},
 
-#define GN(g) P(.norm = {g, 1e-5f})
+#define GN(g) P(.norm = {.groups = g, .eps = 1e-5f})
 #define ROW GN(1)
 
 const op_case op_cases[] = {

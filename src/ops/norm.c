@@ -3,7 +3,7 @@
 
 sm_node *sm_group_norm(sm_node *x, sm_node *w, sm_node *b, int groups, float eps)
 {
-    return SM_REC(SM_OP_GROUP_NORM, &((sm_param){.norm = {groups, eps}}), x, w, b);
+    return SM_REC(SM_OP_GROUP_NORM, &((sm_param){.norm = {.groups = groups, .eps = eps}}), x, w, b);
 }
 
 sm_node *sm_group_stats(sm_node *x, int groups, const int margin[4])
@@ -16,15 +16,16 @@ sm_node *sm_group_stats(sm_node *x, int groups, const int margin[4])
 
 sm_node *sm_group_norm_by(sm_node *x, sm_node *stats, sm_node *w, sm_node *b, float eps)
 {
-    return SM_REC(SM_OP_GROUP_NORM_BY, &((sm_param){.norm = {.groups = (int)stats->dims[1], .eps = eps}}), x, stats, w, b);
+    sm_param p = {.norm = {.groups = (int)stats->dims[1], .eps = eps}};
+    return SM_REC(SM_OP_GROUP_NORM_BY, &p, x, stats, w, b);
 }
 
 sm_node *sm_layer_norm(sm_node *x, sm_node *w, sm_node *b, float eps)
 {
-    return SM_REC(SM_OP_LAYER_NORM, &((sm_param){.norm = {1, eps}}), x, w, b);
+    return SM_REC(SM_OP_LAYER_NORM, &((sm_param){.norm = {.groups = 1, .eps = eps}}), x, w, b);
 }
 
-sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps) { return SM_REC(SM_OP_RMS_NORM, &((sm_param){.norm = {1, eps}}), x, w); }
+sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps) { return SM_REC(SM_OP_RMS_NORM, &((sm_param){.norm = {.groups = 1, .eps = eps}}), x, w); }
 
 static int64_t channels(const sm_node *x) { return x->dims[x->rank - 1]; }
 
