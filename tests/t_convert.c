@@ -505,6 +505,23 @@ static bool write_large(const char *path)
     return ok;
 }
 
+/* A v-prediction model stays one where names change. */
+TEST(convert_keeps_marks)
+{
+    sm_err e = {0};
+    write_unet(at("unet_plain.safetensors"));
+    sm_weights *w = sm_weights_new(NULL, &e);
+    CHECK(!sm_tensors_load(at("unet_plain.safetensors"), w, NULL, NULL, &e) && sm_weights_create(w, "v_pred", 1, (int64_t[]){1}, &e));
+    CHECK(!sm_st_write_weights(at("unet_v.safetensors"), w, SM_F32, 0, NULL, NULL, &e));
+    sm_weights_unref(&w);
+    converts(at("unet_v.safetensors"), at("unet_v_o.safetensors"), (sumi_convert_options){.layout = "original"});
+    converts(at("unet_v_o.safetensors"), at("unet_v_d.safetensors"), (sumi_convert_options){.layout = "diffusers"});
+    sm_tensors *o = open_file(at("unet_v_o.safetensors")), *d = open_file(at("unet_v_d.safetensors"));
+    CHECK(sm_tensors_find(o, "v_pred") && sm_tensors_find(d, "v_pred"));
+    sm_tensors_close(o);
+    sm_tensors_close(d);
+}
+
 TEST(convert_memory)
 {
     static const struct { const char *in, *out, *type; } row[] = {

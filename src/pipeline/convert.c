@@ -254,6 +254,8 @@ static sumi_status open_sources(sm_conversion *c, sm_err *e)
         add_canonical(c, c->in, c->w, SM_COMPONENTS, &r, e);
     else
         add_file(c, c->in, "", e);
+    if (!e->code && c->canonical && r.layout)
+        sm_layout_add_marks(&r, c->w, e); /* v_pred and its like say how the model is sampled */
     if (!e->code && !strcmp(c->layout, "keep"))
         c->layout = strcmp(r.layout, "diffusers") ? "original" : "diffusers";
     if (!e->code && c->vae)
