@@ -175,6 +175,22 @@ TEST(train_epoch_order_is_a_permutation)
     CHECK(sm_epoch_order(5, 1, 3) == 0);
 }
 
+/* The plain variant has its own chance and its share of the rest; the others are equally likely: within four deviations. */
+TEST(train_variants_have_their_shares)
+{
+    enum { N = 40000, VARIANTS = 4 };
+    for (int plain = 0; plain <= 2; plain++) {
+        sm_train_config c = {.data.variants = VARIANTS, .flow.plain = 0.5f * (float)plain};
+        int n[VARIANTS] = {0};
+        for (uint64_t at = 0; at < N; at++)
+            n[sm_flow_variant(&c, 3, at)]++;
+        for (int k = 0; k < VARIANTS; k++) {
+            double p = (1 - 0.5 * plain) / VARIANTS + (k ? 0 : 0.5 * plain);
+            CHECKF(fabs(n[k] - N * p) <= 4 * sqrt(N * p * (1 - p)), "plain %g: variant %d came %d times of %d", 0.5 * plain, k, n[k], N);
+        }
+    }
+}
+
 TEST(train_learning_rate_formula)
 {
     sm_opt_config c = {.steps = 110, .warmup = 10, .lr = 2, .min_lr = 0.5f};

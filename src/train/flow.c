@@ -54,11 +54,10 @@ static sumi_status text_row(const fill_job *j, int64_t picture, const sm_scene *
     return sm_bpe_row(t->bpe, text, strlen(text), j->f->tokens, -1, row, NULL, NULL, e);
 }
 
-/* The plain variant by its chance, else any of them. */
-static int64_t choose_variant(const sm_trainer *t, uint64_t at)
+int64_t sm_flow_variant(const sm_train_config *c, uint64_t seed, uint64_t at)
 {
-    bool plain = sm_rng_u32(t->init.seed, SM_STREAM_PLAIN, at) < t->cfg.flow.plain * 0x1p32;
-    return plain ? 0 : sm_rng_u32(t->init.seed, SM_STREAM_VARIANT, at) % (uint32_t)t->cfg.data.variants;
+    bool plain = sm_rng_u32(seed, SM_STREAM_PLAIN, at) < c->flow.plain * 0x1p32;
+    return plain ? 0 : sm_rng_u32(seed, SM_STREAM_VARIANT, at) % (uint32_t)c->data.variants;
 }
 
 /* Example `task` of the step: latent of one variant, noise, time, caption. */
@@ -68,7 +67,7 @@ static void fill_task(void *arg, int task, int tasks)
     sm_trainer *t = j->t;
     uint64_t seed = t->init.seed, at = (uint64_t)(j->step * tasks + task);
     int64_t n = j->f->each, i = sm_epoch_order(seed, sm_dataset_count(t->data), (int64_t)at);
-    int64_t variant = choose_variant(t, at);
+    int64_t variant = sm_flow_variant(&t->cfg, seed, at);
     const uint16_t *z = t->latents + (i * t->cfg.data.variants + variant) * n;
     float *x = j->sample + (int64_t)task * n, *v = j->target + (int64_t)task * n, u;
     sm_rng_normal(seed, SM_STREAM_NOISE, at * (uint64_t)n, v, (size_t)n);

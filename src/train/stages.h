@@ -63,6 +63,8 @@ sumi_status sm_loop_run(sm_stage *s, sm_trainer *t, bool *done, sm_err *e);
 void sm_task_failed(sm_err *to, const sm_err *from);
 /* Which of n examples is number `at` of the run: a new permutation every n examples (order.c). */
 int64_t sm_epoch_order(uint64_t seed, int64_t n, int64_t at);
+/* Which variant that example shows: the plain one by the chance flow.plain, else any of them (flow.c). */
+int64_t sm_flow_variant(const sm_train_config *c, uint64_t seed, uint64_t at);
 /* Whether a file or folder is there. */
 static inline bool sm_file_exists(const char *path) { return access(path, F_OK) == 0; }
 /* Path of a file in the output folder, in buf. */
