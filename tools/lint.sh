@@ -41,7 +41,7 @@ rule "the library neither prints nor ends the program" \
 rule "the command uses the public header only" "$(grep -nE '#include "[a-z]' src/cli/*.[ch] | grep -vE '"(sumi|cli/[a-z]+)\.h"')"
 
 # Rooms import downwards: a room may include its own files, base, and those named after it. graph, ops and cpu are one storey.
-rooms="base:sumi io:graph,cpu hub:io text: sample: graph:cpu,ops ops:graph cpu:graph,ops nn:graph,ops model:nn,graph,ops,io
+rooms="base:sumi io:graph,cpu hub:io text: sample: graph:cpu,ops ops:graph cpu:graph,ops nn:graph,ops model:nn,graph,ops,cpu,io
  adapt:model,nn,graph,ops,io pipeline:model,nn,graph,ops,cpu,io,hub,text,sample,adapt
  train:pipeline,model,nn,graph,ops,cpu,io,text,sample,adapt eval:train,pipeline,io serve:"
 upward() {
