@@ -126,7 +126,7 @@ clean:
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-test-build: $(BUILD)/sumi $(BUILD)/sumi-test $(BUILD)/hubserver $(BUILD)/hello $(BUILD)/$(SO) $(FUZZ:%=$(BUILD)/%)
+test-build: $(BUILD)/sumi $(BUILD)/sumi-test $(BUILD)/hubserver $(BUILD)/hello $(BUILD)/sheet $(BUILD)/$(SO) $(FUZZ:%=$(BUILD)/%)
 
 $(BUILD)/sumi-test: $(TEST) $(BUILD)/libsumi.a
 	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
@@ -135,7 +135,7 @@ $(BUILD)/sumi-test: $(TEST) $(BUILD)/libsumi.a
 $(BUILD)/hubserver: $(BUILD)/tests/cli/hubserver_main.o $(BUILD)/tests/hubserver.o $(BUILD)/libsumi.a
 	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
 
-$(BUILD)/hello: $(BUILD)/examples/hello.o $(BUILD)/libsumi.a
+$(BUILD)/hello $(BUILD)/sheet: $(BUILD)/%: $(BUILD)/examples/%.o $(BUILD)/libsumi.a
 	$(CC) $(EXTRA) -o $@ $^ $(LIBS)
 
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libsumi.a
@@ -192,6 +192,6 @@ lint:
 	@tools/lint.sh
 	@tools/lint.sh cppcheck
 
--include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(BUILD)/tests/cli/hubserver_main.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/tests/big/*.d)
+-include $(OBJ:.o=.d) $(CLI:.o=.d) $(TEST:.o=.d) $(BUILD)/examples/hello.d $(BUILD)/examples/sheet.d $(BUILD)/tests/cli/hubserver_main.d $(wildcard $(BUILD)/bench/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/tests/big/*.d)
 .PHONY: all help demo test bench install man clean test-build arm asan ubsan tsan sanitized fuzz fuzz-build mutate lint bigtest force
 .SECONDARY:

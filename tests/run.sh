@@ -78,6 +78,8 @@ example() {
     if ls models/*/*.safetensors >/dev/null 2>&1; then
         run "hello draws" "$BUILD/hello" "$log/hello.png"
         run "hello's picture is a PNG" grep -q PNG "$log/hello.png"
+        run "sheet draws" "$BUILD/sheet" "$log/sheet.png" 2 "a red apple" "a cat" "a house"
+        run "sheet's picture is a PNG" grep -q PNG "$log/sheet.png"
     else
         skip "hello draws: there is no model in models/"
     fi
