@@ -11,7 +11,7 @@
 #include "cpu/cpu.h"
 #include "io/gguf.h"
 #include "io/tensors.h"
-#include "model/layout.h"
+#include "model/layout_impl.h"
 #include "model/model.h"
 #include "pipeline/context.h"
 #include "test.h"
@@ -101,6 +101,7 @@ static const char *type_in(const char *path, const char *name)
 /* ---- a small file of everything ---------------------------------------------------------------------------------- */
 
 #define UNET "model.diffusion_model."
+#define XL_TEXT "conditioner.embedders.1.model."
 
 static const char *source(void)
 {
@@ -125,15 +126,17 @@ static const char *source(void)
     const char *const names[] = {UNET "output_blocks.1.1.to_q.weight", UNET "output_blocks.2.0.in_layers.2.weight",
                                  UNET "a.norm.weight",
                                  "half", "brain", "int", "number", UNET "middle_block.1.odd.weight"};
-    sm_out_tensor t[12];
+    sm_out_tensor t[14];
     for (size_t i = 0; i < SM_COUNT(names); i++)
         t[i] = sm_out_of(names[i], &views[i], views[i].dtype);
     t[8] = (sm_out_tensor){.name = "position_ids", .rank = 2, .dims = {1, 4}, .raw = "I64", .raw_data = ids, .raw_bytes = 32};
     t[9] = (sm_out_tensor){.name = "alphas", .rank = 1, .dims = {3}, .raw = "F64", .raw_data = alphas, .raw_bytes = 24};
     t[10] = sm_out_of(UNET "time_embed.0.weight", &views[0], SM_F32);
     t[11] = sm_out_of(UNET "output_blocks.2.0.in_layers.0.weight", &views[2], SM_F32);
+    t[12] = sm_out_of(XL_TEXT "transformer.resblocks.0.mlp.c_fc.weight", &views[0], SM_F32);
+    t[13] = sm_out_of(XL_TEXT "token_embedding.weight", &views[0], SM_F32);
     const sm_st_meta meta[] = {{"format", "pt"}, {"title", "süß \"x\"\n"}};
-    CHECKF(!sm_st_write_out(path, &(sm_out){.n = 12, .t = t}, 2, meta, NULL, &e), "%s", e.msg);
+    CHECKF(!sm_st_write_out(path, &(sm_out){.n = 14, .t = t}, 2, meta, NULL, &e), "%s", e.msg);
     return path;
 }
 
@@ -155,6 +158,10 @@ TEST(convert_keeps_bits)
     sm_st_close(f);
     sm_gguf *g = sm_gguf_open(at("keep.gguf"), NULL, &e);
     CHECK(g && !strcmp(sm_gguf_text(g, "title"), "süß \"x\"\n") && !strcmp(sm_gguf_text(g, "general.architecture"), "sd1"));
+    sm_tensors *any = open_file(at("keep.gguf")); /* "sumi.model" makes a model of sumi's own of GGUF, too */
+    CHECK(any && sm_tensors_metadata(any, "title") && !strcmp(sm_tensors_metadata(any, "title"), "süß \"x\"\n") &&
+          !sm_tensors_metadata(any, "general.quantization_version") && !sm_tensors_metadata(any, "none"));
+    sm_tensors_close(any);
     CHECK(g && sm_gguf_metadata(g, "general.quantization_version")->u == 2 && sm_gguf_metadata(g, "general.file_type")->u == 0);
     sm_gguf_close(g);
     /* exact ways round: f16 and bf16 through f32 */
@@ -206,6 +213,9 @@ TEST(convert_quantises_matrices)
         CHECKF(strstr(text, "rows no whole number of blocks: " UNET "middle_block.1.odd.weight") && strstr(text, "2 kept as f16"),
                "%s", text);
         sm_tensors *f = open_file(at("q.gguf")), *s = open_file(in);
+        CHECKF(!strcmp(type_in(at("q.gguf"), XL_TEXT "transformer.resblocks.0.mlp.c_fc.weight"), sm_store_name(t)), "%s",
+               types[i]);
+        CHECKF(!strcmp(type_in(at("q.gguf"), XL_TEXT "token_embedding.weight"), "F32"), "%s", types[i]);
         const sm_st_entry *x = f ? sm_tensors_find(f, UNET "output_blocks.1.1.to_q.weight") : NULL;
         uint8_t *want = malloc(32 * 512 * 4);
         CHECK(sm_store_save(t, (const float *)sm_tensors_find(s, UNET "output_blocks.1.1.to_q.weight")->data, 32 * 512, want));
@@ -400,6 +410,38 @@ static void write_vae(const char *path, uint64_t seed)
     sm_weights_unref(&w);
 }
 
+/* What the scheduler's configuration says becomes marks of the one file, whatever its layout. */
+static void check_scheduler(const char *in)
+{
+    static const struct { const char *config, *marks; } cases[] = {
+        {"{\"prediction_type\":\"epsilon\"}", ""},
+        {"{\"prediction_type\":\"v_prediction\"}", "v_pred"},
+        {"{\"prediction_type\":\"v_prediction\",\"rescale_betas_zero_snr\":true}", "v_pred ztsnr"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"prediction_type\":\"epsilon\"}", "edm_mean edm_std"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"prediction_type\":\"v_prediction\",\"sigma_max\":120}",
+         "edm_vpred.sigma_max edm_vpred.sigma_min"}};
+    static const char *const layouts[] = {"keep", "original", "diffusers"};
+    static const char vae[] = "{\"latents_mean\":[1,2,3,4],\"latents_std\":[5,6,7,8]}";
+    sm_err e = {0};
+    mkdir(at("folder/scheduler"), 0700);
+    CHECK(!sm_file_write(at("folder/vae/config.json"), vae, sizeof vae - 1, &e));
+    for (size_t i = 0; i < SM_COUNT(cases) * SM_COUNT(layouts); i++) {
+        const char *config = cases[i / 3].config, *layout = layouts[i % 3];
+        char found[200] = "";
+        CHECK(!sm_file_write(at("folder/scheduler/scheduler_config.json"), config, strlen(config), &e));
+        converts(in, at("marked.safetensors"), (sumi_convert_options){.layout = layout});
+        sm_tensors *f = open_file(at("marked.safetensors"));
+        for (size_t k = 0; k < sm_tensors_count(f); k++)
+            if (sm_layout_mark(sm_tensors_at(f, k)->name))
+                snprintf(found + strlen(found), sizeof found - strlen(found), "%s%s", *found ? " " : "",
+                         sm_tensors_at(f, k)->name);
+        CHECKF(!strcmp(found, cases[i / 3].marks), "%s, %s: '%s'", config, layout, found);
+        sm_tensors_close(f);
+    }
+    unlink(at("folder/scheduler/scheduler_config.json"));
+    unlink(at("folder/vae/config.json"));
+}
+
 TEST(convert_folder_and_vae)
 {
     char in[400], other[400], vae[400];
@@ -438,6 +480,7 @@ TEST(convert_folder_and_vae)
     sm_tensors_close(a);
     sm_tensors_close(b);
     sm_tensors_close(c);
+    check_scheduler(in);
     refuses(in, vae, (sumi_convert_options){0}, SUMI_E_ARG, "is a file that is read");
     refuses(in, other, (sumi_convert_options){.vae = other}, SUMI_E_ARG, "is a file that is read");
 }

@@ -434,6 +434,7 @@ TEST(detect_refuses_what_sumi_lacks)
         CHECKF(detect(cases[i].model, NULL, NULL, &d, &e) == SUMI_E_SUPPORT, "%s", cases[i].model);
         CHECKF(strstr(e.msg, cases[i].part), "%s", e.msg);
     }
+    CHECK(detect("xl", NULL, &(sm_layout_report){.edm_v = true}, &d, &e) == SUMI_E_SUPPORT && strstr(e.msg, "CosXL"));
     CHECK(!detect("vae_plain", NULL, NULL, &d, &e) && !d.family && d.has_vae && d.vae.latent_channels == 16);
     CHECK(!detect("xl", "text_encoder", NULL, &d, &e) && !d.family && !d.has_vae);
     close_models();

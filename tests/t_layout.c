@@ -170,6 +170,34 @@ TEST(layout_whole_checkpoints)
     check_case("refiner", "original", 0, "");
 }
 
+/* SD Turbo's text encoder has the prefix of the refiner's. */
+TEST(layout_version_2_in_the_refiners_place)
+{
+    static const char before[] = "cond_stage_model.model.", after[] = "conditioner.embedders.0.model.";
+    fixture *f = load_case("sd2");
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    for (size_t i = 0; i < f->nstored; i++) {
+        item *x = &f->stored[i];
+        char name[sizeof x->name];
+        if (strncmp(x->name, before, strlen(before)))
+            continue;
+        float *v = malloc((layout_numel(x) + 1) * sizeof *v);
+        layout_formula(x->name, layout_numel(x), v);
+        snprintf(name, sizeof name, "%s%s", after, x->name + strlen(before));
+        memcpy(x->name, name, sizeof name);
+        x->data = v;
+    }
+    CHECKF(layout_read_items(f->stored, f->nstored, SM_COMPONENTS, &w, &r, &e) == SUMI_OK, "%s", e.msg);
+    CHECK(!strcmp(r.layout, "original") && r.ignored == 14 && !r.unknown && !r.found[SM_COMPONENT_TEXT_2]);
+    check_canonical("sd2 with the refiner's prefix", f, w);
+    sm_weights_unref(&w);
+    for (size_t i = 0; i < f->nstored; i++)
+        free((void *)(uintptr_t)f->stored[i].data);
+    free(f);
+}
+
 TEST(layout_unets)
 {
     check_case("inpainting", "original", 0, "");

@@ -94,6 +94,25 @@ TEST(layout_marks)
     sm_weights_unref(&w);
 }
 
+/* CosXL's marks: refused where a picture is wanted (t_detect.c), kept in conversions. */
+TEST(layout_marks_of_cosxl)
+{
+    float most = 120, least = 0.002f;
+    item x[] = {layout_item("edm_vpred.sigma_max", 0, 0, 0, 0, 0), layout_item("edm_vpred.sigma_min", 0, 0, 0, 0, 0)};
+    x[0].data = &most;
+    x[1].data = &least;
+    sm_weights *w = NULL;
+    sm_layout_report r;
+    sm_err e = {0};
+    CHECK(layout_read_items(x, 2, SM_COMPONENTS, &w, &r, &e) == SUMI_OK && !r.unknown);
+    CHECK(r.edm_v && !r.edm_mark && !r.v_prediction);
+    CHECK(r.edm_v_sigma[0] == most && r.edm_v_sigma[1] == least);
+    CHECK(sm_layout_add_marks(&r, w, &e) == SUMI_OK && sm_weights_count(w) == 2);
+    const sm_weight *m = sm_weights_find(w, "edm_vpred.sigma_max");
+    CHECK(m && m->t.rank == 0 && *(const float *)m->t.data == most);
+    sm_weights_unref(&w);
+}
+
 TEST(layout_things_on_top)
 {
     static const struct { const char *name; bool lora, control, embedding; } cases[] = {

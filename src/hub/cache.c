@@ -206,7 +206,9 @@ static bool sweep_one(void *arg, const char *name)
     const sweep *s = arg;
     char path[SM_HUB_LONG];
     struct stat st;
-    snprintf(path, sizeof path, "%s/%s", s->folder, name);
+    int n = snprintf(path, sizeof path, "%s/%s", s->folder, name);
+    if (n < 0 || n >= (int)sizeof path)
+        return true;
     bool whole = sm_is_hex(name, 40) || sm_is_hex(name, 64); /* what is being fetched stays */
     if (whole && !lstat(path, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1 && !unlink(path))
         *s->freed += (uint64_t)st.st_size;

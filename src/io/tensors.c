@@ -119,7 +119,8 @@ void sm_tensors_close(sm_tensors *f)
 const char *sm_tensors_path(const sm_tensors *f) { return f->path; }
 const char *sm_tensors_metadata(const sm_tensors *f, const char *key)
 {
-    return f->format->open == open_st ? sm_st_metadata(f->file, key) : NULL;
+    return f->format->open == open_st ? sm_st_metadata(f->file, key)
+           : f->format->open == open_gguf ? sm_gguf_text(f->file, key) : NULL;
 }
 
 const char *sm_tensors_format(const sm_tensors *f) { return f->format->name; }

@@ -14,7 +14,7 @@ void sm_tensors_close(sm_tensors *f); /* takes NULL */
 const char *sm_tensors_path(const sm_tensors *f); /* path or label */
 const char *sm_tensors_format(const sm_tensors *f); /* "safetensors", "PyTorch checkpoint", "GGUF file" */
 
-const char *sm_tensors_metadata(const sm_tensors *f, const char *key); /* of safetensors; NULL when absent */
+const char *sm_tensors_metadata(const sm_tensors *f, const char *key); /* a text of safetensors or GGUF; NULL when absent */
 
 /* Entries are sorted by name (bytewise). */
 size_t sm_tensors_count(const sm_tensors *f);

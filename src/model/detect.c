@@ -108,6 +108,7 @@ static void unet_traits(const sm_unet_config *c, family f, const sm_layout_repor
     t->beta_start = 0.00085;
     t->beta_end = 0.012;
     t->time_ids = sm_unet_time_ids(c);
+    t->zero_empty = t->time_ids == 6; /* the refiner's model_index.json says no */
     int beside = c->in_channels - c->out_channels;
     t->extra = beside == c->out_channels + 1 ? SM_EXTRA_INPAINT : beside == c->out_channels ? SM_EXTRA_EDIT : SM_EXTRA_NONE;
     t->steps = 20;
@@ -261,6 +262,8 @@ static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, c
     int texts = 0;
     if (sm_detect_unet(w, "unet", &d->denoiser.unet, e) || check_input(&d->denoiser.unet, what, e))
         return e->code;
+    if (r && r->edm_v)
+        return sm_fail(e, SUMI_E_SUPPORT, "%s: made for v-prediction over EDM's noise (CosXL), which is not supported", what);
     family f = family_of(&d->denoiser.unet);
     for (int i = 0; i < SM_TEXTS; i++) {
         bool wanted = false;

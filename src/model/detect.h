@@ -38,6 +38,7 @@ typedef struct sm_traits {
     bool latents_stats;       /* latents are scaled by a mean and a deviation for each channel, 4 of them (Playground v2.5) */
     float latents_mean[4], latents_std[4];
     sm_extra extra;
+    bool zero_empty;          /* an empty negative prompt is zeros, not the encoding of no words (XL base, as it was trained) */
     int texts;
     sm_text_use text[SM_TEXTS]; /* widths side by side make the context; the last one's projection is the pooled text */
     int steps, width, height; /* defaults */

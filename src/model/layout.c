@@ -34,6 +34,22 @@ static sm_component bare_text(const reading *g)
     return SM_COMPONENT_TEXT;
 }
 
+/* Stability's later programs give XL's refiner and SD 2.x (SD Turbo) one prefix for their only encoder. The refiner's is 1280
+ * wide and its UNet has label_emb. */
+#define ONLY "conditioner.embedders.0.model."
+static bool is_version_2(const sm_tensors *f)
+{
+    const sm_st_entry *x = sm_tensors_find(f, ONLY "token_embedding.weight");
+    bool unet = sm_tensors_find(f, "model.diffusion_model.time_embed.0.weight");
+    return x && x->rank == 2 &&
+           (x->dims[1] == 1024 || (unet && !sm_tensors_find(f, "model.diffusion_model.label_emb.0.0.weight")));
+}
+
+static bool lacks_layer_after(const sm_tensors *f, const char *last, const char *next)
+{
+    return sm_tensors_find(f, last) && !sm_tensors_find(f, next);
+}
+
 static void first_look(reading *g)
 {
     size_t n = sm_tensors_count(g->f);
@@ -42,8 +58,11 @@ static void first_look(reading *g)
         sm_layout_addon(sm_tensors_at(g->f, i)->name, g->r);
     x->controlnet = g->r->controlnet;
     x->text = bare_text(g);
-    x->last_unused = sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.23.ln_1.weight") &&
-                     !sm_tensors_find(g->f, "cond_stage_model.model.transformer.resblocks.24.ln_1.weight");
+    x->version_2 = is_version_2(g->f);
+    x->last_unused = lacks_layer_after(g->f, "cond_stage_model.model.transformer.resblocks.23.ln_1.weight",
+                                       "cond_stage_model.model.transformer.resblocks.24.ln_1.weight") ||
+                     (x->version_2 && lacks_layer_after(g->f, ONLY "transformer.resblocks.23.ln_1.weight",
+                                                        ONLY "transformer.resblocks.24.ln_1.weight"));
     for (size_t i = 0; i < n; i++) {
         const sm_st_entry *t = sm_tensors_at(g->f, i);
         sm_layout_note(x, t->name, t->rank, t->dims);
@@ -76,43 +95,46 @@ static bool canonical_name(const reading *g, const sm_name *s, const sm_alias *r
 
 /* ---- marks ------------------------------------------------------------------------------------------------------- */
 
-static void read_four(const sm_st_entry *x, float out[4])
+/* n values of a tensor that has so many (up to 4); of another one none. */
+static void read_values(const sm_st_entry *x, size_t n, float *out)
 {
-    size_t n = x->computable && x->type <= SM_BF16 ? 1 : 0;
-    for (int i = 0; i < x->rank && n <= 4; i++)
-        n = x->dims[i] >= 0 && x->dims[i] <= 4 ? n * (size_t)x->dims[i] : 5;
-    if (n == 4)
-        sm_load_blocks(x->type, x->data, 4, out);
+    size_t has = x->computable && x->type <= SM_BF16 ? 1 : 0;
+    for (int i = 0; i < x->rank && has <= 4; i++)
+        has = x->dims[i] >= 0 && x->dims[i] <= 4 ? has * (size_t)x->dims[i] : 5;
+    if (has == n)
+        sm_load_blocks(x->type, x->data, (int64_t)n, out);
 }
 
 static void note_mark(reading *g, const sm_st_entry *x)
 {
     sm_layout_report *r = g->r;
-    if (!strcmp(x->name, "v_pred"))
-        r->v_prediction = true;
-    else if (!strcmp(x->name, "ztsnr"))
-        r->zero_snr = true;
-    else
-        r->edm_mark = true;
-    if (!strcmp(x->name, "edm_mean"))
-        read_four(x, r->latents_mean);
-    if (!strcmp(x->name, "edm_std"))
-        read_four(x, r->latents_std);
+    const struct { const char *name; bool *set; size_t n; float *values; } marks[] = {
+        {"v_pred", &r->v_prediction, 0, NULL}, {"ztsnr", &r->zero_snr, 0, NULL}, {"edm_mean", &r->edm_mark, 4, r->latents_mean},
+        {"edm_std", &r->edm_mark, 4, r->latents_std}, {"edm_vpred.sigma_max", &r->edm_v, 1, &r->edm_v_sigma[0]},
+        {"edm_vpred.sigma_min", &r->edm_v, 1, &r->edm_v_sigma[1]}};
+    for (size_t i = 0; i < SM_COUNT(marks); i++) {
+        if (strcmp(x->name, marks[i].name))
+            continue;
+        *marks[i].set = true;
+        if (marks[i].values)
+            read_values(x, marks[i].n, marks[i].values);
+    }
 }
 
 sumi_status sm_layout_add_marks(const sm_layout_report *r, sm_weights *w, sm_err *e)
 {
-    const struct { const char *name; bool set; const float *four; } marks[] = {
-        {"v_pred", r->v_prediction, NULL}, {"ztsnr", r->zero_snr, NULL}, {"edm_mean", r->edm_mark, r->latents_mean},
-        {"edm_std", r->edm_mark, r->latents_std}};
+    static const float zero = 0;
+    const struct { const char *name; bool set; int rank; const float *values; } marks[] = {
+        {"v_pred", r->v_prediction, 1, &zero}, {"ztsnr", r->zero_snr, 1, &zero}, {"edm_mean", r->edm_mark, 4, r->latents_mean},
+        {"edm_std", r->edm_mark, 4, r->latents_std}, {"edm_vpred.sigma_max", r->edm_v, 0, &r->edm_v_sigma[0]},
+        {"edm_vpred.sigma_min", r->edm_v_sigma[1] > 0, 0, &r->edm_v_sigma[1]}};
     for (size_t i = 0; i < SM_COUNT(marks); i++) {
         if (!marks[i].set)
             continue;
-        sm_weight *x = sm_weights_create(w, marks[i].name, marks[i].four ? 4 : 1, (int64_t[]){1, 4, 1, 1}, e);
+        sm_weight *x = sm_weights_create(w, marks[i].name, marks[i].rank, (int64_t[]){1, 4, 1, 1}, e);
         if (!x)
             return e ? e->code : SUMI_E_MEMORY;
-        if (marks[i].four)
-            memcpy(x->t.data, marks[i].four, 4 * sizeof(float));
+        memcpy(x->t.data, marks[i].values, x->bytes);
     }
     return SUMI_OK;
 }

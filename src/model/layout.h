@@ -24,6 +24,8 @@ typedef struct sm_layout_report {
     bool v_prediction, zero_snr;  /* marks that trainers leave in a checkpoint: keys "v_pred" and "ztsnr" */
     bool edm_mark;                /* Playground v2.5's "edm_mean", "edm_std" */
     float latents_mean[4], latents_std[4]; /* with edm_mark, or where the file has them */
+    bool edm_v;                   /* CosXL's "edm_vpred.sigma_max", "edm_vpred.sigma_min": v over EDM's noise, not supported */
+    float edm_v_sigma[2];         /* their values, 0 where there is none */
 } sm_layout_report;
 
 /* Of SD 2.x's own files the text encoder's last layer (24th) and projection are left out, as diffusers does: nobody reads them.

@@ -113,6 +113,7 @@ typedef struct sm_layout_context {
     sm_component text;          /* of text encoders under bare names */
     bool controlnet;            /* bare names of UNet blocks are a ControlNet's */
     bool last_unused;           /* SD 2.x: layer 23 of the OpenCLIP encoder is there but nobody asks for it */
+    bool version_2;             /* "conditioner.embedders.0.model." is SD 2.x's encoder (SD Turbo), not the refiner's */
     sm_shape shape[SM_COMPONENTS];
 } sm_layout_context;
 

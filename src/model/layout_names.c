@@ -140,7 +140,8 @@ bool sm_layout_ignored(const char *name)
 
 bool sm_layout_mark(const char *name)
 {
-    static const char *const marks[] = {"v_pred", "ztsnr", "edm_mean", "edm_std", NULL};
+    static const char *const marks[] = {"v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min",
+                                        NULL};
     return any(name, marks, is);
 }
 
@@ -193,7 +194,7 @@ static const struct source {
     {"cond_stage_model.model.", SM_COMPONENT_TEXT, false},
     {"conditioner.embedders.0.transformer.", SM_COMPONENT_TEXT, false},
     {"conditioner.embedders.1.transformer.", SM_COMPONENT_TEXT_2, false},
-    {"conditioner.embedders.0.model.", SM_COMPONENT_TEXT_2, false}, /* the refiner */
+    {"conditioner.embedders.0.model.", SM_COMPONENT_TEXT_2, false}, /* the refiner; SD Turbo's: see version_2 */
     {"conditioner.embedders.1.model.", SM_COMPONENT_TEXT_2, false},
     {"text_encoders.clip_l.transformer.", SM_COMPONENT_TEXT, false},
     {"text_encoders.clip_g.transformer.", SM_COMPONENT_TEXT_2, false},
@@ -241,6 +242,8 @@ sm_name sm_layout_place(const sm_layout_context *x, const char *name)
         if (!begins(name, s->prefix) || !name[strlen(s->prefix)])
             continue;
         n = (sm_name){SM_NAME_TENSOR, s->component, name + strlen(s->prefix), NULL, SM_AS_IS, s->diffusers, !s->diffusers};
+        if (x->version_2 && begins(name, "conditioner.embedders.0.model."))
+            n.component = SM_COMPONENT_TEXT;
         return n;
     }
     if (bare_component(x, name, &n.component))

@@ -249,12 +249,12 @@ static sumi_status open_sources(sm_conversion *c, sm_err *e)
     if (!c->w)
         return e->code;
     if (folder)
-        add_folder(c, e);
+        (void)(add_folder(c, e) || sm_convert_folder_marks(c, &r, e));
     else if (c->canonical)
         add_canonical(c, c->in, c->w, SM_COMPONENTS, &r, e);
     else
         add_file(c, c->in, "", e);
-    if (!e->code && c->canonical && r.layout)
+    if (!e->code && (c->canonical || folder))
         sm_layout_add_marks(&r, c->w, e); /* v_pred and its like say how the model is sampled */
     if (!e->code && !strcmp(c->layout, "keep"))
         c->layout = strcmp(r.layout, "diffusers") ? "original" : "diffusers";

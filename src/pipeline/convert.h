@@ -49,5 +49,7 @@ bool sm_convert_is_scale(const char *name, size_t *stem, bool *weight);
 
 /* convert_meta.c: fills the metadata. */
 sumi_status sm_convert_meta(sm_conversion *c, sm_err *e);
+/* How the model of a folder is sampled, as the marks of a single file, which has no scheduler_config.json. */
+sumi_status sm_convert_folder_marks(const sm_conversion *c, sm_layout_report *r, sm_err *e);
 
 #endif

@@ -7,7 +7,9 @@
  * llama.cpp's list, at most 4 dimensions, and names of at most 127 bytes. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "io/json.h"
 #include "pipeline/convert.h"
 
@@ -188,4 +190,57 @@ sumi_status sm_convert_meta(sm_conversion *c, sm_err *e)
     for (size_t i = 0; c->meta_st && i < sm_st_metadata_count(c->meta_st); i++)
         c->meta[c->nmeta++] = sm_st_metadata_at(c->meta_st, i);
     return c->meta_gguf ? texts_of_gguf(c, e) : SUMI_OK;
+}
+
+/* ---- what a folder says beside its tensors ----------------------------------------------------------------------- */
+
+/* A configuration of the folder; NULL where there is none, or with e set. */
+static cJSON *folder_config(const sm_conversion *c, const char *name, sm_err *e)
+{
+    char path[4200];
+    sm_buf text = {.mem = c->mem};
+    cJSON *j = NULL;
+    snprintf(path, sizeof path, "%.4000s/%s", c->in, name);
+    if (!access(path, F_OK) && !sm_file_read(path, (size_t)1 << 20, &text, e))
+        j = sm_json_parse(c->mem, text.data ? text.data : "", text.len, 8, 4096, path, e);
+    sm_buf_free(&text);
+    return j;
+}
+
+static const char *word(const cJSON *j, const char *name)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
+    return cJSON_IsString(x) ? x->valuestring : "";
+}
+
+static bool four(const cJSON *j, const char *name, float out[4])
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, name);
+    for (int i = 0; i < 4 && cJSON_GetArraySize(list) == 4; i++)
+        out[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(list, i));
+    return cJSON_GetArraySize(list) == 4;
+}
+
+static float sigma(const cJSON *j, const char *name, double usual)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
+    return (float)(cJSON_IsNumber(x) ? x->valuedouble : usual);
+}
+
+sumi_status sm_convert_folder_marks(const sm_conversion *c, sm_layout_report *r, sm_err *e)
+{
+    cJSON *j = folder_config(c, "scheduler/scheduler_config.json", e);
+    cJSON *vae = e->code ? NULL : folder_config(c, "vae/config.json", e);
+    bool v = !strcmp(word(j, "prediction_type"), "v_prediction"), edm = !strncmp(word(j, "_class_name"), "EDM", 3);
+    r->zero_snr = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr"));
+    r->v_prediction = v && !edm;
+    r->edm_v = v && edm;
+    if (r->edm_v) {
+        r->edm_v_sigma[0] = sigma(j, "sigma_max", 80);
+        r->edm_v_sigma[1] = sigma(j, "sigma_min", 0.002);
+    }
+    r->edm_mark = edm && !v && four(vae, "latents_mean", r->latents_mean) && four(vae, "latents_std", r->latents_std);
+    cJSON_Delete(j);
+    cJSON_Delete(vae);
+    return e->code;
 }

@@ -22,6 +22,8 @@ static bool is_precious(const char *name)
 {
     if (!strncmp(name, "vae.", 4))
         return true;
+    if (!strncmp(name, "conditioner.embedders.", 22)) /* XL's text encoders: "embed" is their place, not what they are */
+        name += 22;
     for (size_t i = 0; i < SM_COUNT(precious); i++)
         if (strstr(name, precious[i]))
             return true;
