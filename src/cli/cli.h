@@ -81,7 +81,7 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
     {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0, "XL's second text encoder, OpenCLIP bigG"}, \
     {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"}, \
     {"tokenizer", 0, CLI_TEXT, "DIR|FILE", CLI_AT(load.tokenizer), 0, 0, "vocab.json and merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz"}, \
-    {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: the same pictures, slower"}
+    {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
 #define CLI_OPT_CONTEXT \
     {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
     {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it"}

@@ -61,12 +61,13 @@ static int run(cli_args *a)
     return rc;
 }
 
-static const cli_option options[] = {CLI_OPT_SIZE, CLI_OPT_MODEL, CLI_OPT_CONTEXT, CLI_OPT_JSON, CLI_OPT_HELP, {0}};
+static const cli_option options[] = {CLI_OPT_SIZE, CLI_OPT_MODEL, CLI_OPT_PARTS, CLI_OPT_CONTEXT, CLI_OPT_JSON, CLI_OPT_HELP, {0}};
 
 static const char *const examples[] = {
     "sumi plan", "the built-in model at its defaults",
     "sumi plan --size 256x256 --count 8 --steps 40", "a larger request",
     "sumi plan --model folder/ --json", "another model, for programs",
+    "sumi plan --model sd15.safetensors --low-memory", "how far --low-memory goes down",
     NULL,
 };
 

@@ -5,9 +5,11 @@
 
 #include "pipeline/sheet.h"
 
-enum { TILE_LOW = 48 }; /* latents a side with --low-memory */
+/* TILE_LOW: latents a side with --low-memory. WHOLE: latents of a picture that is decoded whole without it, Stable Diffusion XL's
+ * 1024x1024: tiles change a picture (tests/t_tiles.c), and the decoder then takes less than XL's weights. */
+enum { TILE_LOW = 48, WHOLE = 128 * 128 };
 
-/* Pieces as large as the request says; by itself none up to SM_VAE_TILE latents a side, half of that where memory is short. */
+/* Pieces as large as the request says; by itself none up to WHOLE latents, or TILE_LOW a side where memory is short. */
 static sumi_status choose_tile(sm_decode *d, sm_err *e)
 {
     const sm_job *j = d->j;
@@ -15,7 +17,8 @@ static sumi_status choose_tile(sm_decode *d, sm_err *e)
     d->tile = asked < 0 ? SM_MAX(j->m->low_memory ? TILE_LOW : SM_VAE_TILE, least) : asked / f;
     if (asked > 0 && d->tile < least)
         return sm_fail(e, SUMI_E_ARG, "--vae-tile: %d pixels, this model's autoencoder needs at least %d", asked, least * f);
-    if (d->h <= d->tile && d->w <= d->tile)
+    bool whole = asked < 0 && !j->m->low_memory && (int64_t)d->h * d->w <= WHOLE;
+    if (whole || (d->h <= d->tile && d->w <= d->tile))
         d->tile = 0;
     return SUMI_OK;
 }
@@ -68,6 +71,8 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
     p->out = sm_vae_decode(&s, &j->m->vae, unscale(j->m, p->in[0]));
     sm_plan_opts opts = sm_job_plan_opts(j);
     p->p = sm_plan_new_with(p->g, 1, &p->out, j->be, &opts, e);
+    if (!p->p) /* a preview's failure is tried again at the next step */
+        sm_part_close(p);
     return e->code;
 }
 

@@ -198,7 +198,11 @@ static sumi_status draw_round(drawing *d, int first, uint8_t *rgb, sm_err *e)
     for (int k = 0; k < d->n; k++)
         texts[k] = j->prompts ? j->prompts[first + k] : j->r.prompt;
     texts[d->n] = j->r.negative_prompt;
-    if (!sm_text_encode(&d->text, j, d->n + 1, texts, e) && !sample(d, e))
+    if (sm_text_encode(&d->text, j, d->n + 1, texts, e))
+        return e->code;
+    if (j->m->traits.zero_empty && !j->r.negative_prompt[0])
+        sm_text_zero(&d->text, d->n);
+    if (!sample(d, e))
         sm_decode_run(&d->dec, d->latents, first, d->n, rgb, e);
     sm_decode_done(&d->dec);
     return e->code;

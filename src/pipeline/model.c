@@ -43,8 +43,7 @@ static sumi_status open_path(sumi_model *m, const sumi_model_options *o, bool wo
     return check_vocabulary(m, o->path, e);
 }
 
-/* A name that is no path here may be that of a model that was pulled; one that could be and is not gets the answer of `find`. */
-static sumi_status find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e)
+sumi_status sm_model_find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e)
 {
     if (!access(*path, F_OK) || !sm_hub_is_name(*path) || sm_hub_find(*path, mem, found, size, e))
         return e->code;
@@ -57,7 +56,7 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
     char found[4096];
     sumi_model_options given = *o;
     *out = NULL;
-    if (o->path ? find_pulled(&given.path, mem, found, sizeof found, e) : sm_builtin_find(found, sizeof found, e))
+    if (o->path ? sm_model_find_pulled(&given.path, mem, found, sizeof found, e) : sm_builtin_find(found, sizeof found, e))
         return e->code;
     given.path = o->path ? given.path : found;
     sumi_model *m = sm_alloc0(mem, SM_MEM_WEIGHT, sizeof *m);

@@ -39,8 +39,12 @@ sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c,
  * "text_encoder", "vae", "unet" or "transformer": the components' config.json, "defaults": {steps, cfg_scale, width, height,
  * shift, sampler, schedule}} and the tokenizer's merges in "merges"; or another program's, whose tensors say what it is. */
 sumi_status sm_open_file(sumi_model *m, const sumi_model_options *o, sm_err *e);
-/* Files named beside the model (--vae ...) replace its components of that kind, sizes included where m is configured already. */
-sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_err *e);
+/* Files named beside the model (--vae ...) replace its components of that kind, sizes included where m is configured already.
+ * Marks of the denoiser's file are added to marks, which may be NULL. */
+sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_layout_report *marks, sm_err *e);
+/* A name that is no path here may be that of a model that was pulled: *path becomes what sumi_pull left, in found. One that could
+ * be and is not gets the answer of `find`. */
+sumi_status sm_model_find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e);
 /* The tokenizer that o names or, without one, CLIP's where the encoders have its vocabulary. */
 sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err *e);
 

@@ -143,9 +143,11 @@ static sumi_status open_path(sm_module *m, sm_err *e)
 
 sumi_status sm_module_open(sm_module *m, const sm_module_row *row, const sumi_model_options *o, sm_mem *mem, sm_err *e)
 {
-    const char *path = given_part(o, row->component);
+    const char *part = given_part(o, row->component), *path = part ? part : o->path;
+    char found[4096];
     *m = (sm_module){.row = row, .mem = mem};
-    path = path ? path : o->path;
+    if (path && !part && sm_model_find_pulled(&path, mem, found, sizeof found, e))
+        return e->code;
     if (!path && sm_builtin_find(m->path, sizeof m->path, e))
         return e->code;
     if (path && snprintf(m->path, sizeof m->path, "%s", path) >= (int)sizeof m->path)

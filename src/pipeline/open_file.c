@@ -30,7 +30,8 @@ static sumi_status merge(sumi_model *m, sm_weights *part, const char *component,
 {
     sm_weights *both = sm_weights_new(m->mem, e);
     if (both && !add_all(both, part, NULL, e) && !add_all(both, m->w, component, e) && !sm_weights_keep(both, drop, sm_weights_ref(part), e) &&
-        !sm_weights_keep(both, drop, m->w, e)) {
+        !sm_weights_keep(both, drop, sm_weights_ref(m->w), e)) {
+        sm_weights_unref(&m->w);
         m->w = both;
         return SUMI_OK;
     }
@@ -38,7 +39,20 @@ static sumi_status merge(sumi_model *m, sm_weights *part, const char *component,
     return e->code;
 }
 
-static sumi_status replace(sumi_model *m, sm_component c, const char *path, const char *flag, sm_err *e)
+static void add_marks(sm_layout_report *to, const sm_layout_report *r)
+{
+    to->v_prediction |= r->v_prediction;
+    to->zero_snr |= r->zero_snr;
+    if (r->edm_mark) {
+        to->edm_mark = true;
+        memcpy(to->latents_mean, r->latents_mean, sizeof r->latents_mean);
+        memcpy(to->latents_std, r->latents_std, sizeof r->latents_std);
+    }
+}
+
+/* marks: of the whole model, to which those of the part's file are added; may be NULL. */
+static sumi_status replace(sumi_model *m, sm_component c, const char *path, const char *flag, sm_layout_report *marks,
+                           sm_err *e)
 {
     sm_layout_report r = {0};
     const char *name = sm_component_names[c];
@@ -51,6 +65,8 @@ static sumi_status replace(sumi_model *m, sm_component c, const char *path, cons
             merge(m, part, name, e);
     }
     sm_weights_unref(&part);
+    if (marks && c == SM_COMPONENT_UNET)
+        add_marks(marks, &r);
     return e->code;
 }
 
@@ -72,7 +88,7 @@ static sumi_status reconfigure(sumi_model *m, const sumi_model_options *o, sm_er
     return e->code;
 }
 
-sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_err *e)
+sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_layout_report *marks, sm_err *e)
 {
     const struct { sm_component c; const char *path, *flag; } part[] = {
         {SM_COMPONENT_VAE, o->vae, "vae"},
@@ -82,7 +98,7 @@ sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_err *e)
     };
     for (size_t i = 0; i < SM_COUNT(part) && !e->code; i++)
         if (part[i].path)
-            replace(m, part[i].c, part[i].path, part[i].flag, e);
+            replace(m, part[i].c, part[i].path, part[i].flag, marks, e);
     return e->code || !m->family ? e->code : reconfigure(m, o, e);
 }
 
@@ -162,7 +178,7 @@ static sumi_status open_any(sumi_model *m, sm_tensors *f, const sumi_model_optio
 {
     sm_layout_report r = {0};
     sm_detected d = {0};
-    if (sm_layout_into(f, m->w, SM_COMPONENTS, &r, m->mem, e) || sm_open_parts(m, o, e) || sm_detect(m->w, &r, o->path, &d, e))
+    if (sm_layout_into(f, m->w, SM_COMPONENTS, &r, m->mem, e) || sm_open_parts(m, o, &r, e) || sm_detect(m->w, &r, o->path, &d, e))
         return e->code;
     if (!d.family)
         return no_model(&r, &d, o->path, e);
@@ -180,5 +196,5 @@ sumi_status sm_open_file(sumi_model *m, const sumi_model_options *o, sm_err *e)
     const char *config = sm_tensors_metadata(f, "sumi.model");
     if (!config)
         return open_any(m, f, o, e);
-    return open_own(m, f, config, o->path, e) ? e->code : sm_open_parts(m, o, e);
+    return open_own(m, f, config, o->path, e) ? e->code : sm_open_parts(m, o, NULL, e);
 }

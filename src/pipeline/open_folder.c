@@ -13,6 +13,7 @@ typedef struct folder {
     sumi_model *m;
     const sumi_model_options *o;
     const char *dir;
+    int zeros; /* model_index.json's force_zeros_for_empty_prompt; -1: not said */
 } folder;
 
 static void path_in(const char *dir, const char *part, const char *name, char out[700])
@@ -106,8 +107,13 @@ static sumi_status take_scheduler(sm_traits *t, const cJSON *j, const char *dir,
         return SUMI_OK;
     }
     if (!strncmp(class_name, "EDM", 3)) {
+        if (prediction[0] && strcmp(prediction, "epsilon")) /* CosXL: c_out has the other sign */
+            return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: %s with prediction_type '%.40s' is not supported", dir,
+                           class_name, prediction);
         t->prediction = "edm";
         t->beta_schedule = "";
+        t->steps = 50; /* as detected from a single file (model/detect.c) */
+        t->cfg_scale = 3;
         t->sigma_min = number(j, "sigma_min", 0.002);
         t->sigma_max = number(j, "sigma_max", 80);
         t->sigma_data = number(j, "sigma_data", 0.5);
@@ -219,7 +225,7 @@ static sumi_status open_tokenizer(const folder *f, sm_err *e)
 }
 
 /* The folders say what there is; the index must be whole all the same, or the copy is not. */
-static sumi_status check_index(const folder *f, sm_err *e)
+static sumi_status check_index(folder *f, sm_err *e)
 {
     sm_buf text = {.mem = f->m->mem};
     char label[700];
@@ -227,14 +233,43 @@ static sumi_status check_index(const folder *f, sm_err *e)
     cJSON *j = read_config(f->dir, ".", "model_index.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
     if (j && !cJSON_IsObject(j))
         sm_fail(e, SUMI_E_FORMAT, "%s: no JSON object", label);
+    const cJSON *zeros = cJSON_GetObjectItemCaseSensitive(j, "force_zeros_for_empty_prompt");
+    f->zeros = cJSON_IsBool(zeros) ? cJSON_IsTrue(zeros) : -1;
     cJSON_Delete(j);
     sm_buf_free(&text);
     return e->code;
 }
 
+/* sample_size, the latents' side that the denoiser was trained at, tells apart what shapes do not: versions 2 for 512 and for 768
+ * pixels, Turbo. */
+static sumi_status read_size(const folder *f, sm_err *e)
+{
+    sumi_model *m = f->m;
+    sm_buf text = {.mem = m->mem};
+    char label[700];
+    path_of(f, m->family->component, "config.json", label);
+    cJSON *j = read_config(f->dir, m->family->component, "config.json", &text, e) ? NULL
+                                                                                  : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
+    double side = number(j, "sample_size", 0) * sm_vae_factor(&m->vae);
+    int step = sm_vae_factor(&m->vae) * m->family->multiple(&m->denoiser);
+    if (step > 0 && side >= 1 && side <= 8192 && side == (int)side && (int)side % step == 0)
+        m->traits.width = m->traits.height = (int)side;
+    cJSON_Delete(j);
+    sm_buf_free(&text);
+    return e->code;
+}
+
+/* What model_index.json and the components' own files say beats what the family usually is. */
+static sumi_status read_use(const folder *f, sm_err *e)
+{
+    if (f->zeros >= 0)
+        f->m->traits.zero_empty = f->zeros;
+    return read_latents_stats(f, e) || read_scheduler(f, e) ? e->code : read_size(f, e);
+}
+
 sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e)
 {
-    folder f = {m, o, o->path};
+    folder f = {m, o, o->path, -1};
     char dir[512];
     snprintf(dir, sizeof dir, "%.500s", o->path);
     while (strlen(dir) > 1 && dir[strlen(dir) - 1] == '/')
@@ -247,7 +282,7 @@ sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e
     const char *base = strrchr(dir, '/');
     snprintf(m->name, sizeof m->name, "%.90s", base && base[1] ? base + 1 : dir);
     if (open_denoiser(&f, e) || component_config(&f, "vae", SM_MODEL_VAE, &m->vae, e) || component_weights(&f, SM_COMPONENT_VAE, e) ||
-        open_texts(&f, e) || read_latents_stats(&f, e) || read_scheduler(&f, e) || open_tokenizer(&f, e))
+        open_texts(&f, e) || read_use(&f, e) || open_tokenizer(&f, e))
         return e->code;
-    return sm_open_parts(m, o, e);
+    return sm_open_parts(m, o, NULL, e);
 }

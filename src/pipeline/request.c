@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "io/json.h"
 #include "pipeline/generate.h"
 #include "pipeline/params.h"
 #include "pipeline/randn.h"
@@ -64,6 +65,15 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
     return check_names(&j->r, !strcmp(m->traits.prediction, "flow_prediction"), e) ? e->code : check_size(j, e);
 }
 
+/* As A1111 quotes a value that its reader would take apart. */
+static void put_value(const char *text, sm_buf *b)
+{
+    if (strpbrk(text, ",:\n"))
+        sm_json_put_text(b, text);
+    else
+        sm_buf_fmt(b, "%s", text);
+}
+
 /* What XL was told of sizes and scores, where it is not the usual. */
 static void put_sizes(const sumi_request *r, int time_ids, sm_buf *b)
 {
@@ -84,9 +94,10 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     sm_buf_fmt(b, "%s\n", j->prompts ? j->prompts[k] : r->prompt);
     if (r->negative_prompt[0])
         sm_buf_fmt(b, "Negative prompt: %s\n", r->negative_prompt);
-    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: %s",
+    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: ",
                r->steps, sm_sampler_find(r->sampler)->a1111, sm_schedule_find(r->schedule)->a1111, (double)r->cfg_scale,
-               (long long)(r->seed + k), r->width, r->height, j->m->name);
+               (long long)(r->seed + k), r->width, r->height);
+    put_value(j->m->name, b);
     if (r->clip_skip)
         sm_buf_fmt(b, ", Clip skip: %d", r->clip_skip);
     if (rng)

@@ -74,6 +74,12 @@ static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int
     return e->code;
 }
 
+void sm_text_zero(sm_text_cond *c, int row)
+{
+    memset(c->context + (size_t)row * (size_t)c->tokens * (size_t)c->width, 0, sizeof(float) * (size_t)c->tokens * (size_t)c->width);
+    memset(c->pooled + (size_t)row * (size_t)c->pool, 0, sizeof(float) * (size_t)c->pool);
+}
+
 sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, int rows, const char *const *texts, sm_err *e)
 {
     for (int i = 0, at = 0; i < j->m->traits.texts && !e->code; at += j->m->traits.text[i++].clip.hidden_size) {

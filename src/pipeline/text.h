@@ -17,6 +17,9 @@ void sm_text_cond_close(sm_text_cond *c);
 /* Encodes texts 0..rows-1, one encoder after the other. */
 sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, int rows, const char *const *texts, sm_err *e);
 
+/* Row `row` becomes zeros: what models with the trait zero_empty (model/detect.h) take for no text. */
+void sm_text_zero(sm_text_cond *c, int row);
+
 /* One encoder's graph for rows texts: inputs input_ids [rows, tokens] and eos [rows], outputs the context [rows, tokens,
  * hidden_size] of the layer that the model or clip_skip says, and, for the last encoder of a model that takes pooled text,
  * that. Closed with sm_part_close, also after a failure. */

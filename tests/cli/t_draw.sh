@@ -62,6 +62,7 @@ check "SIGTERM: no picture" [ ! -e x.png ]
 
 same "plan --json" "$("$S" plan --steps 7 --json | grep -o '"steps": 7')" '"steps": 7'
 check "plan" grep -q '^peak' <("$S" plan)
+check "plan --low-memory" grep -q '^peak' <("$S" plan --low-memory)
 check "inspect of a model" "$S" inspect "$SUMI_MODEL"
 same "inspect --json names the family" "$("$S" inspect --json "$SUMI_MODEL" | grep -c family)" 1
 refuses 2 'unknown kind' x -o "$(printf 'a\nb/x.bmp')"
