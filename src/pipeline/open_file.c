@@ -43,6 +43,7 @@ static void add_marks(sm_layout_report *to, const sm_layout_report *r)
 {
     to->v_prediction |= r->v_prediction;
     to->zero_snr |= r->zero_snr;
+    to->edm_v |= r->edm_v;
     if (r->edm_mark) {
         to->edm_mark = true;
         memcpy(to->latents_mean, r->latents_mean, sizeof r->latents_mean);
