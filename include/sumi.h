@@ -80,7 +80,8 @@ typedef struct sumi_model_options {
     const char *text_encoder_2;  /* the second of XL: OpenCLIP bigG */
     const char *unet;            /* the denoiser, UNet or transformer */
     const char *tokenizer;       /* folder with vocab.json and merges.txt, or a file as OpenAI publishes CLIP's */
-    int low_memory;              /* 1: least memory first: one prediction at a time, weights dropped after use; same pictures, slower */
+    int low_memory;              /* 1: least memory first: one prediction at a time, weights dropped after use; slower, and above 384
+                                    pixels a side decoded in tiles, which moves colours slightly */
 } sumi_model_options;
 
 /* path: a checkpoint of any layout and format that sumi reads (.safetensors, .ckpt, .gguf), a folder in diffusers' layout
@@ -134,7 +135,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT, target_height, 0, 0, 16384, "target-height", "Target height", "XL: see target-width")                          \
     X(FLOAT, aesthetic_score, 6, 0, 100, "aesthetic-score", "Aesthetic score", "XL refiner: rating of the prompt's picture") \
     X(FLOAT, negative_aesthetic_score, 2.5, 0, 100, "negative-aesthetic-score", "Negative aesthetic score", "XL refiner: rating of the negative prompt's") \
-    X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: where memory asks for it") \
+    X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
     X(TEXT, save_latents, "", 0, 0, "save-latents", "Save latents", "safetensors file for the result before decoding, latents [N,C,h,w]") \
     X(INT, save_steps, 0, 0, 1, "save-steps", "Save steps", "1: save-latents holds every step too, as latents.STEP")
