@@ -497,7 +497,7 @@ TEST(io_st_shards)
 {
     char dir[256];
     float a, b;
-    snprintf(dir, sizeof dir, "%s", test_tmp("shards"));
+    snprintf(dir, sizeof dir, "%s", test_tmp("io_shards"));
     CHECK(!mkdir(dir, 0777) && strstr(open_says(dir, &a, &b), "holds no .safetensors"));
     write_one(in_dir(dir, "m-1.safetensors"), "a", 1);
     CHECK(!open_says(dir, &a, &b)[0] && a == 1 && b == 0);

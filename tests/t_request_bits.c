@@ -187,7 +187,7 @@ TEST(request_plan_is_what_is_taken)
     static const struct { int count, side; float cfg; } cases[] = {{1, 128, 3}, {1, 16, 1}, {3, 64, 3}, {20, 64, 1}};
     for (int kind = TINY_UNET; kind <= TINY_MMDIT; kind++)
         for (size_t k = 0; k < SM_COUNT(cases); k++) {
-            sumi_context *ctx;
+            sumi_context *ctx = NULL;
             sumi_model *m = NULL;
             sumi_images *im = NULL;
             sumi_plan_info p = {0};

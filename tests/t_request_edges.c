@@ -170,7 +170,7 @@ TEST(edges_module_of_a_name)
 TEST(edges_infotext_quotes)
 {
     char path[400];
-    sumi_context *ctx;
+    sumi_context *ctx = NULL;
     sumi_images *im = NULL;
     snprintf(path, sizeof path, "%s", test_tmp("cat: v1, \"pruned\".safetensors"));
     CHECK(!link(family_model("sd1", FAMILY_FILE), path) && sumi_context_new(NULL, &ctx) == SUMI_OK);

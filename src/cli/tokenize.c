@@ -48,7 +48,7 @@ static int run(cli_args *a)
 
 static const cli_option options[] = {
     CLI_OPT_MODEL,
-    {"vocab", 0, CLI_TEXT, "clip|FILE|DIR", CLI_AT(vocab), 0, 0, "no model: clip (built in), a file like OpenAI's bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and merges.txt"},
+    {"vocab", 0, CLI_TEXT, "clip|FILE|DIR", CLI_AT(vocab), 0, 0, "no model: clip (built in), OpenAI's file, or a folder with vocab.json, merges.txt"},
     CLI_OPT_JSON, CLI_OPT_HELP, {0},
 };
 
@@ -63,8 +63,9 @@ const cli_command cmd_tokenize = {
     .summary = "print the tokens a text encoder gets for a text",
     .usage = "tokenize \"TEXT\" [--model FILE|DIR | --vocab clip|FILE|DIR] [--json]",
     .about = "Prints an id and a token a line, with the marks of start and end, without padding and uncut. Tokens are in the\n"
-             "vocabulary's spelling: </w> ends a word, bytes outside ASCII are letters that stand for them. Texts are cleaned as\n"
-             "OpenAI's CLIP does: wrong decodings and character references undone, quotes straight, lower case.",
+             "vocabulary's spelling: </w> ends a word, bytes outside ASCII are letters that stand for them.\n"
+             "Texts are cleaned as OpenAI's CLIP does: wrong decodings and character references undone, quotes\n"
+             "straight, lower case.",
     .options = options,
     .examples = examples,
     .run = run,
