@@ -72,7 +72,7 @@ typedef struct model {
 
 static void model_open(model *m, uint64_t seed)
 {
-    *m = (model){.init = {seed}};
+    *m = (model){.init = {.seed = seed}};
     m->w = sm_weights_new(&m->mem, &m->e);
     m->g = sm_graph_new(&m->mem, &m->e);
     m->s = nn_root(m->g, m->w, &m->init);
@@ -370,7 +370,7 @@ TEST(nn_models_allocation_failures)
 {
     int64_t at = 1;
     for (bool done = false; !done && at < 100000; at += 1 + at / 16) {
-        model m = {.init = {3}};
+        model m = {.init = {.seed = 3}};
         m.mem.fail_at = at;
         m.w = sm_weights_new(&m.mem, &m.e);
         m.g = m.w ? sm_graph_new(&m.mem, &m.e) : NULL;
