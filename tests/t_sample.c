@@ -78,11 +78,11 @@ static sumi_status world_denoise(void *ctx, const float *x, double sigma, float 
     return SUMI_OK;
 }
 
-static sumi_status world_noise(void *ctx, int step, float *out, sm_err *e)
+static sumi_status world_noise(void *ctx, int draw, double from, double to, float *out, sm_err *e)
 {
     world *w = ctx;
     for (int64_t i = 0; i < w->p.n; i++)
-        out[i] = (float)w->noise[step][i];
+        out[i] = (float)w->noise[draw][i];
     return SUMI_OK;
 }
 

@@ -82,9 +82,9 @@ static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, s
     return sm_denoise_run(&((drawing *)ctx)->den, x, sigma, x0, e);
 }
 
-static sumi_status step_noise(void *ctx, int step, float *out, sm_err *e)
+static sumi_status step_noise(void *ctx, int draw, double from, double to, float *out, sm_err *e)
 {
-    sm_randn_draw(&((drawing *)ctx)->randn, step, out);
+    sm_randn_draw(&((drawing *)ctx)->randn, draw, out);
     return SUMI_OK;
 }
 
@@ -116,7 +116,7 @@ static sumi_status sample(drawing *d, sm_err *e)
     if (!sm_denoise_open(&d->den, d->n, &d->text, e)) {
         start(d);
         d->den.beside = d->beside;
-        sm_sampling s = {.mem = j->mem, .n = (int64_t)d->n * d->h * d->w * d->c, .flow = d->den.noise.flow, .sigmas = d->sigmas,
+        sm_sampling s = {.mem = j->mem, .n = (int64_t)d->n * d->h * d->w * d->c, .flow = d->den.noise.flow, .levels = &d->den.noise, .sigmas = d->sigmas,
                          .steps = j->r.steps, .eta = -1, .denoise = denoise, .noise = step_noise, .on_step = on_step, .ctx = d};
         if (!sm_sample(sm_sampler_find(j->r.sampler), &s, d->latents, e))
             sm_kept_put(&d->kept, j->r.steps, d->first, d->n, d->latents);

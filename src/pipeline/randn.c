@@ -5,7 +5,7 @@
 
 #include "base/rng.h"
 
-/* Streams of sumi's own numbers: the start, then a stream for every step. */
+/* Streams of sumi's own numbers: the start, then a stream for every draw. */
 enum { STREAM_START = 1, STREAM_STEP = 2 };
 
 static const struct { const char *name, *a1111; } kinds[SM_RANDN_COUNT] = {{"sumi", NULL}, {"torch", "CPU"}, {"philox", "NV"}};
@@ -60,13 +60,13 @@ static void to_channels_last(const sm_randn *r, float *out)
             out[i * c + k] = r->planes[k * pixels + i];
 }
 
-void sm_randn_draw(sm_randn *r, int step, float *out)
+void sm_randn_draw(sm_randn *r, int draw, float *out)
 {
     size_t each = (size_t)r->h * (size_t)r->w * (size_t)r->c;
     for (int k = 0; k < r->n; k++, out += each) {
         uint64_t seed = r->seed + (uint64_t)k;
         if (r->kind == SM_RANDN_SUMI) {
-            sm_rng_normal(seed, step < 0 ? STREAM_START : STREAM_STEP + (uint64_t)step, 0, out, each);
+            sm_rng_normal(seed, draw < 0 ? STREAM_START : STREAM_STEP + (uint64_t)draw, 0, out, each);
             continue;
         }
         if (r->kind == SM_RANDN_TORCH)

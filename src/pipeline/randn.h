@@ -27,7 +27,8 @@ sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, 
 void sm_randn_close(sm_randn *r);
 /* Begins n pictures; what follows is their start noise. */
 void sm_randn_start(sm_randn *r, uint64_t seed, int n);
-/* Normals [n, h, w, c]: of the start (step -1) or of a step. torch's generators give their next ones whatever the step. */
-void sm_randn_draw(sm_randn *r, int step, float *out);
+/* Normals [n, h, w, c]: of the start (draw -1) or of the sampler's draws, counted from 0. torch's generators give their next ones
+ * whatever the number. */
+void sm_randn_draw(sm_randn *r, int draw, float *out);
 
 #endif

@@ -24,7 +24,7 @@ sumi_status sm_sample_ddim(const sm_sampling *p, float *x, sm_err *e)
         double along = sqrt(to * to - up * up); /* noise = (x - alpha_from x0) / from */
         sm_sample_blend(p, along / from, x, alpha - along * alpha_from / from, x0);
         if (up > 0)
-            st = sm_sample_renoise(p, i, up, x, noise, e);
+            st = sm_sample_renoise(p, i, from, to, up, x, noise, e);
     }
     sm_free(x0);
     return st;

@@ -54,7 +54,7 @@ sumi_status sm_sample_euler_ancestral(const sm_sampling *p, float *x, sm_err *e)
         double r = s.down / p->sigmas[i];
         sm_sample_blend(p, s.keep * r, x, s.keep * (1 - r), x0);
         if (s.up > 0)
-            st = sm_sample_renoise(p, i, s.up, x, noise, e);
+            st = sm_sample_renoise(p, i, p->sigmas[i], p->sigmas[i + 1], s.up, x, noise, e);
     }
     sm_free(x0);
     return st;

@@ -5,14 +5,16 @@
 #include <strings.h>
 
 const sm_sampler sm_samplers[] = {
-    {"euler", "Euler", 1, 1, false, 0, true, "normal", "plain and dependable; what flow models are made for", sm_sample_euler},
-    {"euler_a", "Euler a", 1, 1, true, 1, true, "normal", "adds noise at every step, so more steps go on changing the picture",
-     sm_sample_euler_ancestral},
-    {"heun", "Heun", 2, 2, false, 0, true, "karras", "twice the time a step, accurate in few of them", sm_sample_heun},
-    {"ddim", "DDIM", 1, 1, true, 0, true, "ddim_uniform",
-     "the classic of Stable Diffusion 1.x; with eta 0 the same path as Euler", sm_sample_ddim},
-    {"dpmpp_2m", "DPM++ 2M", 2, 1, false, 0, true, "karras", "second order at one call a step; good from about 15 steps",
-     sm_sample_dpmpp_2m},
+    {.name = "euler", .a1111 = "Euler", .order = 1, .evals = 1, .flow = true, .schedule = "normal",
+     .advice = "plain and dependable; what flow models are made for", .run = sm_sample_euler},
+    {.name = "euler_a", .a1111 = "Euler a", .order = 1, .evals = 1, .stochastic = true, .eta = 1, .flow = true, .schedule = "normal",
+     .advice = "adds noise at every step, so more steps go on changing the picture", .run = sm_sample_euler_ancestral},
+    {.name = "heun", .a1111 = "Heun", .order = 2, .evals = 2, .flow = true, .schedule = "karras",
+     .advice = "twice the time a step, accurate in few of them", .run = sm_sample_heun},
+    {.name = "ddim", .a1111 = "DDIM", .order = 1, .evals = 1, .stochastic = true, .flow = true, .schedule = "ddim_uniform",
+     .advice = "the classic of Stable Diffusion 1.x; with eta 0 the same path as Euler", .run = sm_sample_ddim},
+    {.name = "dpmpp_2m", .a1111 = "DPM++ 2M", .order = 2, .evals = 1, .flow = true, .schedule = "karras",
+     .advice = "second order at one call a step; good from about 15 steps", .run = sm_sample_dpmpp_2m},
 };
 const int sm_sampler_count = SM_COUNT(sm_samplers);
 
@@ -89,9 +91,9 @@ sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float
     return st;
 }
 
-sumi_status sm_sample_renoise(const sm_sampling *p, int step, double k, float *x, float *room, sm_err *e)
+sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double from, double to, double k, float *x, float *room, sm_err *e)
 {
-    sumi_status st = p->noise(p->ctx, step, room, e);
+    sumi_status st = p->noise(p->ctx, draw, from, to, room, e);
     if (st == SUMI_OK)
         sm_sample_blend(p, 1, x, k * p->s_noise, room);
     return st;

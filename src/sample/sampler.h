@@ -4,24 +4,31 @@
 #ifndef SM_SAMPLE_SAMPLER_H
 #define SM_SAMPLE_SAMPLER_H
 
-#include "base/base.h"
+#include "sample/schedule.h"
 
 /* What is to be sampled. x, x0 and noise are n floats, in any layout. */
 typedef struct sm_sampling {
     sm_mem *mem;
     int64_t n;
     bool flow;            /* x = (1 - sigma) x0 + sigma noise; else x = x0 + sigma noise */
+    const sm_noise *levels; /* the model's noise levels, for samplers that go by timesteps; NULL: not known */
     const double *sigmas; /* [steps + 1], strictly falling; the last may be 0, a flow's first is at most 1 */
     int steps;
     double eta;           /* how much of a step's noise is drawn anew, 0..1; < 0: the sampler's default */
     double s_noise;       /* factor of the noise that is drawn anew; 0 stands for 1 */
+    double s_churn, s_tmin, s_tmax; /* Karras et al. 2022, algorithm 2, where the row says churn; s_tmax 0: no upper end */
     /* Writes the denoised x0 for x at sigma > 0. A failure ends the sampling. */
     sumi_status (*denoise)(void *ctx, const float *x, double sigma, float *x0, sm_err *e);
-    /* Writes the unit normals that belong to a step. Only stochastic samplers call it, once a step at most. */
-    sumi_status (*noise)(void *ctx, int step, float *out, sm_err *e);
+    /* The same, and the x0 that the unconditional prediction alone gives, for rows that say cfgpp; NULL: there is no guidance and
+     * both are the same. */
+    sumi_status (*denoise_both)(void *ctx, const float *x, double sigma, float *x0, float *uncond, sm_err *e);
+    /* Unit normals for going from one noise level to another. draw counts the calls from 0. Rows that say brownian get increments of
+     * one Brownian path over (to, from) in units of its deviation sqrt(from - to), so that halves of a step add up to the
+     * whole; all others get independent numbers. Only stochastic samplers call it. */
+    sumi_status (*noise)(void *ctx, int draw, double from, double to, float *out, sm_err *e);
     /* Before each step's move: its number, noise level, x and the current estimate x0. false: stop. May be NULL. */
     bool (*on_step)(void *ctx, int step, double sigma, const float *x, const float *x0);
-    void *ctx;            /* of the three */
+    void *ctx;            /* of all */
 } sm_sampling;
 
 typedef struct sm_sampler {
@@ -31,6 +38,11 @@ typedef struct sm_sampler {
     bool stochastic;      /* eta means something; it draws noise where eta > 0 */
     double eta;           /* default */
     bool flow;            /* works for flow models */
+    bool brownian;        /* noise is asked for as increments of a Brownian path */
+    bool alone;           /* its steps depend on the values, so pictures are sampled one by one; steps only set the range of sigmas */
+    bool cfgpp;           /* uses the unconditional prediction (CFG++, Chung et al. 2024) */
+    bool churn;           /* s_churn, s_tmin and s_tmax mean something */
+    bool skip_last;       /* its references leave out the lowest sigma but 0 (one more is made, then dropped) */
     const char *schedule; /* that goes well with it */
     const char *advice;
     sumi_status (*run)(const sm_sampling *p, float *x, sm_err *e);
@@ -63,8 +75,8 @@ float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);
 sumi_status sm_sample_denoise(const sm_sampling *p, const float *x, double sigma, float *x0, sm_err *e);
 /* The same at sigmas[step], then tells on_step. */
 sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float *x0, sm_err *e);
-/* x += k noise, of the step. */
-sumi_status sm_sample_renoise(const sm_sampling *p, int step, double k, float *x, float *room, sm_err *e);
+/* x += k noise, the draw-th, of the interval. */
+sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double from, double to, double k, float *x, float *room, sm_err *e);
 /* x = a x + b y, for n numbers. */
 void sm_sample_blend(const sm_sampling *p, double a, float *x, double b, const float *y);
 
