@@ -245,8 +245,9 @@ static void plan_decoder(drawing *d, size_t besides, sumi_plan_info *out, sm_err
         if (sm_decode_plan_tiles(&d->dec, &tiles, e))
             return;
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
-        out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height +
-                                                  mapped_of(j->m, large(j->m) ? "vae.decoder." : NULL));
+        size_t canvas = sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height; /* tiles drop the pages they have used */
+        size_t mapped = !large(j->m) ? mapped_of(j->m, NULL) : j->m->low_memory ? 0 : mapped_of(j->m, "vae.decoder.");
+        out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + besides + tiles.bytes + canvas + mapped);
         out->decode_flops = tiles.flops * j->r.count;
     } else if (!sm_decode_open(&d->dec, e)) {
         add_part(&d->dec.part, j, besides, out);
