@@ -34,6 +34,20 @@ static const big_model models[] = {{
          "\"layers_per_block\":2,\"norm_num_groups\":32,\"out_channels\":3,\"sample_size\":512,\"scaling_factor\":0.18215,\"up_block_types\":["
          "\"UpDecoderBlock2D\",\"UpDecoderBlock2D\",\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"]}",
          "AutoencoderKL", "diffusers"},
+    }}, {
+    .name = "sdxl", .parts = 1, /* the UNet alone */
+    .scheduler = "{\"_class_name\":\"EulerDiscreteScheduler\",\"beta_start\":0.00085,\"beta_end\":0.012,\"beta_schedule\":\"scaled_linear\","
+                 "\"num_train_timesteps\":1000,\"prediction_type\":\"epsilon\",\"steps_offset\":1,\"timestep_spacing\":\"leading\"}",
+    .part = {
+        {"unet", SM_MODEL_UNET,
+         "{\"_class_name\":\"UNet2DConditionModel\",\"act_fn\":\"silu\",\"addition_embed_type\":\"text_time\",\"addition_time_embed_dim\":256,"
+         "\"attention_head_dim\":[5,10,20],\"block_out_channels\":[320,640,1280],\"center_input_sample\":false,\"cross_attention_dim\":2048,"
+         "\"down_block_types\":[\"DownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\"],\"downsample_padding\":1,"
+         "\"flip_sin_to_cos\":true,\"freq_shift\":0,\"in_channels\":4,\"layers_per_block\":2,\"mid_block_scale_factor\":1,\"norm_eps\":1e-05,"
+         "\"norm_num_groups\":32,\"out_channels\":4,\"projection_class_embeddings_input_dim\":2816,\"sample_size\":128,"
+         "\"transformer_layers_per_block\":[1,2,10],\"up_block_types\":[\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"UpBlock2D\"],"
+         "\"use_linear_projection\":true}",
+         "UNet2DConditionModel", "diffusers"},
     }}};
 
 const big_model *big_model_find(const char *name)
@@ -78,7 +92,14 @@ static bool learn_shapes(const big_part *part, sm_weights *w)
         sm_clip_text(&s, &c.clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, c.clip.max_position_embeddings}), NULL);
     } else if (part->kind == SM_MODEL_UNET) {
         sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 64, 64, c.unet.in_channels}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
-        sm_unet(&s, &c.unet, x, t, sm_input(g, "ctx", SM_F32, 3, (int64_t[]){1, 77, c.unet.cross_attention_dim}), NULL);
+        int pooled = c.unet.projection_class_embeddings_input_dim - 6 * c.unet.addition_time_embed_dim; /* with text_time */
+        sm_unet_cond cond = {0};
+        if (c.unet.addition_time_embed_dim && pooled > 0) {
+            c.unet.time_ids = 6;
+            cond.text_embeds = sm_input(g, "text_embeds", SM_F32, 2, (int64_t[]){1, pooled});
+            cond.time_ids = sm_input(g, "time_ids", SM_F32, 2, (int64_t[]){1, 6});
+        }
+        sm_unet(&s, &c.unet, x, t, sm_input(g, "ctx", SM_F32, 3, (int64_t[]){1, 77, c.unet.cross_attention_dim}), &cond);
     } else {
         sm_vae_encode(&s, &c.vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, 64, 64, c.vae.in_channels}));
         sm_vae_decode(&s, &c.vae, sm_input(g, "z", SM_F32, 4, (int64_t[]){1, 8, 8, c.vae.latent_channels}));

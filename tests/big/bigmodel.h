@@ -18,7 +18,7 @@ typedef struct big_model {
     big_part part[4];
 } big_model;
 
-/* "sd15"; NULL when unknown. */
+/* "sd15", "sdxl" (the UNet alone); NULL when unknown. */
 const big_model *big_model_find(const char *name);
 /* Writes dir/model_index.json and a folder for each component, f16. Memory stays small. false after a message on stderr. */
 bool big_model_write(const big_model *m, const char *dir);

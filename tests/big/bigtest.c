@@ -1,15 +1,19 @@
 /* What a large model takes: bigtest make MODEL DIR writes it, bigtest PART DIR SIZE [low] runs one component in a process of its own
  * and prints the seconds and the most memory that was resident, mapped pages included (VmHWM), beside what the plan said.
- * PART: text, unet, decode, tiled, tiled-encode. */
+ * PART: text, unet, decode, tiled, tiled-encode. bigtest output MODEL DIR FIXTURE compares the UNet's output with diffusers'
+ * (tools/fixtures/make_big.py), through the public call. */
 #include "bigmodel.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
+#include "io/safetensors.h"
 #include "io/tensors.h"
 #include "pipeline/vae_tiles.h"
+#include "sumi.h"
 
 typedef struct run {
     const char *dir;
@@ -157,17 +161,68 @@ static void run_tiled(run *r, const big_model *m, int side, bool encode)
     free(x);
 }
 
+/* One picture of 32x32 latents at timestep 500 through sumi_run_module; max |d| <= 1e-3 rms of the reference. */
+static int compare_output(const char *name, const char *dir, const char *fixture)
+{
+    static const float time = 500, ids[6] = {1024, 1024, 0, 0, 1024, 1024};
+    bool xl = !strcmp(name, "sdxl");
+    int64_t dims[5][4] = {{1, 4, 32, 32}, {1}, {1, 77, xl ? 2048 : 768}, {1, 1280}, {1, 6}}, n[5] = {4096, 1, 77 * dims[2][2], 1280, 6};
+    static const char *const names[5] = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs.text_embeds", "added_cond_kwargs.time_ids"};
+    static const int rank[5] = {4, 1, 3, 2, 2}, seed[5] = {1, 0, 2, 3, 0};
+    sm_st_item item[5];
+    sm_err e = {0};
+    for (int i = 0; i < 5; i++) {
+        float *x = malloc(sizeof *x * (size_t)n[i]);
+        for (int64_t k = 0; x && k < n[i]; k++)
+            x[k] = i == 1 ? time : i == 4 ? ids[k] : big_value((uint64_t)seed[i] << 40, k, 2, 1, false);
+        item[i] = (sm_st_item){.name = names[i], .t = {.dtype = SM_F32, .rank = rank[i], .data = x}};
+        memcpy(item[i].t.dims, dims[i], sizeof dims[i]);
+    }
+    char in[600], out[600];
+    snprintf(in, sizeof in, "%s/in.safetensors", dir);
+    snprintf(out, sizeof out, "%s/out.safetensors", dir);
+    sumi_context *ctx;
+    sm_weights *w = sm_weights_new(NULL, &e), *r = sm_weights_new(NULL, &e);
+    double started = sm_now();
+    if (sm_st_write(in, xl ? 5 : 3, item, 0, NULL, NULL, &e))
+        die(in, e.msg);
+    if (sumi_context_new(NULL, &ctx) || sumi_run_module(ctx, &(sumi_model_options){.path = dir}, "unet", in, out))
+        die(name, sumi_error(ctx));
+    if (!w || !r || sm_tensors_load(out, w, "", NULL, &e) || sm_tensors_load(fixture, r, "", NULL, &e))
+        die(fixture, e.msg);
+    const sm_weight *got = sm_weights_find(w, "sample"), *want = sm_weights_find(r, "out.sample");
+    if (!got || !want || got->bytes != want->bytes)
+        die(fixture, "not the output of this model");
+    double rms = 0, most = 0;
+    for (int k = 0; k < 4096; k++) {
+        double a = ((const float *)want->t.data)[k], d = fabs(((const float *)got->t.data)[k] - a);
+        rms += a * a / 4096;
+        most = d > most ? d : most;
+    }
+    bool good = most <= 1e-3 * sqrt(rms);
+    printf("%s UNet: max |d| %.2e of rms %.4g (%s), %.0f s, VmHWM %.0f MB\n", name, most / sqrt(rms), sqrt(rms), good ? "good" : "FAR OFF",
+           sm_now() - started, status("VmHWM"));
+    for (int i = 0; i < 5; i++)
+        free((void *)item[i].t.data);
+    sm_weights_unref(&w);
+    sm_weights_unref(&r);
+    sumi_context_free(ctx);
+    return !good;
+}
+
 int main(int argc, char **argv)
 {
     const big_model *m = big_model_find("sd15");
     run r = {.opts = {.packed = SM_PACKED_USUAL}};
     if (argc == 4 && !strcmp(argv[1], "make")) {
         if (!(m = big_model_find(argv[2])))
-            die(argv[2], "no such model; there is sd15");
+            die(argv[2], "no such model; there are sd15 and sdxl");
         return big_model_write(m, argv[3]) ? 0 : 1;
     }
+    if (argc == 5 && !strcmp(argv[1], "output"))
+        return compare_output(argv[2], argv[3], argv[4]);
     if (argc < 4)
-        die("usage", "bigtest make sd15 DIR | bigtest text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
+        die("usage", "bigtest make sd15|sdxl DIR | bigtest output sd15|sdxl DIR FIXTURE | bigtest text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
     r.dir = argv[2];
     if (argc > 4 && !strcmp(argv[4], "low"))
         r.opts = (sm_plan_opts){.packed = 0, .drop_pages = true};
