@@ -128,12 +128,13 @@ static void place_row(const sm_denoise *d, const sm_precond *pc, const float *x,
     const sm_text_cond *t = d->text;
     bool negative = row >= d->n;
     int64_t each = (int64_t)d->h * d->w * d->c, beside = (int64_t)d->h * d->w * d->extra, words = (int64_t)t->tokens * t->width;
-    int text = negative ? d->n : row;
+    const sm_text_pick *pick;
+    sm_text_at(t, row % d->n, 0, negative, &pick);
     sm_precond_in(pc, x + (row % d->n) * each, (float *)sm_plan_data(p->p, p->in[SAMPLE]) + at * each, each);
     ((float *)sm_plan_data(p->p, p->in[TIME]))[at] = (float)pc->t;
-    memcpy((float *)sm_plan_data(p->p, p->in[CONTEXT]) + at * words, t->context + text * words, sizeof(float) * (size_t)words);
+    memcpy((float *)sm_plan_data(p->p, p->in[CONTEXT]) + at * words, sm_text_context(t, pick->row), sizeof(float) * (size_t)words);
     if (p->in[POOLED])
-        memcpy((float *)sm_plan_data(p->p, p->in[POOLED]) + at * t->pool, t->pooled + text * t->pool, sizeof(float) * (size_t)t->pool);
+        memcpy((float *)sm_plan_data(p->p, p->in[POOLED]) + at * t->pool, sm_text_pooled(t, pick->row), sizeof(float) * (size_t)t->pool);
     if (p->in[IDS])
         place_ids(d, negative, (float *)sm_plan_data(p->p, p->in[IDS]) + at * d->j->m->traits.time_ids);
     if (p->in[BESIDE]) {

@@ -158,7 +158,7 @@ static sumi_status open_drawing(drawing *d, sm_job *j, sm_err *e)
     d->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)d->round * (size_t)d->h * (size_t)d->w * (size_t)d->c);
     if (!d->sigmas || !d->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", d->round, j->r.width, j->r.height);
-    if (sm_text_cond_open(&d->text, j, d->round + 1, e) || sm_denoise_init(&d->den, j, d->h, d->w, e) ||
+    if (sm_denoise_init(&d->den, j, d->h, d->w, e) ||
         sm_decode_init(&d->dec, j, d->h, d->w, e) || sm_kept_open(&d->kept, j, d->h, d->w, d->c, e) ||
         sm_randn_open(&d->randn, j->mem, j->r.rng, d->round, d->h, d->w, d->c, e) ||
         sm_schedule_fill(sm_schedule_find(j->r.schedule), &d->den.noise, j->r.steps, d->sigmas, e))
@@ -182,7 +182,7 @@ static void close_drawing(drawing *d)
     sm_free(d->latents);
     sm_free(d->given);
     sm_free(d->beside);
-    sm_text_cond_close(&d->text);
+    sm_text_close(&d->text);
     sm_denoise_close(&d->den);
     sm_decode_close(&d->dec);
     sm_kept_close(&d->kept);
@@ -192,16 +192,13 @@ static void close_drawing(drawing *d)
 static sumi_status draw_round(drawing *d, int first, uint8_t *rgb, sm_err *e)
 {
     const sm_job *j = d->j;
-    const char *texts[ROUND + 1];
     d->first = first;
     d->n = SM_MIN(d->round, j->r.count - first);
-    for (int k = 0; k < d->n; k++)
-        texts[k] = j->prompts ? j->prompts[first + k] : j->r.prompt;
-    texts[d->n] = j->r.negative_prompt;
-    if (sm_text_encode(&d->text, j, d->n + 1, texts, e))
-        return e->code;
-    if (j->m->traits.zero_empty && !j->r.negative_prompt[0])
-        sm_text_zero(&d->text, d->n);
+    if (!first || j->prompts) { /* else all pictures have the same texts */
+        sm_text_close(&d->text);
+        if (sm_text_open(&d->text, j, first, d->n, 0, e) || sm_text_encode(&d->text, j, e))
+            return e->code;
+    }
     if (!sample(d, e))
         sm_decode_run(&d->dec, d->latents, first, d->n, rgb, e);
     sm_decode_done(&d->dec);
@@ -259,9 +256,9 @@ static void plan_text(const drawing *d, size_t besides, sumi_plan_info *out, sm_
 {
     for (int i = 0; i < d->j->m->traits.texts && !e->code; i++) {
         sm_part p = {0};
-        if (!sm_text_open_part(&p, d->j, i, d->round + 1, e)) {
+        if (!sm_text_open_part(&p, d->j, i, sm_text_sequences(&d->text), e)) {
             add_part(&p, d->j, besides, out);
-            out->encode_flops += sm_plan_cost(p.p).flops / (d->round + 1) * (d->j->r.count + 1);
+            out->encode_flops += sm_plan_cost(p.p).flops;
         }
         sm_part_close(&p);
     }
@@ -275,7 +272,7 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
     size_t rgb = (size_t)j->r.count * (size_t)j->r.width * (size_t)j->r.height * 3;
     out->peak_bytes = held(j) + 2 * rgb; /* at the end, when the pictures are handed out */
-    if (!open_drawing(&d, j, e))
+    if (!open_drawing(&d, j, e) && !sm_text_open(&d.text, j, 0, d.round, 0, e))
         plan_text(&d, rgb, out, e);
     if (!e->code && !sm_denoise_open(&d.den, d.round, NULL, e)) {
         add_part(&d.den.part, j, rgb, out);

@@ -29,22 +29,54 @@ sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows
     return e->code;
 }
 
-sumi_status sm_text_cond_open(sm_text_cond *c, const sm_job *j, int rows, sm_err *e)
+/* Row of the text, a new one where it is not there yet. */
+static int row_of(sm_text_cond *c, const char *text)
 {
-    const sumi_model *m = j->m;
-    *c = (sm_text_cond){.tokens = m->traits.text[0].clip.max_position_embeddings, .pool = m->family->pooled_width(&m->denoiser)};
-    for (int i = 0; i < m->traits.texts; i++)
-        c->width += m->traits.text[i].clip.hidden_size;
-    c->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)rows * (size_t)c->tokens * (size_t)c->width);
-    c->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)rows * (size_t)c->pool);
-    return c->context && c->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d encoded prompts", rows);
+    for (int i = 0; i < c->rows; i++)
+        if (!strcmp(c->text[i], text))
+            return i;
+    c->text[c->rows] = text;
+    return c->rows++;
 }
 
-void sm_text_cond_close(sm_text_cond *c)
+sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e)
 {
+    const sumi_model *m = j->m;
+    *c = (sm_text_cond){.tokens = m->traits.text[0].clip.max_position_embeddings, .pool = m->family->pooled_width(&m->denoiser), .pictures = n};
+    for (int i = 0; i < m->traits.texts; i++)
+        c->width += m->traits.text[i].clip.hidden_size;
+    c->text = sm_alloc(j->mem, SM_MEM_MISC, sizeof *c->text * (size_t)(n + 1));
+    c->pick = sm_alloc(j->mem, SM_MEM_MISC, sizeof *c->pick * (size_t)(n + 1));
+    for (int k = 0; k < n && c->text && c->pick; k++)
+        c->pick[k] = (sm_text_pick){row_of(c, j->prompts ? j->prompts[first + k] : j->r.prompt), 1};
+    if (c->text && c->pick) { /* a row of its own: it may become zeros */
+        c->text[c->rows] = j->r.negative_prompt;
+        c->pick[n] = (sm_text_pick){c->rows++, 1};
+    }
+    c->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)c->rows * (size_t)c->tokens * (size_t)c->width);
+    c->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)c->rows * (size_t)c->pool);
+    return c->text && c->pick && c->context && c->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of %d pictures", n);
+}
+
+void sm_text_close(sm_text_cond *c)
+{
+    sm_free(c->text);
+    sm_free(c->pick);
     sm_free(c->context);
     sm_free(c->pooled);
+    *c = (sm_text_cond){0};
 }
+
+int sm_text_at(const sm_text_cond *c, int picture, int call, bool negative, const sm_text_pick **picks)
+{
+    *picks = c->pick + (negative ? c->pictures : picture);
+    return 1;
+}
+
+int sm_text_tokens(const sm_text_cond *c, int row) { return c->tokens; }
+const float *sm_text_context(const sm_text_cond *c, int row) { return c->context + (size_t)row * (size_t)c->tokens * (size_t)c->width; }
+const float *sm_text_pooled(const sm_text_cond *c, int row) { return c->pooled + (size_t)row * (size_t)c->pool; }
+int sm_text_sequences(const sm_text_cond *c) { return c->rows; }
 
 /* Puts one encoder's output beside the others': columns at..at+hidden_size of every token. */
 static void place(const sm_text_cond *c, const float *out, int rows, int hidden, int at)
@@ -53,14 +85,15 @@ static void place(const sm_text_cond *c, const float *out, int rows, int hidden,
         memcpy(c->context + t * c->width + at, out + t * hidden, sizeof(float) * (size_t)hidden);
 }
 
-static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int at, int rows, const char *const *texts, sm_err *e)
+static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int at, sm_err *e)
 {
     const sm_text_use *u = &j->m->traits.text[encoder];
+    int rows = c->rows;
     sm_part p = {0};
     if (!sm_text_open_part(&p, j, encoder, rows, e)) {
         int32_t *ids = sm_plan_data(p.p, p.in[0]);
         for (int k = 0; k < rows && !e->code; k++)
-            sm_bpe_row(j->m->bpe, texts[k], strlen(texts[k]), c->tokens, u->pad, ids + k * c->tokens, NULL, NULL, e);
+            sm_bpe_row(j->m->bpe, c->text[k], strlen(c->text[k]), c->tokens, u->pad, ids + k * c->tokens, NULL, NULL, e);
         if (p.in[1])
             sm_clip_eos_rows(&u->clip, ids, rows, c->tokens, sm_plan_data(p.p, p.in[1]));
         if (!e->code && !sm_plan_run(p.p, j->pool, sm_job_cancel(j), e)) {
@@ -74,17 +107,16 @@ static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int
     return e->code;
 }
 
-void sm_text_zero(sm_text_cond *c, int row)
-{
-    memset(c->context + (size_t)row * (size_t)c->tokens * (size_t)c->width, 0, sizeof(float) * (size_t)c->tokens * (size_t)c->width);
-    memset(c->pooled + (size_t)row * (size_t)c->pool, 0, sizeof(float) * (size_t)c->pool);
-}
-
-sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, int rows, const char *const *texts, sm_err *e)
+sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, sm_err *e)
 {
     for (int i = 0, at = 0; i < j->m->traits.texts && !e->code; at += j->m->traits.text[i++].clip.hidden_size) {
         sm_job_tell(j, "encode", i, j->m->traits.texts, -1);
-        encode_one(c, j, i, at, rows, texts, e);
+        encode_one(c, j, i, at, e);
+    }
+    if (!e->code && j->m->traits.zero_empty && !j->r.negative_prompt[0]) {
+        int row = c->pick[c->pictures].row;
+        memset((float *)sm_text_context(c, row), 0, sizeof(float) * (size_t)c->tokens * (size_t)c->width);
+        memset((float *)sm_text_pooled(c, row), 0, sizeof(float) * (size_t)c->pool);
     }
     return e->code;
 }

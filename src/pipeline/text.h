@@ -1,24 +1,40 @@
-/* Prompts to what denoisers take: the context of every text encoder side by side, and the pooled text. */
+/* Prompts to what denoisers take: a table of encoded texts, and which of them a picture is told at each call of the denoiser. */
 #ifndef SM_PIPELINE_TEXT_H
 #define SM_PIPELINE_TEXT_H
 
 #include "pipeline/generate.h"
+
+/* One text that a prediction is made for. Where there are several (AND), the prediction is the unconditional one plus each one's
+ * weighted difference from it. */
+typedef struct sm_text_pick { int row; float weight; } sm_text_pick; /* 1 where there is but one and nothing was said */
 
 typedef struct sm_text_cond {
     int tokens, width;  /* of a row: width is the sum of the encoders' */
     int pool;           /* width of the pooled text, 0 without */
     float *context;     /* [rows, tokens, width] */
     float *pooled;      /* [rows, pool] */
+    int rows, pictures;
+    const char **text;  /* of each row */
+    sm_text_pick *pick; /* of each picture, then of the negative prompt */
 } sm_text_cond;
 
-/* Room for rows texts of the job's model. sm_text_cond_close in any case. */
-sumi_status sm_text_cond_open(sm_text_cond *c, const sm_job *j, int rows, sm_err *e);
-void sm_text_cond_close(sm_text_cond *c);
-/* Encodes texts 0..rows-1, one encoder after the other. */
-sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, int rows, const char *const *texts, sm_err *e);
+/* Lays out the texts of the request's pictures first..first+n-1 and of the negative prompt, for every call of the denoiser: rows,
+ * their tokens and all picks are known from here on, contexts after sm_text_encode. earlier: calls of the pass before, from which
+ * hires fix counts on; else 0. sm_text_close in any case. */
+sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e);
+void sm_text_close(sm_text_cond *c);
+/* Encodes every row, one encoder after the other. */
+sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, sm_err *e);
 
-/* Row `row` becomes zeros: what models with the trait zero_empty (model/detect.h) take for no text. */
-void sm_text_zero(sm_text_cond *c, int row);
+/* Texts of picture 0..n-1 at the denoiser's call-th call, from 0; the last text stays for calls beyond those that were planned. All
+ * picks of one picture and side have the same number of tokens, at every call; both sides may differ. Returns how many, at least 1;
+ * the negative prompt has 1, of weight 1. *picks is good until sm_text_close. */
+int sm_text_at(const sm_text_cond *c, int picture, int call, bool negative, const sm_text_pick **picks);
+int sm_text_tokens(const sm_text_cond *c, int row);
+const float *sm_text_context(const sm_text_cond *c, int row); /* [tokens, width] */
+const float *sm_text_pooled(const sm_text_cond *c, int row);  /* [pool] */
+/* Sequences that each encoder reads for all rows. */
+int sm_text_sequences(const sm_text_cond *c);
 
 /* One encoder's graph for rows texts: inputs input_ids [rows, tokens] and eos [rows], outputs the context [rows, tokens,
  * hidden_size] of the layer that the model or clip_skip says, and, for the last encoder of a model that takes pooled text,
