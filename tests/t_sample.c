@@ -1,4 +1,4 @@
-/* Schedules, parameterisations, samplers and guidance against diffusers and k-diffusion (tests/fixtures/samplers.json, made by
+/* Parameterisations, samplers and guidance against diffusers and k-diffusion (tests/fixtures/samplers.json, made by
  * tools/fixtures/make_samplers.py) on an analytic denoiser, every step; orders of convergence against the exact flow; and
  * properties that follow from the definitions. */
 #include "sample/guidance.h"
@@ -111,103 +111,6 @@ static world *world_new(bool flow, const double *sigmas, int steps, int64_t n)
                          .ctx = w};
     w->stop_at = -1;
     return w;
-}
-
-/* ---- noise levels and schedules ---------------------------------------------------------------------------------- */
-
-TEST(sample_noise_levels)
-{
-    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "levels"), *r;
-    int seen = 0;
-    cJSON_ArrayForEach(r, rows)
-    {
-        sm_beta beta;
-        sm_noise m;
-        sm_err e = {0};
-        double t[16], s[16];
-        CHECK(sm_beta_by_name(str(r, "beta"), &beta));
-        CHECKF(sm_noise_vp(&m, NULL, beta, (int)num(r, "steps"), num(r, "start"), num(r, "end"), &e) == SUMI_OK, "%s", e.msg);
-        int n = list(cJSON_GetObjectItem(r, "t"), t);
-        list(cJSON_GetObjectItem(r, "sigma"), s);
-        for (int i = 0; i < n; i++) { /* diffusers keeps betas as floats: 0.999 is off by 6e-5 of 1 - beta */
-            CHECKF(near(sm_noise_sigma(&m, t[i]), s[i], 1e-4), "%s: sigma(%g) is %.9g, not %.9g", str(r, "beta"), t[i],
-                   sm_noise_sigma(&m, t[i]), s[i]);
-            CHECKF(near(sm_noise_t(&m, sm_noise_sigma(&m, t[i])), t[i], 1e-9), "%s: t(sigma(%g))", str(r, "beta"), t[i]);
-        }
-        n = list(cJSON_GetObjectItem(r, "sigma_between"), s);
-        list(cJSON_GetObjectItem(r, "t_between"), t);
-        for (int i = 0; i < n; i++)
-            CHECKF(near(sm_noise_t(&m, s[i]), t[i], 1e-4), "%s: t(%g) is %.9g, not %.9g", str(r, "beta"), s[i],
-                   sm_noise_t(&m, s[i]), t[i]);
-        CHECK(sm_noise_t(&m, 1e9) == m.steps - 1 && sm_noise_t(&m, 1e-9) == 0);
-        sm_noise_free(&m);
-        seen++;
-    }
-    CHECK(seen == 4);
-    cJSON_Delete(j);
-}
-
-TEST(sample_schedules)
-{
-    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "schedules"), *r;
-    sm_noise sd;
-    sm_err e = {0};
-    CHECK(sm_noise_vp(&sd, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) == SUMI_OK);
-    int seen = 0;
-    cJSON_ArrayForEach(r, rows)
-    {
-        sm_noise flow, *m = &sd;
-        if (num(r, "shift") > 0) {
-            CHECK(sm_noise_flow(&flow, 1000, num(r, "shift"), &e) == SUMI_OK);
-            m = &flow;
-        }
-        double want[128], got[128], t[128];
-        int n = list(cJSON_GetObjectItem(r, "sigmas"), want) - 1;
-        const sm_schedule *s = sm_schedule_find(str(r, "name"));
-        CHECK(s != NULL);
-        CHECKF(s && sm_schedule_fill(s, m, n, got, &e) == SUMI_OK, "%s", e.msg);
-        for (int i = 0; i <= n; i++)
-            CHECKF(near(got[i], want[i], 1e-5), "%s of %d steps, shift %g: sigma %d is %.9g, not %.9g (%s)", str(r, "name"), n,
-                   num(r, "shift"), i, got[i], want[i], str(r, "source"));
-        if (list(cJSON_GetObjectItem(r, "timesteps"), t)) /* what the model sees */
-            for (int i = 0; i < n; i++)
-                CHECKF(near(sm_noise_t(m, got[i]), t[i], 1e-5), "timestep %d is %g, not %g", i, sm_noise_t(m, got[i]), t[i]);
-        seen++;
-    }
-    CHECK(seen >= 40);
-    sm_noise_free(&sd);
-    cJSON_Delete(j);
-}
-
-TEST(sample_schedule_limits)
-{
-    sm_noise sd, flow;
-    sm_err e = {0};
-    CHECK(sm_noise_vp(&sd, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) == SUMI_OK);
-    CHECK(sm_noise_flow(&flow, 1000, 3, &e) == SUMI_OK);
-    static double s[MAX_N];
-    for (int i = 0; i < sm_schedule_count; i++) {
-        for (int n = 1; n < 1000; n += n < 60 ? 1 : 97) {
-            CHECKF(sm_schedule_fill(&sm_schedules[i], &sd, n, s, &e) == SUMI_OK && s[0] <= sm_noise_max(&sd) && s[n] == 0, "%s",
-                   e.msg);
-            CHECKF(sm_schedule_fill(&sm_schedules[i], &flow, n, s, &e) == SUMI_OK && s[0] <= 1 && s[n] == 0, "%s", e.msg);
-            sm_err_clear(&e);
-        }
-        CHECK(sm_schedule_fill(&sm_schedules[i], &sd, 0, s, &e) == SUMI_E_ARG);
-        CHECK(sm_schedule_fill(&sm_schedules[i], &sd, -3, s, NULL) == SUMI_E_ARG);
-        CHECK(sm_schedule_find(sm_schedules[i].a1111) == &sm_schedules[i]);
-        sm_err_clear(&e);
-    }
-    CHECK(sm_schedule_fill(sm_schedule_find("simple"), &sd, 1001, s, NULL) == SUMI_E_ARG);
-    CHECK(sm_schedule_find("nothing") == NULL);
-    sm_noise bad;
-    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1, 0.1, 0.2, NULL) == SUMI_E_FORMAT);
-    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1000, 0.2, 0.1, NULL) == SUMI_E_FORMAT);
-    CHECK(sm_noise_vp(&bad, NULL, SM_BETA_LINEAR, 1000, NAN, 0.1, NULL) == SUMI_E_FORMAT);
-    CHECK(sm_noise_flow(&bad, 1000, 0, NULL) == SUMI_E_FORMAT && sm_noise_flow(&bad, 1000, NAN, NULL) == SUMI_E_FORMAT);
-    sm_mem mem = {.fail_at = 1};
-    CHECK(sm_noise_vp(&bad, &mem, SM_BETA_LINEAR, 1000, 0.1, 0.2, NULL) == SUMI_E_MEMORY);
-    sm_noise_free(&sd);
 }
 
 /* ---- parameterisations ------------------------------------------------------------------------------------------- */
