@@ -1,11 +1,11 @@
-/* Heun's method (Karras et al. 2022, algorithm 1): an Euler step, then the mean of the slopes at both ends. The step to
- * sigma 0 stays Euler's, as the slope there is not defined. */
+/* Heun's method (Karras et al. 2022, algorithm 2): an Euler step, then the mean of the slopes at both ends. The step to sigma 0
+ * stays Euler's, as the slope there is not defined. */
 #include "sample/sampler.h"
 
 /* One step at whose end sigma is positive. room holds n floats for the probe and n for its x0. */
-static sumi_status heun_step(const sm_sampling *p, int i, float *x, const float *x0, float *room, sm_err *e)
+static sumi_status slopes(const sm_sampling *p, double from, double to, float *x, const float *x0, float *room, sm_err *e)
 {
-    double from = p->sigmas[i], to = p->sigmas[i + 1], dt = to - from;
+    double dt = to - from;
     float *probe = room, *x0_probe = room + p->n;
     for (int64_t k = 0; k < p->n; k++)
         probe[k] = (float)(x[k] + dt * ((double)x[k] - x0[k]) / from);
@@ -19,18 +19,25 @@ static sumi_status heun_step(const sm_sampling *p, int i, float *x, const float 
     return SUMI_OK;
 }
 
+sumi_status sm_sample_heun_move(const sm_sampling *p, double from, double to, float *x, const float *x0, float *room, sm_err *e)
+{
+    if (to > 0)
+        return slopes(p, from, to, x, x0, room, e);
+    sm_sample_blend(p, 0, x, 1, x0);
+    return SUMI_OK;
+}
+
 sumi_status sm_sample_heun(const sm_sampling *p, float *x, sm_err *e)
 {
     float *x0 = sm_sample_room(p, 3, e);
     sumi_status st = x0 ? SUMI_OK : SUMI_E_MEMORY;
     for (int i = 0; st == SUMI_OK && i < p->steps; i++) {
-        st = sm_sample_look(p, i, x, x0, e);
-        if (st != SUMI_OK)
-            break;
-        if (p->sigmas[i + 1] == 0)
-            sm_sample_blend(p, 0, x, 1, x0);
-        else
-            st = heun_step(p, i, x, x0, x0 + p->n, e);
+        double from;
+        st = sm_sample_churn(p, i, x, &from, x0, e);
+        if (st == SUMI_OK)
+            st = sm_sample_look_at(p, i, from, x, x0, e);
+        if (st == SUMI_OK)
+            st = sm_sample_heun_move(p, from, p->sigmas[i + 1], x, x0, x0 + p->n, e);
     }
     sm_free(x0);
     return st;

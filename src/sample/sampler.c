@@ -2,19 +2,62 @@
 #include "sample/sampler.h"
 
 #include <math.h>
+#include <string.h>
 #include <strings.h>
 
 const sm_sampler sm_samplers[] = {
-    {.name = "euler", .a1111 = "Euler", .order = 1, .evals = 1, .flow = true, .schedule = "normal",
+    {.name = "euler", .a1111 = "Euler", .order = 1, .evals = 1, .flow = true, .churn = true, .schedule = "normal",
      .advice = "plain and dependable; what flow models are made for", .run = sm_sample_euler},
     {.name = "euler_a", .a1111 = "Euler a", .order = 1, .evals = 1, .stochastic = true, .eta = 1, .flow = true, .schedule = "normal",
      .advice = "adds noise at every step, so more steps go on changing the picture", .run = sm_sample_euler_ancestral},
-    {.name = "heun", .a1111 = "Heun", .order = 2, .evals = 2, .flow = true, .schedule = "karras",
+    {.name = "heun", .a1111 = "Heun", .order = 2, .evals = 2, .flow = true, .churn = true, .schedule = "karras",
      .advice = "twice the time a step, accurate in few of them", .run = sm_sample_heun},
     {.name = "ddim", .a1111 = "DDIM", .order = 1, .evals = 1, .stochastic = true, .flow = true, .schedule = "ddim_uniform",
      .advice = "the classic of Stable Diffusion 1.x; with eta 0 the same path as Euler", .run = sm_sample_ddim},
     {.name = "dpmpp_2m", .a1111 = "DPM++ 2M", .order = 2, .evals = 1, .flow = true, .schedule = "karras",
      .advice = "second order at one call a step; good from about 15 steps", .run = sm_sample_dpmpp_2m},
+    {.name = "lms", .a1111 = "LMS", .order = 2, .evals = 1, .flow = true, .schedule = "karras",
+     .advice = "extrapolates from four steps; wants 30 or more", .run = sm_sample_lms},
+    {.name = "dpm2", .a1111 = "DPM2", .order = 2, .evals = 2, .flow = true, .churn = true, .skip_last = true,
+     .schedule = "karras",
+     .advice = "twice the time a step, like Heun", .run = sm_sample_dpm2},
+    {.name = "dpm2_a", .a1111 = "DPM2 a", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true, .skip_last = true,
+     .schedule = "karras",
+     .advice = "DPM2 with fresh noise at every step", .run = sm_sample_dpm2_ancestral},
+    {.name = "dpmpp_2s_a", .a1111 = "DPM++ 2S a", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true,
+     .schedule = "karras",
+     .advice = "twice the time a step, fresh noise at each; rich in detail", .run = sm_sample_dpmpp_2s_ancestral},
+    {.name = "dpmpp_sde", .a1111 = "DPM++ SDE", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true,
+     .brownian = true, .schedule = "karras",
+     .advice = "twice the time a step; good pictures in 10 to 15, also of distilled models", .run = sm_sample_dpmpp_sde},
+    {.name = "dpmpp_2m_sde", .a1111 = "DPM++ 2M SDE", .order = 2, .evals = 1, .stochastic = true, .eta = 1, .flow = true,
+     .brownian = true, .schedule = "karras",
+     .advice = "DPM++ 2M with fresh noise at every step; for 25 or more", .run = sm_sample_dpmpp_2m_sde},
+    {.name = "dpmpp_2m_sde_heun", .a1111 = "DPM++ 2M SDE Heun", .order = 2, .evals = 1, .stochastic = true, .eta = 1,
+     .flow = true, .brownian = true, .schedule = "karras",
+     .advice = "the same with another weight of the last step", .run = sm_sample_dpmpp_2m_sde_heun},
+    {.name = "dpmpp_3m_sde", .a1111 = "DPM++ 3M SDE", .order = 2, .evals = 1, .stochastic = true, .eta = 1, .flow = true,
+     .brownian = true, .schedule = "exponential",
+     .advice = "of third order but for its first steps; for 30 or more and low guidance", .run = sm_sample_dpmpp_3m_sde},
+    {.name = "dpm_fast", .a1111 = "DPM fast", .order = 2, .evals = 1, .count = sm_sample_dpm_fast_evals, .stochastic = true,
+     .flow = true, .schedule = "normal",
+     .advice = "spends the steps as calls, three to a move; ends at the lowest level. A1111 runs it with --eta 1",
+     .run = sm_sample_dpm_fast},
+    {.name = "dpm_adaptive", .a1111 = "DPM adaptive", .order = 3, .evals = 3, .count = sm_sample_unknown_evals,
+     .stochastic = true, .flow = true, .alone = true, .schedule = "normal",
+     .advice = "takes the steps it needs, whatever --steps says. A1111 runs it with --eta 1", .run = sm_sample_dpm_adaptive},
+    {.name = "restart", .a1111 = "Restart", .order = 2, .evals = 2, .count = sm_sample_restart_evals, .schedule = "karras",
+     .advice = "Heun that goes back and down again from 20 steps on, by Karras's levels", .run = sm_sample_restart},
+    {.name = "heunpp2", .a1111 = "HeunPP2", .order = 1, .evals = 3, .count = sm_sample_heunpp2_evals, .flow = true,
+     .churn = true, .schedule = "karras",
+     .advice = "looks two steps ahead, three times the time a step", .run = sm_sample_heunpp2},
+    {.name = "euler_cfg_pp", .a1111 = "Euler CFG++", .order = 1, .evals = 1, .flow = true, .cfgpp = true, .schedule = "normal",
+     .advice = "follows the unguided noise; --cfg from 0.6 to 2", .run = sm_sample_euler_cfgpp},
+    {.name = "euler_a_cfg_pp", .a1111 = "Euler a CFG++", .order = 1, .evals = 1, .stochastic = true, .eta = 1, .flow = true,
+     .cfgpp = true, .schedule = "normal",
+     .advice = "the same with fresh noise at every step; --cfg from 0.6 to 2", .run = sm_sample_euler_cfgpp},
+    {.name = "dpmpp_2m_cfg_pp", .a1111 = "DPM++ 2M CFG++", .order = 2, .evals = 1, .cfgpp = true, .schedule = "karras",
+     .advice = "DPM++ 2M that follows the unguided noise; --cfg from 0.6 to 2", .run = sm_sample_dpmpp_2m_cfgpp},
 };
 const int sm_sampler_count = SM_COUNT(sm_samplers);
 
@@ -28,6 +71,8 @@ const sm_sampler *sm_sampler_find(const char *name)
 
 int64_t sm_sampler_evals(const sm_sampler *s, const double *sigmas, int steps)
 {
+    if (s->count)
+        return s->count(sigmas, steps);
     return (int64_t)steps * s->evals - (steps > 0 && sigmas[steps] == 0 ? s->evals - 1 : 0);
 }
 
@@ -48,6 +93,11 @@ static sumi_status check(const sm_sampler *s, const sm_sampling *p, sm_err *e)
         return sm_fail(e, SUMI_E_ARG, "eta is %g; it goes from 0 to 1", p->eta);
     if (s->stochastic && eta > 0 && !p->noise)
         return sm_fail(e, SUMI_E_INTERNAL, "sampler %s with eta %g needs a source of noise", s->name, eta);
+    if (p->s_churn > 0 && (!s->churn || p->flow))
+        return sm_fail(e, SUMI_E_ARG, "churn is for euler, heun, dpm2 and heunpp2 on models that predict noise, not for %s%s", s->name,
+                       p->flow ? " on a flow model" : "");
+    if (p->s_churn > 0 && !p->noise)
+        return sm_fail(e, SUMI_E_INTERNAL, "sampler %s with churn needs a source of noise", s->name);
     return SUMI_OK;
 }
 
@@ -57,7 +107,7 @@ sumi_status sm_sample(const sm_sampler *s, const sm_sampling *p, float *x, sm_er
     if (st != SUMI_OK)
         return st;
     sm_sampling q = *p;
-    q.eta = p->eta < 0 ? s->eta : p->eta;
+    q.eta = !s->stochastic ? 0 : p->eta < 0 ? s->eta : p->eta;
     q.s_noise = p->s_noise == 0 ? 1 : p->s_noise;
     return s->run(&q, x, e);
 }
@@ -72,23 +122,68 @@ float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e)
     return room;
 }
 
+static bool finite_all(const float *x, int64_t n)
+{
+    float sum = 0; /* 0 * x is 0 for numbers alone */
+    for (int64_t i = 0; i < n; i++)
+        sum += 0 * x[i];
+    return sum == 0;
+}
+
+static sumi_status not_finite(double sigma, sm_err *e)
+{
+    return sm_fail(e, SUMI_E_NUMERIC, "the model gave NaN or infinity at noise level %g", sigma);
+}
+
 sumi_status sm_sample_denoise(const sm_sampling *p, const float *x, double sigma, float *x0, sm_err *e)
 {
     sumi_status st = p->denoise(p->ctx, x, sigma, x0, e);
-    if (st != SUMI_OK)
-        return st;
-    float sum = 0; /* 0 * x is 0 for numbers alone */
-    for (int64_t i = 0; i < p->n; i++)
-        sum += 0 * x0[i];
-    return sum == 0 ? SUMI_OK : sm_fail(e, SUMI_E_NUMERIC, "the model gave NaN or infinity at noise level %g", sigma);
+    return st == SUMI_OK && !finite_all(x0, p->n) ? not_finite(sigma, e) : st;
 }
 
-sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float *x0, sm_err *e)
+static sumi_status denoise_both(const sm_sampling *p, const float *x, double sigma, float *x0, float *uncond, sm_err *e)
 {
-    sumi_status st = sm_sample_denoise(p, x, p->sigmas[step], x0, e);
-    if (st == SUMI_OK && p->on_step && !p->on_step(p->ctx, step, p->sigmas[step], x, x0))
-        st = sm_fail(e, SUMI_E_CANCELLED, "stopped at step %d of %d", step + 1, p->steps);
-    return st;
+    if (!p->denoise_both) {
+        sumi_status st = sm_sample_denoise(p, x, sigma, x0, e);
+        if (st == SUMI_OK)
+            memcpy(uncond, x0, sizeof *x0 * (size_t)p->n);
+        return st;
+    }
+    sumi_status st = p->denoise_both(p->ctx, x, sigma, x0, uncond, e);
+    return st == SUMI_OK && !(finite_all(x0, p->n) && finite_all(uncond, p->n)) ? not_finite(sigma, e) : st;
+}
+
+static void begin(const sm_sampling *p, int step, double sigma, float *x)
+{
+    if (step > 0 && p->between)
+        p->between(p->ctx, step, sigma, x);
+}
+
+static sumi_status tell(const sm_sampling *p, int step, double sigma, const float *x, const float *x0, sm_err *e)
+{
+    if (p->on_step && !p->on_step(p->ctx, step, sigma, x, x0))
+        return sm_fail(e, SUMI_E_CANCELLED, "stopped at step %d of %d", step + 1, p->steps);
+    return SUMI_OK;
+}
+
+sumi_status sm_sample_look_at(const sm_sampling *p, int step, double sigma, float *x, float *x0, sm_err *e)
+{
+    begin(p, step, sigma, x);
+    sumi_status st = sm_sample_denoise(p, x, sigma, x0, e);
+    return st == SUMI_OK ? tell(p, step, sigma, x, x0, e) : st;
+}
+
+sumi_status sm_sample_look(const sm_sampling *p, int step, float *x, float *x0, sm_err *e)
+{
+    return sm_sample_look_at(p, step, p->sigmas[step], x, x0, e);
+}
+
+sumi_status sm_sample_look_both(const sm_sampling *p, int step, float *x, float *x0, float *uncond, sm_err *e)
+{
+    double sigma = p->sigmas[step];
+    begin(p, step, sigma, x);
+    sumi_status st = denoise_both(p, x, sigma, x0, uncond, e);
+    return st == SUMI_OK ? tell(p, step, sigma, x, x0, e) : st;
 }
 
 sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double from, double to, double k, float *x, float *room, sm_err *e)

@@ -28,6 +28,8 @@ typedef struct sm_sampling {
     sumi_status (*noise)(void *ctx, int draw, double from, double to, float *out, sm_err *e);
     /* Before each step's move: its number, noise level, x and the current estimate x0. false: stop. May be NULL. */
     bool (*on_step)(void *ctx, int step, double sigma, const float *x, const float *x0);
+    /* May change x where a step ends and the next, `step`, begins (masks). Not called before the first and after the last. May be NULL. */
+    void (*between)(void *ctx, int step, double sigma, float *x);
     void *ctx;            /* of all */
 } sm_sampling;
 
@@ -35,6 +37,7 @@ typedef struct sm_sampler {
     const char *name, *a1111;
     int order;            /* of convergence in the number of steps, for eta 0 */
     int evals;            /* denoiser calls per step; the step to sigma 0 takes one */
+    int64_t (*count)(const double *sigmas, int steps); /* denoiser calls in all, where evals does not say it; else NULL */
     bool stochastic;      /* eta means something; it draws noise where eta > 0 */
     double eta;           /* default */
     bool flow;            /* works for flow models */
@@ -54,7 +57,7 @@ extern const int sm_sampler_count;
 /* By name or by A1111's name, letter case aside; NULL where there is none. */
 const sm_sampler *sm_sampler_find(const char *name);
 
-/* Denoiser calls that sampling takes, for progress bars. */
+/* Denoiser calls that sampling takes, for progress bars; 0: nobody knows before (its steps follow the values). */
 int64_t sm_sampler_evals(const sm_sampler *s, const double *sigmas, int steps);
 
 /* Checks the problem and samples: x is the noisy start at sigmas[0] and, on success, the result at sigmas[steps]. A denoiser
@@ -68,13 +71,39 @@ sumi_status sm_sample_euler_ancestral(const sm_sampling *p, float *x, sm_err *e)
 sumi_status sm_sample_heun(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_ddim(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_dpmpp_2m(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_lms(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpm2(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpm2_ancestral(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_2s_ancestral(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_sde(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_2m_sde(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_2m_sde_heun(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_3m_sde(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpm_fast(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpm_adaptive(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_restart(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_heunpp2(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_euler_cfgpp(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_dpmpp_2m_cfgpp(const sm_sampling *p, float *x, sm_err *e);
+int64_t sm_sample_dpm_fast_evals(const double *sigmas, int steps);
+int64_t sm_sample_restart_evals(const double *sigmas, int steps);
+int64_t sm_sample_heunpp2_evals(const double *sigmas, int steps);
+int64_t sm_sample_unknown_evals(const double *sigmas, int steps); /* 0 */
 
 /* `rows` buffers of n floats in one block, released with sm_free; NULL and e set on failure. */
 float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);
 /* Calls the denoiser and checks that it gave numbers. */
 sumi_status sm_sample_denoise(const sm_sampling *p, const float *x, double sigma, float *x0, sm_err *e);
 /* The same at sigmas[step], then tells on_step. */
-sumi_status sm_sample_look(const sm_sampling *p, int step, const float *x, float *x0, sm_err *e);
+sumi_status sm_sample_look(const sm_sampling *p, int step, float *x, float *x0, sm_err *e);
+/* The same at another level: where a step begins above or between the sigmas. */
+sumi_status sm_sample_look_at(const sm_sampling *p, int step, double sigma, float *x, float *x0, sm_err *e);
+/* As sm_sample_look, with the unconditional prediction's x0 too. */
+sumi_status sm_sample_look_both(const sm_sampling *p, int step, float *x, float *x0, float *uncond, sm_err *e);
+/* What churn does before a step: noise is added to x (room: n floats), *sigma is the step's level then. */
+sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *sigma, float *room, sm_err *e);
+/* Heun's step of x, where the denoiser gave x0; Euler's to 0. room: 2 n floats. */
+sumi_status sm_sample_heun_move(const sm_sampling *p, double from, double to, float *x, const float *x0, float *room, sm_err *e);
 /* x += k noise, the draw-th, of the interval. */
 sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double from, double to, double k, float *x, float *room, sm_err *e);
 /* x = a x + b y, for n numbers. */

@@ -1,0 +1,31 @@
+/* Ancestral steps (see ancestral.h). */
+#include "sample/ancestral.h"
+
+#include <math.h>
+
+sm_split sm_ancestral_below(const sm_sampling *p, double to, double down)
+{
+    /* A flow's picture has the share 1 - down and must have 1 - to, which scales the noise that is left as well. */
+    double keep = p->flow ? (1 - to) / (1 - down) : 1;
+    return (sm_split){down, keep, sqrt(fmax(to * to - down * down * keep * keep, 0))};
+}
+
+sm_split sm_ancestral(const sm_sampling *p, double from, double to)
+{
+    if (to == 0 || p->eta == 0)
+        return (sm_split){to, 1, 0};
+    if (p->flow)
+        return sm_ancestral_below(p, to, to * (1 + (to / from - 1) * p->eta));
+    double up = fmin(to, p->eta * to / from * sqrt(from * from - to * to));
+    return (sm_split){sqrt(to * to - up * up), 1, up};
+}
+
+sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw, double from, double to, float *x, float *room, sm_err *e)
+{
+    if (!(s->up > 0))
+        return SUMI_OK;
+    if (s->keep != 1)
+        for (int64_t i = 0; i < p->n; i++)
+            x[i] = (float)(s->keep * x[i]);
+    return sm_sample_renoise(p, draw, from, to, s->up, x, room, e);
+}

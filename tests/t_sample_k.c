@@ -1,0 +1,251 @@
+/* k-diffusion's samplers, and those of A1111 and ComfyUI that are built like them, against tests/fixtures/samplers_k.json (made by
+ * tools/fixtures/make_samplers_k.py): x before every step, the numbers of calls, and torchsde's Brownian tree. The model is a network that
+ * knows the noise, or the velocity, of a mixture of Gaussians exactly. */
+#include "base/rng_torch.h"
+#include "sample/brownian.h"
+#include "sample/param.h"
+#include "sample/sampler.h"
+#include "test.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N = 5, DRAWS = 64, SEEN = 128 };
+
+static const double weight[3] = {0.5, 0.3, 0.2}, mean[3] = {-1.2, 0.4, 1.7}, dev[3] = {0.3, 0.5, 0.2};
+static const double SHIFT = 0.5, SCALE = 1.4; /* of the unconditional model's means; of guidance */
+
+/* E[x0 | alpha x0 + sigma n = x] under the mixture of Gaussians. */
+static double posterior(double x, double sigma, double alpha, double shift)
+{
+    double p[3], top = -INFINITY, sum = 0, out = 0;
+    for (int k = 0; k < 3; k++) {
+        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, d = x - alpha * (mean[k] + shift);
+        p[k] = log(weight[k]) - 0.5 * log(var) - d * d / (2 * var);
+        top = fmax(top, p[k]);
+    }
+    for (int k = 0; k < 3; k++) {
+        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, w = exp(p[k] - top);
+        sum += w;
+        out += w * (mean[k] + shift + alpha * dev[k] * dev[k] / var * (x - alpha * (mean[k] + shift)));
+    }
+    return out / sum;
+}
+
+typedef struct world {
+    sm_sampling p;
+    sm_noise levels;
+    bool wrapped;        /* the model is asked through its parameterisation */
+    sm_pred pred;
+    double noise[DRAWS][N], x[SEEN][N];
+    int seen, calls, draws;
+} world;
+
+/* What a network trained so would answer to c_in x at timestep t. */
+static float network(const world *w, double z, double t)
+{
+    double s = sm_noise_sigma(&w->levels, t), x = z * sqrt(1 + s * s), x0 = posterior(x, s, 1, 0), eps = (x - x0) / s;
+    return (float)(w->pred == SM_PRED_EPS ? eps : (eps - s * x0) / sqrt(1 + s * s));
+}
+
+static sumi_status ask(void *ctx, const float *x, double sigma, float *x0, sm_err *e)
+{
+    world *w = ctx;
+    sm_precond pc;
+    w->calls++;
+    if (!w->wrapped) {
+        for (int i = 0; i < N; i++)
+            x0[i] = (float)posterior(x[i], sigma, w->p.flow ? 1 - sigma : 1, 0);
+        return SUMI_OK;
+    }
+    if (sm_precond_at(&w->levels, w->pred, sigma, &pc, e))
+        return e->code;
+    for (int i = 0; i < N; i++)
+        x0[i] = network(w, pc.c_in * x[i], pc.t);
+    sm_precond_out(&pc, x, x0, x0, N);
+    return SUMI_OK;
+}
+
+static sumi_status ask_both(void *ctx, const float *x, double sigma, float *x0, float *uncond, sm_err *e)
+{
+    world *w = ctx;
+    double alpha = w->p.flow ? 1 - sigma : 1;
+    w->calls++;
+    for (int i = 0; i < N; i++) {
+        double u = posterior(x[i], sigma, alpha, SHIFT);
+        uncond[i] = (float)u;
+        x0[i] = (float)(u + SCALE * (posterior(x[i], sigma, alpha, 0) - u));
+    }
+    return SUMI_OK;
+}
+
+static sumi_status draw(void *ctx, int k, double from, double to, float *out, sm_err *e)
+{
+    world *w = ctx;
+    CHECKF(k == w->draws && k < DRAWS && from >= to && to > 0, "draw %d of %d, from %g to %g", k, w->draws, from, to);
+    for (int i = 0; i < N; i++)
+        out[i] = (float)w->noise[k % DRAWS][i];
+    w->draws++;
+    return SUMI_OK;
+}
+
+static bool look(void *ctx, int step, double sigma, const float *x, const float *x0)
+{
+    world *w = ctx;
+    for (int i = 0; i < N && w->seen < SEEN; i++)
+        w->x[w->seen][i] = x[i];
+    w->seen++;
+    return true;
+}
+
+/* ---- trajectories ------------------------------------------------------------------------------------------------ */
+
+static double num(const cJSON *o, const char *key) { return cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)); }
+static const char *str(const cJSON *o, const char *key) { return cJSON_GetStringValue(cJSON_GetObjectItem(o, key)); }
+static double num_or(const cJSON *o, const char *key, double other) { return cJSON_GetObjectItem(o, key) ? num(o, key) : other; }
+
+static int list(const cJSON *a, double *out, int most)
+{
+    int n = 0;
+    const cJSON *v;
+    cJSON_ArrayForEach(v, a) if (n < most) out[n++] = v->valuedouble;
+    return n;
+}
+
+static cJSON *fixture(void)
+{
+    FILE *f = fopen(test_fixture("samplers_k.json"), "rb");
+    CHECK(f != NULL);
+    if (!f)
+        return NULL;
+    static char text[1 << 18];
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    cJSON *j = cJSON_Parse(text);
+    CHECK(j != NULL);
+    return j;
+}
+
+/* Largest difference in units of 1 + |want|. */
+static double worst(const double *got, const cJSON *want)
+{
+    double v[N], d = 0;
+    if (list(want, v, N) != N)
+        return INFINITY;
+    for (int i = 0; i < N; i++) {
+        double off = fabs(got[i] - v[i]) / (1 + fabs(v[i]));
+        d = off <= d ? d : isnan(off) ? INFINITY : off;
+    }
+    return d;
+}
+
+static void set_up(world *w, const cJSON *r, const cJSON *noise, const double *sigmas, int steps)
+{
+    sm_err e = {0};
+    bool flow = cJSON_IsTrue(cJSON_GetObjectItem(r, "flow"));
+    *w = (world){.wrapped = str(r, "pred")[0] != 0};
+    if (w->wrapped)
+        CHECK(sm_pred_by_name(str(r, "pred"), &w->pred));
+    sumi_status st = flow ? sm_noise_flow(&w->levels, 1000, 3, &e) : sm_noise_vp(&w->levels, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e);
+    CHECK(st == SUMI_OK);
+    w->p = (sm_sampling){.n = N, .flow = flow, .levels = &w->levels, .sigmas = sigmas, .steps = steps, .eta = num(r, "eta"),
+                         .s_noise = num_or(r, "s_noise", 0), .s_churn = num_or(r, "s_churn", 0), .s_tmin = num_or(r, "s_tmin", 0),
+                         .s_tmax = num_or(r, "s_tmax", 0), .denoise = ask, .noise = draw, .on_step = look, .ctx = w};
+    if (cJSON_GetObjectItem(r, "guided"))
+        w->p.denoise_both = ask_both;
+    for (int i = 0; i < DRAWS; i++)
+        list(cJSON_GetArrayItem(noise, i), w->noise[i], N);
+}
+
+/* The model and x are float32. An adaptive sampler's steps follow from small differences of them: with both rounded so, the
+ * reference itself moves by 3.8e-5. */
+static double tolerance(const sm_sampler *s) { return s->alone ? 1e-4 : 1e-5; }
+
+static double check_trajectory(const cJSON *r, const cJSON *start, const cJSON *noise)
+{
+    double sigmas[64], v[N], end[N], d = 0;
+    int steps = list(cJSON_GetObjectItem(r, "sigmas"), sigmas, 64) - 1;
+    const cJSON *want = cJSON_GetObjectItem(r, "x");
+    const sm_sampler *s = sm_sampler_find(str(r, "sampler"));
+    world *w = malloc(sizeof *w);
+    sm_err e = {0};
+    float x[N];
+    set_up(w, r, noise, sigmas, steps);
+    list(start, v, N);
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(sigmas[0] * v[i]);
+    CHECKF(s && sm_sample(s, &w->p, x, &e) == SUMI_OK, "%s: %s", str(r, "sampler"), e.msg);
+    int64_t calls = sm_sampler_evals(s, sigmas, steps);
+    CHECKF(w->seen == cJSON_GetArraySize(want), "%s: %d steps, not %d", s->name, w->seen, cJSON_GetArraySize(want));
+    CHECKF((calls == 0 && s->alone) || calls == w->calls, "%s: %d calls, %d were announced", s->name, w->calls, (int)calls);
+    CHECKF(w->calls == num_or(r, "calls", w->calls), "%s: %d calls, not %g", s->name, w->calls, num(r, "calls"));
+    for (int i = 0; i < w->seen && i < SEEN; i++) {
+        d = fmax(d, worst(w->x[i], cJSON_GetArrayItem(want, i)));
+        CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: x before step %d is off by %g", s->name, str(r, "pred"), steps, num(r, "eta"),
+               str(r, "source"), i, d);
+    }
+    for (int i = 0; i < N; i++)
+        end[i] = x[i];
+    d = fmax(d, worst(end, cJSON_GetObjectItem(r, "end")));
+    CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: the end is off by %g", s->name, str(r, "pred"), steps, num(r, "eta"),
+           str(r, "source"), d);
+    sm_noise_free(&w->levels);
+    free(w);
+    return d;
+}
+
+TEST(sample_k_trajectories)
+{
+    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
+    int seen = 0;
+    double d = 0;
+    cJSON_ArrayForEach(r, rows)
+    {
+        d = fmax(d, check_trajectory(r, cJSON_GetObjectItem(j, "start"), cJSON_GetObjectItem(j, "noise")));
+        seen++;
+    }
+    CHECK(seen == 131);
+    cJSON_Delete(j);
+}
+
+/* ---- Brownian paths ---------------------------------------------------------------------------------------------- */
+
+static void torch_normals(uint64_t seed, float *out, size_t n)
+{
+    sm_torch_cpu g;
+    sm_torch_cpu_seed(&g, seed);
+    sm_torch_cpu_normal(&g, out, n);
+}
+
+/* torchsde's own rounding in float32 is all that may differ, at most about 1e-6 of a level that is up to some 4. */
+TEST(sample_k_torchsde_tree)
+{
+    cJSON *j = fixture(), *trees = cJSON_GetObjectItem(j, "brownian"), *t, *a;
+    cJSON_ArrayForEach(t, trees)
+    {
+        sm_brownian b;
+        sm_err e = {0};
+        double want[64];
+        float got[64];
+        cJSON *asked = cJSON_GetObjectItem(t, "asked");
+        int n = list(cJSON_GetObjectItem(cJSON_GetArrayItem(asked, 0), "noise"), want, 64);
+        CHECK(n > 0 && sm_brownian_open(&b, NULL, (size_t)n, torch_normals, &e) == SUMI_OK);
+        for (int turn = 0; turn < 2; turn++) { /* the second time backwards: order does not matter */
+            sm_brownian_start(&b, strtoull(str(t, "seed"), NULL, 10), num(t, "low"), num(t, "high"));
+            for (int k = 0, all = cJSON_GetArraySize(asked); k < all; k++) {
+                a = cJSON_GetArrayItem(asked, turn ? all - 1 - k : k);
+                sm_brownian_step(&b, num(a, "from"), num(a, "to"), got);
+                list(cJSON_GetObjectItem(a, "noise"), want, 64);
+                for (int i = 0; i < n; i++)
+                    CHECKF(fabs(got[i] - want[i]) < 1e-5 * (1 + fabs(want[i])), "seed %s, %g to %g: %.9g, not %.9g", str(t, "seed"), num(a, "from"),
+                           num(a, "to"), got[i], want[i]);
+            }
+        }
+        sm_brownian_close(&b);
+    }
+    cJSON_Delete(j);
+}
