@@ -21,7 +21,7 @@ sumi_status sm_sample_ddim(const sm_sampling *p, float *x, sm_err *e)
         double from = p->sigmas[i], to = p->sigmas[i + 1];
         double alpha_from = p->flow ? 1 - from : 1, alpha = p->flow ? 1 - to : 1;
         double up = alpha * ddim_up(p->eta, from / alpha_from, to / alpha);
-        double along = sqrt(to * to - up * up); /* noise = (x - alpha_from x0) / from */
+        double along = sqrt(fmax(to * to - up * up, 0)); /* noise = (x - alpha_from x0) / from */
         sm_sample_blend(p, along / from, x, alpha - along * alpha_from / from, x0);
         if (up > 0)
             st = sm_sample_renoise(p, i, from, to, up, x, noise, e);

@@ -71,6 +71,19 @@ sumi_status sm_sample_euler_ancestral(const sm_sampling *p, float *x, sm_err *e)
 sumi_status sm_sample_heun(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_ddim(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_dpmpp_2m(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_plms(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_pndm(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_ipndm(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_unipc_bh1(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_unipc_bh2(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_deis(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_lcm(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_tcd(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_res_multistep(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_gradient_estimation(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_er_sde(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_sa_solver(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_sa_solver_2(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_lms(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_dpm2(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_dpm2_ancestral(const sm_sampling *p, float *x, sm_err *e);
@@ -85,10 +98,12 @@ sumi_status sm_sample_restart(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_heunpp2(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_euler_cfgpp(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_dpmpp_2m_cfgpp(const sm_sampling *p, float *x, sm_err *e);
+int64_t sm_sample_plms_evals(const double *sigmas, int steps);
 int64_t sm_sample_dpm_fast_evals(const double *sigmas, int steps);
 int64_t sm_sample_restart_evals(const double *sigmas, int steps);
 int64_t sm_sample_heunpp2_evals(const double *sigmas, int steps);
 int64_t sm_sample_unknown_evals(const double *sigmas, int steps); /* 0 */
+int64_t sm_sample_pndm_evals(const double *sigmas, int steps);
 
 /* `rows` buffers of n floats in one block, released with sm_free; NULL and e set on failure. */
 float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);

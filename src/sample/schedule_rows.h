@@ -23,6 +23,7 @@ sumi_status sm_fill_sgm_uniform(const sm_schedule_part *q, double *s, sm_err *e)
 sumi_status sm_fill_simple(const sm_schedule_part *q, double *s, sm_err *e);
 sumi_status sm_fill_ddim_uniform(const sm_schedule_part *q, double *s, sm_err *e);
 sumi_status sm_fill_turbo(const sm_schedule_part *q, double *s, sm_err *e);
+sumi_status sm_fill_lcm(const sm_schedule_part *q, double *s, sm_err *e);
 sumi_status sm_fill_beta(const sm_schedule_part *q, double *s, sm_err *e);
 sumi_status sm_fill_linear(const sm_schedule_part *q, double *s, sm_err *e);
 sumi_status sm_fill_scaled_linear(const sm_schedule_part *q, double *s, sm_err *e);

@@ -48,6 +48,15 @@ sumi_status sm_fill_ddim_uniform(const sm_schedule_part *q, double *s, sm_err *e
     return SUMI_OK;
 }
 
+/* Of the 50 timesteps k T/50 - 1, those at even places from the highest, rounded down to it. */
+sumi_status sm_fill_lcm(const sm_schedule_part *q, double *s, sm_err *e)
+{
+    int known = SM_MIN(50, q->m->steps), gap = q->m->steps / known;
+    for (int i = 0; i < q->n; i++)
+        s[i] = sm_noise_level(q->m, (known - (int)((int64_t)i * known / q->n)) * gap - 1);
+    return SUMI_OK;
+}
+
 /* Timesteps k T/steps - 1, rounded to the even number where two are as near. */
 sumi_status sm_fill_turbo(const sm_schedule_part *q, double *s, sm_err *e)
 {
