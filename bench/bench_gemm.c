@@ -183,7 +183,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_gemm: %s\n", e.msg);
         return 1;
     }
-    int width = !strcmp(be->name, "avx512") ? 16 : !strcmp(be->name, "avx2") ? 8 : 0;
+    int width = !strncmp(be->name, "avx512", 6) ? 16 : !strncmp(be->name, "avx2", 4) ? 8 : 0;
     printf("%s, %d threads, multiply-add peak %.1f GFLOP/s a core\n", be->name, sm_pool_threads(pool), peak(pool, width));
     for (size_t i = 0; i < SM_COUNT(shapes); i++)
         for (int dir = 0; dir < 3; dir++) {

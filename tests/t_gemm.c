@@ -6,6 +6,7 @@
 #include "test.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,15 @@ static const op_case cases[] = {
     {SM_OP_CONV2D, {F(1, 20, 21, 3), F(5, 3, 14, 15), F(5)}, .p = {CONV(3, 2, 1, 1, 1, 4, 5, 6, 3, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(2, 9, 8, 12), F(18, 4, 3, 3), F(18)}, .p = {CONV(2, 1, 1, 2, 3, 1, 2, 3, 2, 1, 1)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 5, 4, 3), F(4, 3, 3, 3)}, .p = {CONV(1, 1, 2, 2, 1, 5, 5, 4, 4, 1, 1)}, .batch = 1},
+    /* minimal filtering: many tiles, several parts of K, chunks of columns, half tiles, paddings, wrapped pixels, stored types */
+    {SM_OP_CONV2D, {F(2, 17, 30, 520), F(110, 520, 3, 3), F(110)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}, .batch = 1},
+    {SM_OP_CONV2D, {F(2, 7, 8, 17), H(16, 17, 3, 3), B(16)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)}, .batch = 1},
+    {SM_OP_CONV2D, {F(3, 9, 10, 16), B(37, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0)}, .batch = 1},
+    {SM_OP_CONV2D, {F(1, 40, 8, 257), F(200, 257, 3, 3), F(200)}, .p = {CONV(1, 1, 1, 1, 1, 2, 2, 1, 1, 0, 1)}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 15, 9, 300), F(300, 130, 3, 3), F(130)},
+     .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {15, 9}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 8, 7, 20), H(20, 33, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {8, 7}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(1, 7, 9, 40), F(40, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {7, 9}}, .batch = 1},
     /* phases that no tap reaches, taps that only some phases see, images of wrapped pixels */
     {SM_OP_CONV2D_DX, {F(2, 5, 6, 9), F(9, 7, 1, 1), F(7)}, .p = {CONV(3, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0), .conv.size = {14, 12}},
      .batch = 1},
@@ -150,6 +160,30 @@ TEST(gemm_linear_and_matmul_blocks) { check_range(SM_OP_LINEAR, SM_OP_MATMUL); }
 TEST(gemm_conv_blocks_and_geometry) { check_range(SM_OP_CONV2D, SM_OP_CONV2D); }
 TEST(gemm_conv_input_gradient) { check_range(SM_OP_CONV2D_DX, SM_OP_CONV2D_DX); }
 TEST(gemm_conv_weight_gradient) { check_range(SM_OP_CONV2D_DW, SM_OP_CONV2D_DW); }
+
+/* Small pictures take the direct sum, of which the exact backends have no other: the same bits; larger ones do not. */
+TEST(gemm_winograd_is_chosen)
+{
+    const sm_backend *be[4];
+    op_case c = {SM_OP_CONV2D, {F(1, 7, 7, 16), F(16, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}};
+    int backends = sm_cpu_backends(be);
+    for (int b = 1; b < backends; b++)
+        for (int side = 3; side <= 4; side++) {
+            char name[32];
+            recorded r;
+            snprintf(name, sizeof name, "%s-exact", be[b]->name);
+            const sm_backend *direct = sm_cpu_backend(name, NULL);
+            CHECKF(direct && !strcmp(direct->name, name), "no backend %s", name);
+            c.src[0].dims[1] = c.src[0].dims[2] = side;
+            if (!direct || !record(&r, &c, 0))
+                continue;
+            float *y = result(&r, be[b], false, NULL), *exact = result(&r, direct, false, NULL);
+            CHECKF(!memcmp(y, exact, (size_t)sm_numel(r.node) * sizeof *y) == (side == 3), "%s: %d pixels a side", be[b]->name, side);
+            free(y);
+            free(exact);
+            drop(&r);
+        }
+}
 
 /* A cut depends on shapes only and is fine enough for four threads where there is work to share. */
 TEST(gemm_tasks)

@@ -26,13 +26,32 @@ static const isa_row isa[ISAS] = {
 #endif
 };
 
-static sm_backend backends[ISAS]; /* constant after fill_tables, which runs once */
+static const char *const exact_name[ISAS] = {"scalar-exact", "avx2-exact", "avx512-exact", "neon-exact"};
+
+static sm_backend backends[ISAS], exact[ISAS]; /* constant after fill_tables, which runs once */
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
 #define ADD_SCALAR(f) sm_cpu_##f##_scalar(b->k);
 #define ADD_AVX2(f) sm_cpu_##f##_avx2(b->k);
 #define ADD_AVX512(f) sm_cpu_##f##_avx512(b->k);
 #define ADD_NEON(f) sm_cpu_##f##_neon(b->k);
+
+/* The table once more, with direct convolutions; the scalar ones are. */
+static void fill_exact(int i)
+{
+    sm_backend *b = &exact[i];
+    *b = backends[i];
+    b->name = exact_name[i];
+#if defined(__x86_64__)
+    if (i == AVX2)
+        ADD_AVX2(conv_direct)
+    if (i == AVX512)
+        ADD_AVX512(conv_direct)
+#elif defined(__aarch64__)
+    if (i == NEON)
+        ADD_NEON(conv_direct)
+#endif
+}
 
 static void fill_tables(void)
 {
@@ -52,6 +71,7 @@ static void fill_tables(void)
             SM_FAMILIES(ADD_NEON)
         }
 #endif
+        fill_exact(i);
     }
 }
 
@@ -95,16 +115,21 @@ const sm_backend *sm_cpu_backend(const char *mask, sm_err *e)
         mask = getenv("SUMI_CPU");
     if (!mask || !mask[0] || !strcmp(mask, "auto"))
         return have[n - 1];
-    for (int i = 0; i < n; i++)
+    if (!strcmp(mask, "exact"))
+        return &exact[have[n - 1] - backends];
+    for (int i = 0; i < n; i++) {
         if (!strcmp(have[i]->name, mask))
             return have[i];
+        if (!strcmp(exact_name[have[i] - backends], mask))
+            return &exact[have[i] - backends];
+    }
     for (int i = 0; i < ISAS; i++)
-        if (!strcmp(isa[i].name, mask)) {
+        if (!strcmp(isa[i].name, mask) || !strcmp(exact_name[i], mask)) {
             sm_fail(e, SUMI_E_SUPPORT, "SUMI_CPU: this machine cannot run %s kernels, the best it has is %s", mask,
                     have[n - 1]->name);
             return NULL;
         }
-    sm_fail(e, SUMI_E_ARG, "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon", mask);
+    sm_fail(e, SUMI_E_ARG, "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct convolutions", mask);
     return NULL;
 }
 

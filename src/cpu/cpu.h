@@ -41,7 +41,8 @@ typedef struct sm_backend {
     sm_kernel k[SM_OP_COUNT];
 } sm_backend;
 
-/* The best backend for this CPU, or the one that mask names (NULL: the environment's SUMI_CPU; "" or "auto": best).
+/* The best backend for this CPU, or the one that mask names (NULL: the environment's SUMI_CPU; "" or "auto": best). "exact" or a name
+ * with "-exact" ("avx2-exact"): convolutions as direct sums, without minimal filtering (k_winograd.c).
  * NULL and e set when the name is unknown or the CPU lacks it. */
 const sm_backend *sm_cpu_backend(const char *mask, sm_err *e);
 /* All backends this CPU can run, scalar first; returns their number. */
@@ -56,6 +57,7 @@ int sm_tasks_default(const sm_node *n, int pass);
 #define SM_DECL_FAMILY(f) void sm_cpu_##f##_scalar(sm_kernel *k); void sm_cpu_##f##_avx2(sm_kernel *k); \
     void sm_cpu_##f##_avx512(sm_kernel *k); void sm_cpu_##f##_neon(sm_kernel *k);
 SM_FAMILIES(SM_DECL_FAMILY)
+SM_DECL_FAMILY(conv_direct) /* convolutions as direct sums only, over the rows of conv */
 
 /* Storage types as f32, scalar. */
 float sm_f16_f32(uint16_t h);

@@ -2,7 +2,7 @@
  *
  * conv2d_dx gathers too: the pixels of x fall into stride*stride phases, and all pixels of a phase receive the same taps
  * from output pixels at a fixed distance. With circular padding a pixel has up to three images along an axis. */
-#include "cpu/gemm.h"
+#include "cpu/winograd.h"
 
 enum { MOST = 32 }; /* tasks of one op */
 
@@ -247,9 +247,43 @@ static void dw_run(const sm_kcall *c, int task, int tasks)
         dw_item(c, &p, i, task);
 }
 
+/* ---- the rows: by minimal filtering where that fits -------------------------------------------------------------- */
+
+static int conv_tasks(const sm_node *n, int pass)
+{
+    return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_tasks)(n) : gather_tasks(n, pass);
+}
+static size_t conv_work(const sm_node *n) { return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_work)(n) : 0; }
+static size_t conv_prep_bytes(const sm_node *n)
+{
+    return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_prep_bytes)(n) : gather_prep_bytes(n);
+}
+static size_t conv_prep_unit(const sm_node *n)
+{
+    return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_prep_unit)(n) : gather_prep_unit(n);
+}
+static int conv_prep_tasks(const sm_node *n)
+{
+    return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_prep_tasks)(n) : gather_prep_tasks(n);
+}
+static void conv_prep(const sm_kcall *c, void *out, int task, int tasks)
+{
+    (SM_K(sm_winograd_fits)(c->node) ? SM_K(sm_winograd_prep) : gather_prep)(c, out, task, tasks);
+}
+static void conv_run(const sm_kcall *c, int task, int tasks)
+{
+    (SM_K(sm_winograd_fits)(c->node) ? SM_K(sm_winograd_run) : gather_run)(c, task, tasks);
+}
+
 void SM_K(sm_cpu_conv)(sm_kernel *k)
+{
+    k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
+                                                       .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks};
+    k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
+}
+
+void SM_K(sm_cpu_conv_direct)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = gather_run, .tasks = gather_tasks, .prep_bytes = gather_prep_bytes,
                                                        .prep_unit = gather_prep_unit, .prep = gather_prep, .prep_tasks = gather_prep_tasks};
-    k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
 }
