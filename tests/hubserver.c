@@ -258,6 +258,7 @@ static void fault_of(const char *name, int k, sending *s)
     if (!strcmp(name, "too-much")) s->chunked = true, s->size += 5000;
     if (!strcmp(name, "endless")) s->chunked = true, s->size = SIZE_MAX;
     if (!strcmp(name, "no-etag")) s->etag = NULL, s->drop_at = first ? 100000 : SIZE_MAX;
+    if (!strcmp(name, "empty") || !strcmp(name, "empty-chunked")) s->size = 0, s->chunked = name[5];
     if (!strcmp(name, "gzip")) s->extra = "Content-Encoding: gzip\r\n";
 }
 

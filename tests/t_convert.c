@@ -451,7 +451,7 @@ TEST(convert_folder_and_vae)
     mkdir(at("folder/unet"), 0700);
     mkdir(at("folder/vae"), 0700);
     CHECK(!sm_file_write(at("folder/model_index.json"), "{}", 2, &e));
-    refuses(in, at("x.safetensors"), (sumi_convert_options){0}, SUMI_E_FILE, "folder/unet");
+    refuses(in, at("x.safetensors"), (sumi_convert_options){0}, SUMI_E_MODEL, "folder/unet: no weights");
     write_unet(at("unet_named.safetensors"));
     snprintf(other, sizeof other, "%s", at("other.safetensors"));
     snprintf(vae, sizeof vae, "%s", at("folder/vae/diffusion_pytorch_model.safetensors"));

@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -375,9 +376,18 @@ TEST(detect_marks_of_a_file)
     CHECK(!strcmp(d.traits.prediction, "v_prediction") && !d.traits.assumed && d.traits.width == 768 && !d.traits.zero_snr);
     CHECK(!detect("xl", NULL, &(sm_layout_report){.v_prediction = true, .zero_snr = true}, &d, &e));
     CHECK(!strcmp(d.traits.prediction, "v_prediction") && d.traits.zero_snr && d.traits.width == 1024);
-    CHECK(!detect("playground25", NULL, &(sm_layout_report){.edm_mark = true}, &d, &e));
+    sm_layout_report edm = {.edm_mark = true, .latents_std = {1, 2, 3, 4}};
+    CHECK(!detect("playground25", NULL, &edm, &d, &e));
     CHECK(!strcmp(d.traits.prediction, "edm") && !strcmp(d.traits.label, "Playground v2.5") && d.traits.beta_schedule[0] == 0);
     CHECK(d.traits.sigma_min == 0.002 && d.traits.sigma_max == 80 && d.traits.sigma_data == 0.5 && d.vae.scaling_factor == 0.5f);
+    static const float bad[] = {0, -1, NAN, INFINITY}; /* latents are divided by it */
+    for (size_t i = 0; i < SM_COUNT(bad); i++) {
+        edm.latents_std[2] = bad[i];
+        CHECKF(detect("playground25", NULL, &edm, &d, &e) == SUMI_E_FORMAT && strstr(e.msg, "edm_std"), "%g: %s", bad[i], e.msg);
+    }
+    edm.latents_std[2] = 1;
+    edm.latents_mean[0] = NAN;
+    CHECKF(detect("playground25", NULL, &edm, &d, &e) == SUMI_E_FORMAT, "%s", e.msg);
     close_models();
 }
 

@@ -117,7 +117,7 @@ static void check_lies(tiny_kind kind, const hostile *h, size_t n, const char *c
 TEST(hostile_sizes_in_a_unet_model)
 {
     static const hostile cases[] = {
-        {"unet", "in_channels", "9", "sample"},
+        {"unet", "in_channels", "9", "conv_in"},
         {"unet", "norm_num_groups", "0", "groups"}, {"unet", "norm_num_groups", "3", "groups"},
         {"unet", "norm_num_groups", "-4", "norm_num_groups"},
         {"unet", "layers_per_block", "[0, 0]", "layers_per_block"},
@@ -156,11 +156,11 @@ TEST(hostile_sizes_in_a_transformer_model)
 {
     static const hostile cases[] = {
         {"transformer", "patch_size", "0", "patch"}, {"transformer", "patch_size", "16777216", "patch"},
-        {"transformer", "patch_size", "3", "multiples of 6"},
+        {"transformer", "patch_size", "3", "pos_embed.proj.weight"},
         {"transformer", "num_layers", "0", "num_layers"}, {"transformer", "num_layers", "16777216", "num_layers"},
         {"transformer", "pos_embed_max_size", "0", "pos_embed_max_size"},
         {"transformer", "pos_embed_max_size", "16777216", "pos_embed_max_size"},
-        {"transformer", "pos_embed_max_size", "1", "at most"}, {"transformer", "attention_head_dim", "0", "attention_head_dim"},
+        {"transformer", "pos_embed_max_size", "1", "pos_embed.pos_embed"}, {"transformer", "attention_head_dim", "0", "attention_head_dim"},
         {"transformer", "num_attention_heads", "16777216", "caption_projection_dim"},
         {"transformer", "in_channels", "5", "sample"},
         {"transformer", "pooled_projection_dim", "16777216", "pooled"},

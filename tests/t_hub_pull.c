@@ -260,6 +260,27 @@ TEST(hub_pull_lies)
     close_bench(&b);
 }
 
+/* 200 and no byte: never a model. The listing says so, and so does common sense; a digest that fits it does not. */
+TEST(hub_pull_empty)
+{
+    static const char *const names[] = {"empty", "empty-chunked"};
+    bench b;
+    char url[120];
+    open_bench(&b, "hub");
+    b.s.tries = 2;
+    for (size_t i = 0; i < SM_COUNT(names); i++) {
+        snprintf(url, sizeof url, "acme/%s", names[i]);
+        fails(&b, url, SUMI_E_NETWORK, i ? "ended early" : "announces 0 bytes, the hub's listing 300000");
+        snprintf(url, sizeof url, "http://127.0.0.1:%d/files/%s/model.safetensors", hub_port(b.h, 0), names[i]);
+        fails(&b, url, SUMI_E_NETWORK, "sends an empty file");
+        CHECK(access(b.out.path, F_OK));
+        sumi_pull_options o = {.sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}; /* of nothing */
+        CHECKF(!pull_with(&b, url, &o) && b.out.bytes == 0, "%s", b.e.msg);
+        fails(&b, url, SUMI_E_NETWORK, "sends an empty file"); /* one that is there is not taken for the file either */
+    }
+    close_bench(&b);
+}
+
 TEST(hub_pull_refusals)
 {
     bench b;

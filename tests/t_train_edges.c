@@ -1,8 +1,12 @@
 /* The edges of training: stopping by request, exporting half way, an encoder that must stay as it is, names and sizes in the
  * configuration that cannot be, allocations that fail. */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -234,6 +238,95 @@ TEST(train_configurations_that_cannot_be)
     CHECK(tiny_train(&s, "", 0, 1, 1, msg) == SUMI_E_ARG && strstr(msg, "output"));
 }
 
+/* Writes a checkpoint again with other metadata. */
+static void with_metadata(const char *path, size_t nmeta, const sm_st_meta *meta)
+{
+    enum { MOST = 2000 };
+    sm_st *f = sm_st_open(path, NULL, NULL);
+    static sm_st_item item[MOST];
+    size_t n = f ? sm_st_count(f) : 0;
+    for (size_t k = 0; k < n && k < MOST; k++) {
+        const sm_st_entry *x = sm_st_at(f, k);
+        item[k] = (sm_st_item){.name = x->name, .t = {.data = (void *)x->data, .dtype = x->type, .rank = x->rank}};
+        memcpy(item[k].t.dims, x->dims, sizeof item[k].t.dims);
+    }
+    CHECK(n && n < MOST && !sm_st_write(path, n, item, nmeta, meta, NULL, NULL));
+    sm_st_close(f);
+}
+
+/* The folder is locked while a run is at work in it, and by nothing that a killed one could leave. */
+TEST(train_two_runs_in_one_folder)
+{
+    tiny s = tiny_setup("two", TINY_UNET, "");
+    char msg[640];
+    int ready[2], go[2];
+    char x = 0;
+    CHECK(!tiny_train(&s, NULL, 0, 0, 1, msg) && !pipe(ready) && !pipe(go));
+    fflush(NULL);
+    pid_t child = fork();
+    if (!child) { /* holds the lock as a run does, from its beginning to its end */
+        int fd = open(s.dir, O_RDONLY | O_DIRECTORY);
+        x = fd < 0 || flock(fd, LOCK_EX | LOCK_NB);
+        (void)!write(ready[1], &x, 1);
+        (void)!read(go[0], &x, 1);
+        _exit(0);
+    }
+    CHECK(read(ready[0], &x, 1) == 1 && !x);
+    CHECKF(train_stage(&s, NULL, NULL, msg) == SUMI_E_FILE && strstr(msg, "another run") && strstr(msg, s.dir), "%s", msg);
+    CHECKF(!train_stage(&s, "export", NULL, msg), "%s", msg); /* what is there may be taken */
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    CHECKF(!train_stage(&s, NULL, NULL, msg), "%s", msg);
+    for (int i = 0; i < 2; i++) {
+        close(ready[i]);
+        close(go[i]);
+    }
+}
+
+/* Temporary files of writers that were killed go; those of living ones, and what only looks like them, stay. */
+TEST(train_sweeps_its_folder)
+{
+    tiny s = tiny_setup("sweep", TINY_UNET, "");
+    char msg[640], name[5][80];
+    pid_t gone = fork();
+    if (!gone)
+        _exit(0);
+    waitpid(gone, NULL, 0);
+    CHECK(!tiny_train(&s, NULL, 0, 1, 1, msg));
+    snprintf(name[0], sizeof name[0], "flow.ckpt.sumi-%ld-0.tmp", (long)gone);
+    snprintf(name[1], sizeof name[1], "flow.ckpt.sumi-%ld-0.tmp", (long)getpid());
+    snprintf(name[2], sizeof name[2], "flow.ckpt.sumi-%ld.tmp", (long)gone);
+    snprintf(name[3], sizeof name[3], "notes.sumi-%ld-0.tmp.txt", (long)gone);
+    snprintf(name[4], sizeof name[4], ".sumi-%ld-0.tmp", (long)gone);
+    for (int i = 0; i < 5; i++)
+        CHECK(!sm_file_write(in_folder(&s, name[i]), "x", 1, NULL));
+    CHECKF(!tiny_train(&s, NULL, 1, 1, 1, msg), "%s", msg);
+    for (int i = 0; i < 5; i++)
+        CHECKF(!access(in_folder(&s, name[i]), F_OK) == (i > 0), "%s", name[i]);
+}
+
+/* A checkpoint's ids mean words of one merges.txt; one of an older version does not say which. */
+TEST(train_checkpoint_belongs_to_its_words)
+{
+    tiny s = tiny_setup("words", TINY_UNET, "");
+    char msg[640];
+    sm_buf merges = {0}, other = {0};
+    CHECKF(!tiny_train(&s, NULL, 0, 0, 1, msg), "%s", msg);
+    CHECK(!sm_file_read(in_folder(&s, "merges.txt"), 1 << 20, &merges, NULL));
+    char *first = strchr(merges.data, '\n') + 1, *second = strchr(first, '\n') + 1, *rest = strchr(second, '\n') + 1;
+    sm_buf_fmt(&other, "%.*s%.*s%.*s%s", (int)(first - merges.data), merges.data, (int)(rest - second), second,
+               (int)(second - first), first, rest); /* two ids exchanged */
+    CHECK(!sm_file_write(in_folder(&s, "merges.txt"), other.data, other.len, NULL));
+    CHECKF(train_stage(&s, "flow", NULL, msg) == SUMI_E_MODEL && strstr(msg, "merges.txt") && strstr(msg, "flow.ckpt"), "%s", msg);
+    CHECK(train_stage(&s, "export", NULL, msg) == SUMI_E_MODEL);
+    CHECK(!sm_file_write(in_folder(&s, "merges.txt"), merges.data, merges.len, NULL));
+    CHECKF(!train_stage(&s, NULL, NULL, msg), "%s", msg);
+    with_metadata(in_folder(&s, "flow.ckpt"), 2, (sm_st_meta[]){{"stage", "flow"}, {"step", "3"}});
+    CHECKF(!train_stage(&s, "export", NULL, msg) && !train_stage(&s, "flow", NULL, msg), "%s", msg);
+    sm_buf_free(&merges);
+    sm_buf_free(&other);
+}
+
 TEST(train_checkpoint_with_a_wrong_step_is_refused)
 {
     static const char *const steps[] = {"-3", "1e99", "9223372036854775807", "x"};
@@ -241,18 +334,7 @@ TEST(train_checkpoint_with_a_wrong_step_is_refused)
     char msg[640];
     CHECK(!tiny_train(&s, NULL, 0, 3, 1, msg));
     for (size_t i = 0; i < SM_COUNT(steps); i++) {
-        enum { MOST = 400 };
-        sm_st *f = sm_st_open(in_folder(&s, "autoencoder.ckpt"), NULL, NULL);
-        sm_st_item item[MOST];
-        size_t n = f ? sm_st_count(f) : 0;
-        for (size_t k = 0; k < n && k < MOST; k++) {
-            const sm_st_entry *x = sm_st_at(f, k);
-            item[k] = (sm_st_item){.name = x->name, .t = {.data = (void *)x->data, .dtype = x->type, .rank = x->rank}};
-            memcpy(item[k].t.dims, x->dims, sizeof item[k].t.dims);
-        }
-        sm_st_meta meta[] = {{"stage", "autoencoder"}, {"step", steps[i]}};
-        CHECK(n && n < MOST && !sm_st_write(in_folder(&s, "autoencoder.ckpt"), n, item, 2, meta, NULL, NULL));
-        sm_st_close(f);
+        with_metadata(in_folder(&s, "autoencoder.ckpt"), 2, (sm_st_meta[]){{"stage", "autoencoder"}, {"step", steps[i]}});
         CHECKF(train_stage(&s, "autoencoder", NULL, msg) == SUMI_E_FORMAT && strstr(msg, steps[i]), "%s: %s", steps[i], msg);
     }
 }

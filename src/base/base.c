@@ -1,5 +1,6 @@
 /* Errors, accounted memory, arenas, byte buffers (see base.h). */
 #include "base/base.h"
+#include "base/shown.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +13,12 @@ sumi_status sm_fail(sm_err *e, sumi_status code, const char *fmt, ...)
         return code;
     if (e->code != SUMI_OK)
         return e->code;
+    char text[sizeof e->msg];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    sm_shown(text, e->msg, sizeof e->msg); /* names in it come from files and servers */
     return e->code = code;
 }
 

@@ -2,8 +2,10 @@
  * a crash at any moment the path holds the old content or the new, never a mixture. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,4 +276,28 @@ sumi_status sm_file_write(const char *path, const void *data, size_t n, sm_err *
         return sm_file_writer_commit(w, e);
     sm_file_writer_abort(w);
     return SUMI_E_FILE;
+}
+
+/* The process that wrote "NAME.sumi-PID-N.tmp", 0 for any other name. */
+static long writer_of(const char *name)
+{
+    const char *at = NULL;
+    for (const char *s = name; (s = strstr(s, ".sumi-")); s++)
+        at = s;
+    char *end;
+    long pid = at && at > name && at[6] >= '1' && at[6] <= '9' ? strtol(at + 6, &end, 10) : 0;
+    size_t n = pid > 0 && *end == '-' ? strspn(end + 1, "0123456789") : 0;
+    return n && !strcmp(end + 1 + n, ".tmp") ? pid : 0;
+}
+
+void sm_file_sweep(const char *folder)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        long pid = writer_of(x->d_name);
+        if (pid && (pid_t)pid == pid && kill((pid_t)pid, 0) && errno == ESRCH)
+            (void)!unlinkat(dirfd(d), x->d_name, 0);
+    }
+    if (d)
+        closedir(d);
 }

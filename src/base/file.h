@@ -32,4 +32,8 @@ sumi_status sm_file_writer_append(sm_file_writer *w, const void *data, size_t n,
 sumi_status sm_file_writer_commit(sm_file_writer *w, sm_err *e);
 void sm_file_writer_abort(sm_file_writer *w);
 
+/* Removes the temporary files that writers in this folder have left behind when their process was killed. Only for a folder that
+ * nobody else writes to; those of processes that are alive stay. */
+void sm_file_sweep(const char *folder);
+
 #endif

@@ -31,7 +31,7 @@ static const cli_option options[] = {
     {"type", 0, CLI_TEXT, "TYPE", CLI_AT(convert.type), 0, 0,
      "f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, keep; keep without it"},
     {"layout", 0, CLI_TEXT, "LAYOUT", CLI_AT(convert.layout), 0, 0,
-     "names of tensors: diffusers, original, keep; keep without it"},
+     "names of tensors: diffusers, original (models with a UNet), keep; keep without it"},
     {"format", 0, CLI_TEXT, "FORMAT", CLI_AT(convert.format), 0, 0, "safetensors, gguf; by the output's extension without it"},
     {"vae", 0, CLI_TEXT, "FILE", CLI_AT(convert.vae), 0, 0, "take the autoencoder of this file"},
     {"keep-type", 0, CLI_TEXT, "PATTERNS", CLI_AT(convert.keep_type), 0, 0,

@@ -251,6 +251,11 @@ static sumi_status fetch_verified(job *j)
     for (int round = 0;; round++) {
         if (transfer_all(j))
             return j->e->code;
+        if (!j->have && !j->f->sized && !j->f->want[0]) { /* nobody says what it should be, and no model is empty */
+            unlink(j->part);
+            unlink(j->etag_path);
+            return sm_fail(j->e, SUMI_E_NETWORK, "%s: the server sends an empty file; is the address right?", j->f->label);
+        }
         if (!sm_digest_end(j->digest, hex))
             return sm_fail(j->e, SUMI_E_INTERNAL, "the checksum of %s failed", j->f->label);
         if (!j->f->want[0] || !strcasecmp(hex, j->f->want))

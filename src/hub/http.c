@@ -59,7 +59,7 @@ static void take_range(sm_http_reply *r, const char *value, size_t n)
 {
     char text[80];
     const char *s = text;
-    if (n >= sizeof text || strncasecmp(value, "bytes ", 6))
+    if (n < 6 || n >= sizeof text || strncasecmp(value, "bytes ", 6))
         return;
     memcpy(text, value, n);
     text[n] = 0;
@@ -101,6 +101,22 @@ static void take_header(sm_http_reply *r, const char *name, size_t n, const char
         r->encoded |= m != 8 || strncasecmp(value, "identity", m);
 }
 
+void sm_http_header(sm_http_reply *r, const char *line, size_t n)
+{
+    const char *colon = memchr(line, ':', n), *v = colon ? colon + 1 : line, *end = line + n;
+    if (n > 5 && !memcmp(line, "HTTP/", 5)) {
+        begin_reply(r);
+        return;
+    }
+    if (!colon)
+        return;
+    while (v < end && (*v == ' ' || *v == '\t'))
+        v++;
+    while (end > v && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    take_header(r, line, (size_t)(colon - line), v, (size_t)(end - v));
+}
+
 static size_t on_header(char *data, size_t one, size_t n, void *user)
 {
     transfer *t = user;
@@ -109,21 +125,8 @@ static size_t on_header(char *data, size_t one, size_t n, void *user)
         t->bomb = true;
         return 0;
     }
-    if (t->in_body) /* a trailer */
-        return n;
-    if (n > 5 && !memcmp(data, "HTTP/", 5)) {
-        begin_reply(t->r);
-        return n;
-    }
-    const char *colon = memchr(data, ':', n);
-    if (colon) {
-        const char *v = colon + 1, *end = data + n;
-        while (v < end && (*v == ' ' || *v == '\t'))
-            v++;
-        while (end > v && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' ' || end[-1] == '\t'))
-            end--;
-        take_header(t->r, data, (size_t)(colon - data), v, (size_t)(end - v));
-    }
+    if (!t->in_body) /* else a trailer */
+        sm_http_header(t->r, data, n);
     return n;
 }
 

@@ -49,6 +49,9 @@ typedef enum sm_http_end {
 sm_http *sm_http_new(sm_mem *mem, const sm_http_policy *p, sm_err *e);
 void sm_http_free(sm_http *h);
 sm_http_end sm_http_get(sm_http *h, const sm_http_request *q, sm_http_reply *r, char why[256], sm_err *e);
+/* One line of an answer's head, with or without its line end: a status line makes r that of a new answer (what a redirect's hub
+ * said stays), a header that counts goes into r. */
+void sm_http_header(sm_http_reply *r, const char *line, size_t n);
 /* True once any server has answered: what is unreachable from the start is given up sooner. */
 bool sm_http_answered(const sm_http *h);
 

@@ -103,11 +103,12 @@ static int lock(pull *p, const char *path, sm_err *e)
     return fd;
 }
 
-/* Whether target is there with f's size and, on --check, digest. */
+/* Whether target is there with f's size (where nobody says it, with something in it) and, on --check, digest. */
 static sumi_status is_there(pull *p, const sm_fetch *f, bool *there, sm_err *e)
 {
     struct stat st;
-    *there = !stat(f->target, &st) && S_ISREG(st.st_mode) && (!f->sized || (uint64_t)st.st_size == f->size);
+    *there = !stat(f->target, &st) && S_ISREG(st.st_mode) &&
+             (f->sized ? (uint64_t)st.st_size == f->size : st.st_size > 0 || f->want[0]);
     return *there && p->o && p->o->check ? sm_fetch_check(&p->x, f, there, e) : SUMI_OK;
 }
 

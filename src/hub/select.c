@@ -1,9 +1,6 @@
 /* Which files of a repository sumi needs. A folder in diffusers' layout (model_index.json): the components' configurations,
  * tokenizers and one set of weights each. A component alone (config.json beside weights): the same for the root. Otherwise the
- * single-file checkpoint, if there is but one.
- *
- * Weights of a component are called BASE[.VARIANT][-00001-of-00002][.VARIANT].EXT, BASE one of three words (diffusers'
- * pipeline_loading_utils and transformers' modeling_utils); safetensors come before .bin, the wanted variant before none. */
+ * single-file checkpoint, if there is but one. Which set of weights: io/weight_files.h, as when the folder is loaded. */
 #include <ctype.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -11,11 +8,11 @@
 #include <strings.h>
 
 #include "hub/listing.h"
+#include "io/weight_files.h"
 
 static const char *const folders[] = {"text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2",
                                       "tokenizer_3",
                                       "unet", "transformer", "vae", "scheduler"};
-static const char *const bases[] = {"diffusion_pytorch_model", "model", "pytorch_model"};
 static const char *const single[] = {"safetensors", "gguf", "ckpt", "pt", "pth", "bin"}; /* in order of preference */
 
 static bool ends_with(const char *s, const char *end)
@@ -31,55 +28,6 @@ static const char *extension(const char *path)
 }
 
 /* ---- a component's weights ----------------------------------------------------------------------------------------- */
-
-typedef struct weights_name { bool safetensors, index; char variant[32]; } weights_name;
-
-/* Length of "-00001-of-00002" at s, 0 for anything else. */
-static size_t shard_len(const char *s)
-{
-    size_t a = *s == '-' ? strspn(s + 1, "0123456789") : 0;
-    size_t b = a && !strncmp(s + 1 + a, "-of-", 4) ? strspn(s + 5 + a, "0123456789") : 0;
-    return b ? 5 + a + b : 0;
-}
-
-/* Takes a file's name apart; false: no weights, and no index of shards. */
-static bool read_weights_name(const char *file, weights_name *w)
-{
-    size_t n = 0;
-    *w = (weights_name){0};
-    for (size_t i = 0; i < SM_COUNT(bases) && !n; i++) {
-        size_t k = strlen(bases[i]);
-        n = !strncmp(file, bases[i], k) && (file[k] == '.' || file[k] == '-') ? k : 0;
-    }
-    if (!n)
-        return false;
-    const char *s = file + n;
-    for (bool kind = false; *s;) {
-        size_t shard = shard_len(s), k = *s == '.' ? 1 + strcspn(s + 1, ".-") : 0;
-        if (shard) {
-            s += shard;
-            continue;
-        }
-        if (k < 2)
-            return false;
-        if (!strncmp(s, ".safetensors", k) && k == 12)
-            kind = w->safetensors = true;
-        else if (!strncmp(s, ".bin", k) && k == 4)
-            kind = true;
-        else if (!strncmp(s, ".index", k) && k == 6 && kind)
-            w->index = true;
-        else if (!strncmp(s, ".json", k) && k == 5 && w->index && !s[k])
-            return true;
-        else if (!w->variant[0] && k < sizeof w->variant && (!kind || w->index))
-            memcpy(w->variant, s + 1, k - 1);
-        else
-            return false;
-        s += k;
-        if (!*s)
-            return kind && !w->index;
-    }
-    return false;
-}
 
 /* The file's name below folder ("" is the root), NULL when it is not directly in it. */
 static const char *inside(const char *path, const char *folder)
@@ -97,35 +45,24 @@ static bool is_config(const char *file)
     return !strcmp(x, "json") || !strcmp(x, "txt") || !strcmp(x, "model");
 }
 
-/* How good a set of weights is for the wish; 0: not wanted. A variant nobody asked for is better than nothing. */
-static int rank_of(const weights_name *w, const char *variant)
-{
-    if (variant && !strcmp(w->variant, variant))
-        return w->safetensors ? 6 : 5;
-    if (!w->variant[0])
-        return w->safetensors ? 4 : 3;
-    return !strcmp(w->variant, "fp16") || !strcmp(w->variant, "bf16") ? (w->safetensors ? 2 : 1) : 0;
-}
-
-/* Marks a component's files; *variant becomes true when it has the wanted one. */
+/* Marks a component's files; *has becomes true when it has the wanted variant. */
 static void take_component(sm_listing *l, const char *folder, const char *variant, bool *has)
 {
-    weights_name w, best = {0};
-    int most = 0;
+    sm_wf_name w, best = {0};
+    bool any = false;
     for (size_t i = 0; i < l->n; i++) {
         const char *file = inside(l->at[i].path, folder);
-        if (!file || !read_weights_name(file, &w))
+        if (!file || !sm_wf_read(file, &w) || !sm_wf_counts(&w) || (any && !sm_wf_better(&w, &best, variant)))
             continue;
-        int rank = rank_of(&w, variant);
-        if (rank > most)
-            most = rank, best = w;
+        any = true;
+        best = w;
     }
-    *has |= most >= 5;
+    *has |= any && sm_wf_rank(&best, variant) >= SM_WF_WANTED;
     for (size_t i = 0; i < l->n; i++) {
         const char *file = inside(l->at[i].path, folder);
-        bool weights = file && read_weights_name(file, &w);
+        bool weights = file && sm_wf_read(file, &w);
         if (weights)
-            l->at[i].taken |= most && w.safetensors == best.safetensors && !strcmp(w.variant, best.variant);
+            l->at[i].taken |= any && sm_wf_same_set(&w, &best);
         else if (file)
             l->at[i].taken |= is_config(file) && !strstr(file, ".index.");
     }
@@ -214,9 +151,9 @@ static sumi_status select_folder(sm_listing *l, const sm_hub_wish *w, const char
 
 static bool root_weights(const sm_listing *l)
 {
-    weights_name w;
+    sm_wf_name w;
     for (size_t i = 0; i < l->n; i++)
-        if (!strchr(l->at[i].path, '/') && read_weights_name(l->at[i].path, &w))
+        if (!strchr(l->at[i].path, '/') && sm_wf_read(l->at[i].path, &w))
             return true;
     return false;
 }

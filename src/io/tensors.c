@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cpu/cpu.h"
 #include "io/ckpt.h"
 #include "io/gguf.h"
 #include "io/quant.h"
+#include "io/weight_files.h"
 
 enum {
     HEAD = 512,            /* bytes at the beginning of a file that tell its format */
@@ -97,9 +99,24 @@ static sm_tensors *open_as(const uint8_t *head, size_t n, const char *path, cons
     return NULL;
 }
 
+/* A component's folder stands for its weights, where that is one file of any format or an index. */
+static sm_tensors *open_folder(const char *path, sm_mem *mem, sm_err *e)
+{
+    sm_wf_set set;
+    sm_err none = {0};
+    uint8_t head[HEAD] = {0};
+    const char *file = !sm_wf_find(path, mem, &set, &none) && set.n == 1 ? set.path[0] : path;
+    sm_tensors *f = open_as(head, read_head(file, head), file, NULL, 0, mem, e);
+    sm_wf_free(&set);
+    return f;
+}
+
 sm_tensors *sm_tensors_open(const char *path, sm_mem *mem, sm_err *e)
 {
     uint8_t head[HEAD] = {0};
+    struct stat st;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode))
+        return open_folder(path, mem, e);
     size_t n = read_head(path, head);
     return open_as(head, n, path, NULL, 0, mem, e);
 }

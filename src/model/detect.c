@@ -210,23 +210,41 @@ static bool has_part(const sm_weights *w, const char *component, const char *ten
 
 static const char TOKENS[] = "text_model.embeddings.token_embedding.weight";
 
-static void lacks(sm_detected *d, const char *what)
+static void lacks(char *missing, size_t size, const char *what)
 {
-    size_t n = strlen(d->missing);
-    snprintf(d->missing + n, sizeof d->missing - n, "%s%s", n ? "; " : "", what);
+    size_t n = strlen(missing);
+    snprintf(missing + n, size - n, "%s%s", n ? "; " : "", what);
+}
+
+void sm_traits_missing(const sm_denoiser *d, const sm_denoiser_config *c, const sm_traits *t, char *out, size_t size)
+{
+    family f = d->kind == SM_MODEL_UNET ? family_of(&c->unet) : SD1;
+    out[0] = 0;
+    for (int k = 0; k < ROWS[f].texts && t->texts < ROWS[f].texts; k++) {
+        const char *name = ROWS[f].use[k].component;
+        bool there = false, second = !strcmp(name, "text_encoder_2");
+        for (int i = 0; i < t->texts; i++)
+            there |= !strcmp(t->text[i].component, name);
+        if (!there)
+            lacks(out, size, second ? "no second text encoder (--text-encoder-2 FILE)" : "no text encoder (--text-encoder FILE)");
+    }
 }
 
 /* The parts that the family has and the table lacks. */
-static void find_missing(const sm_weights *w, sm_detected *d, family f)
+static void find_missing(sm_detected *d)
 {
-    for (int k = 0; k < ROWS[f].texts; k++) {
-        if (has_part(w, ROWS[f].use[k].component, TOKENS))
-            continue;
-        bool second = !strcmp(ROWS[f].use[k].component, "text_encoder_2");
-        lacks(d, second ? "no second text encoder (--text-encoder-2 FILE)" : "no text encoder (--text-encoder FILE)");
-    }
+    sm_traits_missing(d->family, &d->denoiser, &d->traits, d->missing, sizeof d->missing);
     if (!d->has_vae)
-        lacks(d, "no autoencoder (--vae FILE)");
+        lacks(d->missing, sizeof d->missing, "no autoencoder (--vae FILE)");
+}
+
+/* Playground v2.5's marks divide: four numbers each, the deviations above 0. */
+static bool stats_ok(const sm_layout_report *r)
+{
+    bool ok = true;
+    for (int i = 0; i < 4; i++)
+        ok &= isfinite(r->latents_mean[i]) && isfinite(r->latents_std[i]) && r->latents_std[i] > 0;
+    return ok;
 }
 
 /* Widths of the contexts side by side are what the UNet takes, where all are there. */
@@ -264,6 +282,9 @@ static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, c
         return e->code;
     if (r && r->edm_v)
         return sm_fail(e, SUMI_E_SUPPORT, "%s: made for v-prediction over EDM's noise (CosXL), which is not supported", what);
+    if (r && r->edm_mark && !stats_ok(r))
+        return sm_fail(e, SUMI_E_FORMAT, "%s: edm_mean and edm_std, the mean and deviation of its latents, must be 4 numbers each, "
+                       "edm_std's above 0", what);
     family f = family_of(&d->denoiser.unet);
     for (int i = 0; i < SM_TEXTS; i++) {
         bool wanted = false;
@@ -279,7 +300,7 @@ static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, c
     if (r && r->edm_mark)
         d->vae.scaling_factor = 0.5f;
     guess_prediction(w, &d->denoiser.unet, &d->traits);
-    find_missing(w, d, f);
+    find_missing(d);
     return check_widths(d, f, what, e);
 }
 

@@ -67,4 +67,7 @@ sumi_status sm_detect_clip(const sm_weights *w, const char *component, sm_clip_c
 void sm_traits_for(const sm_denoiser *family, const sm_denoiser_config *c, const sm_clip_config *text, int texts,
                    const sm_layout_report *r, sm_traits *out);
 
+/* The text encoders that the family needs and t lacks, with the flags that give them; "" for none. */
+void sm_traits_missing(const sm_denoiser *family, const sm_denoiser_config *c, const sm_traits *t, char *out, size_t size);
+
 #endif

@@ -1,7 +1,8 @@
 /* sumi_convert: any file of tensors, or a folder in diffusers' layout, into one file of another type, layout or format. Tensors
  * are views of mapped files, converted in pieces as they are written, and their pages given back: memory stays far below the
- * model's size. Which type a tensor gets is in convert_types.c, metadata in convert_meta.c. */
+ * model's size. Which type a tensor gets is in convert_types.c, metadata in convert_meta.c and convert_own.c. */
 #include "pipeline/convert.h"
+#include "io/weight_files.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -190,23 +191,36 @@ static sumi_status add_canonical(sm_conversion *c, const char *path, sm_weights 
     return st;
 }
 
-/* diffusers' folder: a file, or shards, in a folder for each component. */
+/* One component's folder: its file, or shards. */
+static sumi_status add_component(sm_conversion *c, const char *path, sm_component i, sm_err *e)
+{
+    char prefix[64];
+    sm_wf_set set;
+    snprintf(prefix, sizeof prefix, "%s.", sm_component_names[i]);
+    sm_wf_find(path, c->mem, &set, e);
+    for (int k = 0; k < set.n && !e->code; k++) {
+        sm_layout_report r;
+        if (c->canonical)
+            add_canonical(c, set.path[k], c->w, i, &r, e);
+        else
+            add_file(c, set.path[k], prefix, e);
+    }
+    sm_wf_free(&set);
+    return e->code;
+}
+
+/* diffusers' folder: one for each component. */
 static sumi_status add_folder(sm_conversion *c, sm_err *e)
 {
     int found = 0;
     for (int i = 0; i < SM_COMPONENTS && !e->code; i++) {
-        char path[4200], prefix[64];
+        char path[4200];
         struct stat st;
-        sm_layout_report r;
         snprintf(path, sizeof path, "%.4000s/%s", c->in, sm_component_names[i]);
-        snprintf(prefix, sizeof prefix, "%s.", sm_component_names[i]);
         if (stat(path, &st) || !S_ISDIR(st.st_mode) || (c->vae && i == SM_COMPONENT_VAE))
             continue;
         found++;
-        if (c->canonical)
-            add_canonical(c, path, c->w, (sm_component)i, &r, e);
-        else
-            add_file(c, path, prefix, e);
+        add_component(c, path, (sm_component)i, e);
     }
     if (!found && !e->code)
         sm_fail(e, SUMI_E_MODEL,
@@ -263,7 +277,7 @@ static sumi_status open_sources(sm_conversion *c, sm_err *e)
     if (!e->code && !sm_weights_count(c->w) && !c->n)
         sm_fail(e, SUMI_E_MODEL, c->canonical ? "%s: holds no tensor of a model's; --layout keep converts any file"
                 : "%s: holds no tensors", c->in);
-    return e->code;
+    return e->code ? e->code : sm_convert_own(c, e);
 }
 
 /* ---- the list ---------------------------------------------------------------------------------------------------- */

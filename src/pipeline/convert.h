@@ -33,6 +33,9 @@ typedef struct sm_conversion {
     size_t kept[SM_KEPT_REASONS], left_out, scaled;
     const char *first[SM_KEPT_REASONS], *first_left_out;
     size_t bytes_in;
+    bool flow;                 /* a folder of a rectified-flow model, which tensors do not tell */
+    const char *own, *merges;  /* "sumi.model" and "merges" in place of the source's; NULL: its own */
+    const char *note;          /* a line more for the summary, or NULL */
     /* Metadata of the file to be written: pairs or, for GGUF, typed values. */
     sm_st_meta *meta;
     sm_gguf_meta *gmeta;
@@ -49,7 +52,10 @@ bool sm_convert_is_scale(const char *name, size_t *stem, bool *weight);
 
 /* convert_meta.c: fills the metadata. */
 sumi_status sm_convert_meta(sm_conversion *c, sm_err *e);
-/* How the model of a folder is sampled, as the marks of a single file, which has no scheduler_config.json. */
-sumi_status sm_convert_folder_marks(const sm_conversion *c, sm_layout_report *r, sm_err *e);
+/* How the model of a folder is sampled, as the marks of a single file, which has no scheduler_config.json; sets flow. */
+sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_err *e);
+
+/* convert_own.c: sets own, merges and note. */
+sumi_status sm_convert_own(sm_conversion *c, sm_err *e);
 
 #endif

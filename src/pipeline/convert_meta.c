@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "io/json.h"
 #include "pipeline/convert.h"
+#include "pipeline/model.h"
 
 enum { QUANTIZATION_VERSION = 2, LONGEST = 1024 };
 
@@ -86,13 +87,19 @@ static void put_json(sm_buf *b, const sm_gguf_value *v, sm_arena *a)
     sm_buf_fmt(b, "]");
 }
 
+/* What makes a file sumi's own, where it is written anew. */
+static bool replaced(const sm_conversion *c, const char *key)
+{
+    return (c->own && !strcmp(key, "sumi.model")) || (c->merges && !strcmp(key, "merges"));
+}
+
 static sumi_status texts_of_gguf(sm_conversion *c, sm_err *e)
 {
     for (size_t i = 0; i < sm_gguf_metadata_count(c->meta_gguf); i++) {
         const sm_gguf_meta *m = sm_gguf_metadata_at(c->meta_gguf, i);
         const char *text = m->value.type == SM_GGUF_STRING ? m->value.s : NULL;
         sm_buf b = {.mem = c->mem};
-        if (describes_storage(m->key))
+        if (describes_storage(m->key) || replaced(c, m->key))
             continue;
         if (!text) {
             put_json(&b, &m->value, &c->arena);
@@ -165,14 +172,18 @@ static void typed(sm_conversion *c)
 {
     for (size_t i = 0; c->meta_gguf && i < sm_gguf_metadata_count(c->meta_gguf); i++) {
         const sm_gguf_meta *m = sm_gguf_metadata_at(c->meta_gguf, i);
-        if (!describes_storage(m->key))
+        if (!describes_storage(m->key) && !replaced(c, m->key))
             c->gmeta[c->nmeta++] = *m;
     }
     for (size_t i = 0; c->meta_st && i < sm_st_metadata_count(c->meta_st); i++) {
         sm_st_meta m = sm_st_metadata_at(c->meta_st, i);
-        if (!describes_storage(m.key) && key_ok(m.key) && !has(c, m.key))
+        if (!describes_storage(m.key) && key_ok(m.key) && !has(c, m.key) && !replaced(c, m.key))
             c->gmeta[c->nmeta++] = (sm_gguf_meta){m.key, text(m.value)};
     }
+    if (c->own)
+        c->gmeta[c->nmeta++] = (sm_gguf_meta){"sumi.model", text(c->own)};
+    if (c->merges)
+        c->gmeta[c->nmeta++] = (sm_gguf_meta){"merges", text(c->merges)};
     const char *arch = architecture(c);
     if (arch && !has(c, "general.architecture"))
         c->gmeta[c->nmeta++] = (sm_gguf_meta){"general.architecture", text(arch)};
@@ -188,7 +199,12 @@ sumi_status sm_convert_meta(sm_conversion *c, sm_err *e)
         return SUMI_OK;
     }
     for (size_t i = 0; c->meta_st && i < sm_st_metadata_count(c->meta_st); i++)
-        c->meta[c->nmeta++] = sm_st_metadata_at(c->meta_st, i);
+        if (!replaced(c, sm_st_metadata_at(c->meta_st, i).key))
+            c->meta[c->nmeta++] = sm_st_metadata_at(c->meta_st, i);
+    if (c->own)
+        c->meta[c->nmeta++] = (sm_st_meta){"sumi.model", c->own};
+    if (c->merges)
+        c->meta[c->nmeta++] = (sm_st_meta){"merges", c->merges};
     return c->meta_gguf ? texts_of_gguf(c, e) : SUMI_OK;
 }
 
@@ -213,21 +229,13 @@ static const char *word(const cJSON *j, const char *name)
     return cJSON_IsString(x) ? x->valuestring : "";
 }
 
-static bool four(const cJSON *j, const char *name, float out[4])
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, name);
-    for (int i = 0; i < 4 && cJSON_GetArraySize(list) == 4; i++)
-        out[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(list, i));
-    return cJSON_GetArraySize(list) == 4;
-}
-
 static float sigma(const cJSON *j, const char *name, double usual)
 {
     const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
     return (float)(cJSON_IsNumber(x) ? x->valuedouble : usual);
 }
 
-sumi_status sm_convert_folder_marks(const sm_conversion *c, sm_layout_report *r, sm_err *e)
+sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_err *e)
 {
     cJSON *j = folder_config(c, "scheduler/scheduler_config.json", e);
     cJSON *vae = e->code ? NULL : folder_config(c, "vae/config.json", e);
@@ -239,7 +247,8 @@ sumi_status sm_convert_folder_marks(const sm_conversion *c, sm_layout_report *r,
         r->edm_v_sigma[0] = sigma(j, "sigma_max", 80);
         r->edm_v_sigma[1] = sigma(j, "sigma_min", 0.002);
     }
-    r->edm_mark = edm && !v && four(vae, "latents_mean", r->latents_mean) && four(vae, "latents_std", r->latents_std);
+    c->flow = strstr(word(j, "_class_name"), "FlowMatch") || !strcmp(word(j, "prediction_type"), "flow_prediction");
+    r->edm_mark = edm && !v && !e->code && sm_latents_stats(vae, c->in, r->latents_mean, r->latents_std, e);
     cJSON_Delete(j);
     cJSON_Delete(vae);
     return e->code;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/shown.h"
 #include "cpu/cpu.h"
 #include "pipeline/convert.h"
 
@@ -212,12 +213,16 @@ void sm_convert_summary(const sm_conversion *c, sm_buf *b)
     if (raw)
         sm_buf_fmt(b, "%sother types %zu", sep, raw);
     sm_buf_fmt(b, "\n");
+    char name[200];
     for (int k = SM_KEPT_NAME; k < SM_KEPT_REASONS; k++)
         if (c->kept[k])
-            sm_buf_fmt(b, "  %zu %s: %s%s\n", c->kept[k], reasons[k], c->first[k], c->kept[k] > 1 ? " ..." : "");
+            sm_buf_fmt(b, "  %zu %s: %s%s\n", c->kept[k], reasons[k], sm_shown(c->first[k], name, sizeof name),
+                       c->kept[k] > 1 ? " ..." : "");
     if (c->left_out)
-        sm_buf_fmt(b, "  %zu left out, of a type that the format lacks or without use: %s%s\n", c->left_out, c->first_left_out,
-                   c->left_out > 1 ? " ..." : "");
+        sm_buf_fmt(b, "  %zu left out, of a type that the format lacks or without use: %s%s\n", c->left_out,
+                   sm_shown(c->first_left_out, name, sizeof name), c->left_out > 1 ? " ..." : "");
     if (c->scaled)
         sm_buf_fmt(b, "  %zu scales of FP8 tensors multiplied in\n", c->scaled);
+    if (c->note)
+        sm_buf_fmt(b, "  %s\n", c->note);
 }

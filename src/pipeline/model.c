@@ -40,7 +40,8 @@ static sumi_status open_path(sumi_model *m, const sumi_model_options *o, bool wo
         return e->code;
     if (sm_components_fit(m->family, &m->denoiser, &m->traits, &m->vae, o->path, e) || !words)
         return e->code;
-    return check_vocabulary(m, o->path, e);
+    bool encoder = m->traits.extra == SM_EXTRA_INPAINT; /* sees a picture even where none is given */
+    return check_vocabulary(m, o->path, e) ? e->code : sm_model_complete(m, encoder, o->path, e);
 }
 
 sumi_status sm_model_find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e)

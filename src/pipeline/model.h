@@ -35,6 +35,12 @@ sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e
 /* One component of such a folder, dir/part ("." where dir is the component's own): its config.json, its weights. */
 sumi_status sm_folder_config(const char *dir, const char *part, sm_model_kind kind, void *config, sm_mem *mem, sm_err *e);
 sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c, sm_weights *w, sm_mem *mem, sm_err *e);
+/* "latents_mean" and "latents_std" of a vae's config.json (Playground v2.5), one number a channel, deviations above 0. False: not
+ * there, for another number of channels, or with e set. */
+struct cJSON;
+bool sm_latents_stats(const struct cJSON *vae, const char *dir, float mean[4], float std[4], sm_err *e);
+/* Tensors of a file of sumi's own into w under canonical names, whichever layout they are stored in; takes f over. */
+sumi_status sm_own_into(sm_tensors *f, const sm_denoiser *family, sm_weights *w, sm_mem *mem, sm_err *e);
 /* One file of any format: sumi's own, which carries its configuration in the safetensors metadata "sumi.model": {"name",
  * "text_encoder", "vae", "unet" or "transformer": the components' config.json, "defaults": {steps, cfg_scale, width, height,
  * shift, sampler, schedule}} and the tokenizer's merges in "merges"; or another program's, whose tensors say what it is. */
@@ -47,6 +53,12 @@ sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_layout_
 sumi_status sm_model_find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e);
 /* The tokenizer that o names or, without one, CLIP's where the encoders have its vocabulary. */
 sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err *e);
+
+/* ---- complete.c ---------------------------------------------------------------------------------------------------- */
+
+/* Every tensor of every part is there and has its shape; encoder: the autoencoder's too. The message names the first that is not
+ * and the flag that takes the part from elsewhere. what: a name for messages. Marks what is used (sm_weight). */
+sumi_status sm_model_complete(const sumi_model *m, bool encoder, const char *what, sm_err *e);
 
 /* ---- describe.c ---------------------------------------------------------------------------------------------------- */
 

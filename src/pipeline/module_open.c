@@ -80,7 +80,7 @@ static sumi_status open_own(sm_module *m, sm_tensors *f, const char *config, sm_
     else
         m->c.mmdit = own.denoiser.mmdit;
     if (there)
-        return sm_tensors_into(f, m->w, NULL, m->mem, e);
+        return sm_own_into(f, own.family, m->w, m->mem, e);
     sm_tensors_close(f);
     return sm_fail(e, SUMI_E_MODEL, "%s: the model has no %s; its denoiser is a %s", m->path, m->row->name,
                    own.family->component);

@@ -79,7 +79,7 @@ static sumi_status reconfigure(sumi_model *m, const sumi_model_options *o, sm_er
         return sm_fail(e, SUMI_E_ARG, "--unet: %s has a %s", o->path, m->family->class_name);
     if (o->unet && sm_detect_unet(m->w, "unet", &m->denoiser.unet, e))
         return e->code;
-    if (o->vae && !sm_detect_vae(m->w, "vae", &m->vae, e)) {
+    if (o->vae && !sm_detect_vae(m->w, "vae", &m->vae, e) && scale) {
         m->vae.scaling_factor = scale;
         m->vae.shift_factor = shift;
     }
@@ -136,16 +136,23 @@ sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err
 
 /* ---- one file ---- */
 
+sumi_status sm_own_into(sm_tensors *f, const sm_denoiser *family, sm_weights *w, sm_mem *mem, sm_err *e)
+{
+    char marker[160];
+    sm_layout_report r;
+    snprintf(marker, sizeof marker, "%s.%s", family->component, family->marker);
+    return sm_tensors_find(f, marker) ? sm_tensors_into(f, w, NULL, mem, e) : sm_layout_into(f, w, SM_COMPONENTS, &r, mem, e);
+}
+
 static sumi_status open_own(sumi_model *m, sm_tensors *f, const char *config, const char *path, sm_err *e)
 {
     const char *merges = sm_tensors_metadata(f, "merges");
     sm_err why = {0};
-    if (!merges)
-        sm_fail(e, SUMI_E_MODEL, "%s: the metadata has no \"merges\", the tokenizer's table", path);
-    else if (!sm_model_configure(m, config, path, e) && !(m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), &why)))
+    if (!sm_model_configure(m, config, path, e) && merges &&
+        !(m->bpe = sm_bpe_from_merges(m->mem, merges, strlen(merges), &why)))
         sm_fail(e, why.code, "%s: %s", path, why.msg);
     if (!e->code)
-        return sm_tensors_into(f, m->w, NULL, m->mem, e);
+        return sm_own_into(f, m->family, m->w, m->mem, e);
     sm_tensors_close(f);
     return e->code;
 }

@@ -1,13 +1,17 @@
 /* Opening a folder in diffusers' layout: model_index.json, a folder with config.json and weights for each component, the
  * scheduler's configuration, the tokenizer. */
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/shown.h"
 #include "io/json.h"
+#include "io/weight_files.h"
 #include "pipeline/model.h"
+#include "sample/schedule.h"
 
 typedef struct folder {
     sumi_model *m;
@@ -49,25 +53,23 @@ sumi_status sm_folder_config(const char *dir, const char *part, sm_model_kind ki
     return e->code;
 }
 
-/* Weights under the names that save_pretrained gives, full precision first. */
 sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c, sm_weights *w, sm_mem *mem, sm_err *e)
 {
-    static const char *const names[] = {
-        "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "model.safetensors", "model.safetensors.index.json",
-        "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors.index.json", "model.fp16.safetensors",
-        "diffusion_pytorch_model.bin", "pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.fp16.bin",
-    };
-    char path[700];
-    size_t i = 0;
-    while (i < SM_COUNT(names) && !is_in(dir, part, names[i]))
-        i++;
-    if (i == SM_COUNT(names))
-        return sm_fail(e, SUMI_E_MODEL, "%s/%s: no weights (diffusion_pytorch_model.safetensors, model.safetensors, their .bin or fp16 forms)", dir, part);
-    path_in(dir, part, names[i], path);
-    sm_layout_report r = {0};
-    sm_tensors *t = sm_tensors_open(path, mem, e);
-    if (t && !sm_layout_into(t, w, c, &r, mem, e) && !r.found[c])
-        sm_fail(e, SUMI_E_MODEL, "%s: holds no tensors of a %s", path, sm_component_names[c]);
+    char at[700];
+    sm_wf_set set;
+    size_t found = 0;
+    snprintf(at, sizeof at, "%.500s/%.60s", dir, part);
+    sm_wf_find(at, mem, &set, e);
+    for (int i = 0; i < set.n && !e->code; i++) {
+        sm_layout_report r = {0};
+        sm_tensors *t = sm_tensors_open(set.path[i], mem, e);
+        if (t)
+            sm_layout_into(t, w, c, &r, mem, e);
+        found += r.found[c];
+    }
+    if (!e->code && !found)
+        sm_fail(e, SUMI_E_MODEL, "%s: holds no tensors of a %s", set.path[0], sm_component_names[c]);
+    sm_wf_free(&set);
     return e->code;
 }
 
@@ -152,22 +154,38 @@ static sumi_status read_scheduler(const folder *f, sm_err *e)
     return e->code;
 }
 
-/* Playground v2.5's autoencoder configuration says the mean and deviation of its latents' channels. */
+/* Four numbers; false: no such list. What is a list of four and holds anything else is refused. */
+static bool four(const cJSON *j, const char *name, const char *dir, bool positive, float out[4], sm_err *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, name);
+    if (cJSON_GetArraySize(list) != 4)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        const cJSON *x = cJSON_GetArrayItem(list, i);
+        out[i] = cJSON_IsNumber(x) ? (float)x->valuedouble : NAN;
+        if (!isfinite(out[i]) || (positive && !(out[i] > 0)))
+            return sm_fail(e, SUMI_E_FORMAT, "%s/vae/config.json: %s: must be 4 numbers%s", dir, name, positive ? " above 0" : ""),
+                   false;
+    }
+    return true;
+}
+
+bool sm_latents_stats(const cJSON *vae, const char *dir, float mean[4], float std[4], sm_err *e)
+{
+    return four(vae, "latents_mean", dir, false, mean, e) && four(vae, "latents_std", dir, true, std, e);
+}
+
 static sumi_status read_latents_stats(const folder *f, sm_err *e)
 {
     sm_buf text = {.mem = f->m->mem};
     char label[700];
     path_of(f, "vae", "config.json", label);
+    if (!has(f, "vae", "config.json"))
+        return SUMI_OK;
     cJSON *j = read_config(f->dir, "vae", "config.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
-    const cJSON *mean = cJSON_GetObjectItemCaseSensitive(j, "latents_mean"), *std = cJSON_GetObjectItemCaseSensitive(j, "latents_std");
     sm_traits *t = &f->m->traits;
-    if (cJSON_GetArraySize(mean) == 4 && cJSON_GetArraySize(std) == 4 && f->m->vae.latent_channels == 4) {
-        t->latents_stats = true;
-        for (int i = 0; i < 4; i++) {
-            t->latents_mean[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(mean, i));
-            t->latents_std[i] = (float)cJSON_GetNumberValue(cJSON_GetArrayItem(std, i));
-        }
-    }
+    if (!e->code && f->m->vae.latent_channels == 4)
+        t->latents_stats = sm_latents_stats(j, f->dir, t->latents_mean, t->latents_std, e);
     cJSON_Delete(j);
     sm_buf_free(&text);
     return e->code;
@@ -175,39 +193,66 @@ static sumi_status read_latents_stats(const folder *f, sm_err *e)
 
 /* ---- the folder ---- */
 
+/* What a flag gives is not read here: not even a part that is damaged or missing. */
 static sumi_status open_denoiser(const folder *f, sm_err *e)
 {
     sumi_model *m = f->m;
     for (int i = 0; i < sm_denoiser_count; i++)
         if (has(f, sm_denoisers[i].component, "config.json"))
             m->family = &sm_denoisers[i];
+    if (!m->family && f->o->unet) {
+        m->family = sm_denoiser_by_class("UNet2DConditionModel");
+        return SUMI_OK;
+    }
     if (!m->family)
-        return sm_fail(e, SUMI_E_MODEL, "%s: has neither unet/config.json nor transformer/config.json", f->dir);
-    sm_component c = m->family->kind == SM_MODEL_UNET ? SM_COMPONENT_UNET : SM_COMPONENT_TRANSFORMER;
-    if (component_config(f, m->family->component, m->family->kind, &m->denoiser, e))
+        return sm_fail(e, SUMI_E_MODEL, "%s: has neither unet/config.json nor transformer/config.json: no denoiser (--unet FILE)",
+                       f->dir);
+    bool unet = m->family->kind == SM_MODEL_UNET;
+    if (component_config(f, m->family->component, m->family->kind, &m->denoiser, e) || (unet && f->o->unet))
         return e->code;
-    return component_weights(f, c, e);
+    return component_weights(f, unet ? SM_COMPONENT_UNET : SM_COMPONENT_TRANSFORMER, e);
 }
 
+static sumi_status open_vae(const folder *f, sm_err *e)
+{
+    if (!has(f, "vae", "config.json"))
+        return f->o->vae ? SUMI_OK : sm_fail(e, SUMI_E_MODEL, "%s: has no vae/config.json: no autoencoder (--vae FILE)", f->dir);
+    if (component_config(f, "vae", SM_MODEL_VAE, &f->m->vae, e) || f->o->vae)
+        return e->code;
+    return component_weights(f, SM_COMPONENT_VAE, e);
+}
+
+/* Behind sm_open_parts, which took the files that are given. */
 static sumi_status open_texts(const folder *f, sm_err *e)
 {
-    static const sm_component parts[] = {SM_COMPONENT_TEXT, SM_COMPONENT_TEXT_2};
+    const struct { sm_component c; const char *given; } parts[] = {{SM_COMPONENT_TEXT, f->o->text_encoder},
+                                                                   {SM_COMPONENT_TEXT_2, f->o->text_encoder_2}};
     sumi_model *m = f->m;
     sm_clip_config clip[SM_TEXTS];
     const char *names[SM_TEXTS];
-    int n = 0;
+    char missing[200];
+    int n = 0, width = 0;
     for (size_t i = 0; i < SM_COUNT(parts) && !e->code; i++) {
-        names[n] = sm_component_names[parts[i]];
-        if (has(f, names[n], "config.json") && !component_config(f, names[n], SM_MODEL_CLIP, &clip[n], e) && !component_weights(f, parts[i], e))
+        names[n] = sm_component_names[parts[i].c];
+        if (parts[i].given && !sm_detect_clip(m->w, names[n], &clip[n], e))
+            n++;
+        else if (!parts[i].given && has(f, names[n], "config.json") &&
+                 !component_config(f, names[n], SM_MODEL_CLIP, &clip[n], e) && !component_weights(f, parts[i].c, e))
             n++;
     }
     if (!e->code && !n)
-        return sm_fail(e, SUMI_E_MODEL, "%s: has neither text_encoder/config.json nor text_encoder_2/config.json", f->dir);
+        return sm_fail(e, SUMI_E_MODEL, "%s: has neither text_encoder/config.json nor text_encoder_2/config.json: no text encoder "
+                       "(--text-encoder FILE, --text-encoder-2 FILE)", f->dir);
     if (!e->code)
         sm_traits_for(m->family, &m->denoiser, clip, n, NULL, &m->traits);
-    for (int i = 0; i < n && !e->code; i++)
+    for (int i = 0; i < n && !e->code; i++) {
         m->traits.text[i].component = names[i];
-    return e->code;
+        width += clip[i].hidden_size;
+    }
+    if (e->code)
+        return e->code;
+    sm_traits_missing(m->family, &m->denoiser, &m->traits, missing, sizeof missing);
+    return missing[0] && width < m->family->context_width(&m->denoiser) ? sm_fail(e, SUMI_E_MODEL, "%s: %s: %s", f->dir, m->traits.label, missing) : SUMI_OK;
 }
 
 static sumi_status open_tokenizer(const folder *f, sm_err *e)
@@ -248,6 +293,8 @@ static sumi_status read_size(const folder *f, sm_err *e)
     sm_buf text = {.mem = m->mem};
     char label[700];
     path_of(f, m->family->component, "config.json", label);
+    if (!has(f, m->family->component, "config.json"))
+        return SUMI_OK;
     cJSON *j = read_config(f->dir, m->family->component, "config.json", &text, e) ? NULL
                                                                                   : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
     double side = number(j, "sample_size", 0) * sm_vae_factor(&m->vae);
@@ -280,9 +327,8 @@ sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e
     if (check_index(&f, e))
         return e->code;
     const char *base = strrchr(dir, '/');
-    snprintf(m->name, sizeof m->name, "%.90s", base && base[1] ? base + 1 : dir);
-    if (open_denoiser(&f, e) || component_config(&f, "vae", SM_MODEL_VAE, &m->vae, e) || component_weights(&f, SM_COMPONENT_VAE, e) ||
-        open_texts(&f, e) || read_use(&f, e) || open_tokenizer(&f, e))
+    sm_shown(base && base[1] ? base + 1 : dir, m->name, sizeof m->name);
+    if (open_denoiser(&f, e) || open_vae(&f, e) || sm_open_parts(m, o, NULL, e) || open_texts(&f, e) || read_use(&f, e))
         return e->code;
-    return sm_open_parts(m, o, NULL, e);
+    return open_tokenizer(&f, e);
 }

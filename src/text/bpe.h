@@ -59,6 +59,10 @@ const char *sm_bpe_token(const sm_bpe *b, int32_t id);
 /* The id of a token in that spelling, -1 where there is none. */
 int32_t sm_bpe_find(const sm_bpe *b, const char *token, size_t n);
 
+/* Appends the merges as text of which sm_bpe_from_merges makes the same tokenizer. SUMI_E_SUPPORT where its ids are in another
+ * order than OpenAI's, which only a vocab.json can tell. */
+sumi_status sm_bpe_merges(const sm_bpe *b, sm_buf *out, sm_err *e);
+
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
 typedef struct sm_bpe_line {

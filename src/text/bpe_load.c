@@ -2,8 +2,12 @@
  * merges.txt. Everything read is taken as hostile: sizes are bounded and errors name the line or the byte. */
 #include "text/bpe_impl.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #define MAX_TOKENS (1 << 22)
@@ -220,6 +224,43 @@ sm_bpe *sm_bpe_from_openai(sm_mem *mem, const char *text, size_t n, sm_err *e)
     return from_merges(mem, text, n, true, OPENAI_MERGES, e);
 }
 
+/* ---- a merge list again ------------------------------------------------------------------------------------------ */
+
+static int by_rank(const void *a, const void *b)
+{
+    const sm_bpe_pair *x = a, *y = b;
+    return (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+static bool same_tokens(const sm_bpe *a, const sm_bpe *b)
+{
+    bool same = a->size == b->size;
+    for (int32_t i = 0; same && i < a->size; i++)
+        same = a->tok[i].s && b->tok[i].s && !strcmp(a->tok[i].s, b->tok[i].s);
+    return same;
+}
+
+sumi_status sm_bpe_merges(const sm_bpe *b, sm_buf *out, sm_err *e)
+{
+    size_t n = 0, from = out->len;
+    sm_bpe_pair *p = sm_alloc(b->mem, SM_MEM_DATA, b->pairs * sizeof *p);
+    for (uint32_t i = 0; p && i < b->pairs; i++)
+        if (b->pair[i].key != SM_BPE_FREE)
+            p[n++] = b->pair[i];
+    if (p)
+        qsort(p, n, sizeof *p, by_rank);
+    for (size_t i = 0; p && i < n; i++)
+        sm_buf_fmt(out, "%s %s\n", b->tok[p[i].key >> 32].s, b->tok[(uint32_t)p[i].key].s);
+    sm_free(p);
+    if (!p || out->oom)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for a list of merges");
+    sm_bpe *again = sm_bpe_from_merges(b->mem, out->data ? out->data + from : "", out->len - from, e);
+    if (again && !same_tokens(b, again))
+        sm_fail(e, SUMI_E_SUPPORT, "the tokenizer's ids are not in the order of its merges, which a list of merges cannot tell");
+    sm_bpe_free(again);
+    return e->code;
+}
+
 /* ---- vocab.json: one flat object of strings to whole numbers ------------------------------------------------------ */
 
 typedef struct scan {
@@ -367,12 +408,32 @@ sm_bpe *sm_bpe_from_vocab(sm_mem *mem, const char *vocab, size_t vocab_n, const 
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
+/* NULL on failure. Never waits: a pipe would, for somebody at its other end, when it is opened or when it is read. */
+static gzFile open_file(const char *path, sm_err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    bool file = fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode);
+    gzFile f = file ? gzdopen(fd, "rb") : NULL;
+    if (f)
+        return f;
+    if (fd < 0)
+        sm_fail(e, SUMI_E_FILE, "cannot open %s: %s", path, strerror(errno));
+    else if (!file)
+        sm_fail(e, SUMI_E_FILE, "%s: not a regular file", path);
+    else
+        sm_fail(e, SUMI_E_MEMORY, "%s: out of memory", path);
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
 /* The whole file, unpacked if it is gzipped. */
 static sumi_status read_all(const char *path, sm_buf *out, sm_err *e)
 {
-    gzFile f = gzopen(path, "rb");
+    gzFile f = open_file(path, e);
     if (!f)
-        return sm_fail(e, SUMI_E_FILE, "%s: cannot be opened", path);
+        return e ? e->code : SUMI_E_FILE;
     char part[16384];
     int got = 0;
     while (out->len <= MAX_FILE && !out->oom && (got = gzread(f, part, sizeof part)) > 0)

@@ -169,6 +169,8 @@ static sumi_status start(loop *l, sm_err *e)
     sm_out_path(t, name, l->ckpt);
     if (sm_state_init(&l->state, t->mem, s->weights, s->loss, s->opt->ema > 0, e))
         return e->code;
+    if (s->reads_text)
+        snprintf(l->state.words, sizeof l->state.words, "%016llx", (unsigned long long)sm_hash64(t->merges, strlen(t->merges)));
     if (load(l, e))
         return e->code;
     sm_node **out = sm_alloc(t->mem, SM_MEM_MISC, sizeof *out * (size_t)(l->state.count + 1));

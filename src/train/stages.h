@@ -35,6 +35,7 @@ typedef struct sm_trainer {
     sm_compose_opts compose;
     nn_init init;
     char out[400];               /* output folder */
+    int lock;                    /* the output folder, locked against other runs; -1: not */
     bool resume, as_is;          /* as_is: the checkpoints are only read, and must be there */
     int64_t steps_left;          /* of this call; < 0: no limit */
     double started;
@@ -47,6 +48,7 @@ typedef struct sm_stage {
     sm_graph *g;
     sm_node *loss;
     sm_weights *weights;
+    bool reads_text;             /* its checkpoint belongs to the tokenizer */
     /* Writes the inputs of a step (counted from 0). */
     sumi_status (*fill)(struct sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t step, sm_err *e);
     /* Tensors that stay as the checkpoint's average has them; may be NULL. */

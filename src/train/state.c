@@ -246,9 +246,9 @@ sumi_status sm_state_save(const sm_train_state *s, const char *path, const char 
     sm_arena_init(&a, s->mem, SM_MEM_MISC);
     sm_st_item *it = make_items(s, &a);
     snprintf(step, sizeof step, "%lld", (long long)s->step);
-    sm_st_meta meta[] = {{"step", step}, {"stage", what}};
+    sm_st_meta meta[] = {{"step", step}, {"stage", what}, {"words", s->words}};
     if (it)
-        sm_st_write(path, (size_t)(s->count * part_count(s)), it, SM_COUNT(meta), meta, s->mem, e);
+        sm_st_write(path, (size_t)(s->count * part_count(s)), it, s->words[0] ? 3 : 2, meta, s->mem, e);
     else
         sm_fail(e, SUMI_E_MEMORY, "out of memory writing %s", path);
     sm_arena_free(&a);
@@ -272,9 +272,12 @@ sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what,
     sm_st *f = sm_st_open(path, s->mem, e);
     if (!f)
         return e->code;
-    const char *step = sm_st_metadata(f, "step"), *stage = sm_st_metadata(f, "stage");
+    const char *step = sm_st_metadata(f, "step"), *stage = sm_st_metadata(f, "stage"), *words = sm_st_metadata(f, "words");
     if (!step || !stage || strcmp(stage, what) || sm_st_count(f) != (size_t)(s->count * part_count(s)))
         sm_fail(e, SUMI_E_MODEL, "%s: not a checkpoint of the %s stage of this configuration", path, what);
+    else if (words && s->words[0] && strcmp(words, s->words))
+        sm_fail(e, SUMI_E_MODEL, "%s: was trained with another tokenizer than the merges.txt beside it: put that one back, or begin "
+                "anew in another --output", path);
     for (int i = 0; i < s->count && !e->code; i++)
         for (int k = 0; k < part_count(s) && !e->code; k++)
             load_part(f, &s->t[i], &parts[k], path, e);

@@ -32,6 +32,7 @@ typedef struct sm_train_state {
     int count;
     int64_t step;               /* steps done */
     float *block;               /* m, v and ema of all tensors */
+    char words[20];             /* digest of the tokenizer that the ids of the data come from; "": the stage reads no text */
 } sm_train_state;
 
 /* Collects the mutable params of the graph that loss depends on and appends their gradients. */
@@ -49,8 +50,9 @@ float sm_lr_at(const sm_opt_config *c, int64_t step);
 sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_plan *plan, const char *isa, sm_pool *pool,
                           double *norm, sm_err *e);
 
-/* Checkpoint: one safetensors file, w.NAME m.NAME v.NAME e.NAME, metadata step and what. Written whole or not at all;
- * SUMI_E_NUMERIC, and the older file stays, when a value is not finite. */
+/* Checkpoint: one safetensors file, w.NAME m.NAME v.NAME e.NAME, metadata step, stage and words. Written whole or not at all;
+ * SUMI_E_NUMERIC, and the older file stays, when a value is not finite. Loading refuses other words than s's; a file that does
+ * not say any, as older versions wrote, is taken. */
 sumi_status sm_state_save(const sm_train_state *s, const char *path, const char *what, sm_err *e);
 sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what, sm_err *e);
 

@@ -1,8 +1,10 @@
 /* sumi_train: opens configuration, data, tokenizer and models, then runs the stages that are not finished. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,6 +42,24 @@ static sumi_status make_output(sm_trainer *t, const char *path, sm_err *e)
             return SUMI_OK;
         *p = keep;
     }
+}
+
+/* One run at a time: the folder itself is locked, so nothing stays behind when a run is killed. Where the file system has no
+ * such locks, there is none. */
+static sumi_status lock_output(sm_trainer *t, sm_err *e)
+{
+    t->lock = open(t->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock < 0)
+        return sm_fail(e, SUMI_E_FILE, "%s: cannot open the folder: %s", t->out, strerror(errno));
+    while (flock(t->lock, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK)
+            return sm_fail(e, SUMI_E_FILE, "%s: another run is training in this folder: wait for its end, or choose another --output",
+                           t->out);
+        if (errno != EINTR)
+            return SUMI_OK;
+    }
+    sm_file_sweep(t->out);
+    return SUMI_OK;
 }
 
 static sumi_status open_data(sm_trainer *t, sm_err *e)
@@ -140,7 +160,9 @@ static sumi_status open_all(sm_trainer *t, const char *config, const sumi_train_
     t->steps_left = o->max_steps > 0 ? o->max_steps : -1;
     t->vae_weights = sm_weights_new(t->mem, e);
     t->flow_weights = sm_weights_new(t->mem, e);
-    if (e->code || make_output(t, o->output ? o->output : t->cfg.output, e) || open_data(t, e) || open_tokenizer(t, e))
+    bool exports = o->stage && !strcmp(o->stage, "export"); /* only reads checkpoints: may go on beside a run */
+    if (e->code || make_output(t, o->output ? o->output : t->cfg.output, e) || (!exports && lock_output(t, e)) ||
+        open_data(t, e) || open_tokenizer(t, e))
         return e->code;
     return configure(t, config, e);
 }
@@ -177,13 +199,15 @@ static void close_all(sm_trainer *t)
     sm_bpe_free(t->bpe);
     sm_dataset_free(t->data);
     sm_train_config_free(&t->cfg);
+    if (t->lock >= 0)
+        close(t->lock);
 }
 
 sumi_status sumi_train(sumi_context *ctx, const char *config, const sumi_train_options *o, const sumi_callbacks *cb)
 {
     sm_err *e = sm_begin(ctx);
     sumi_train_options none = {0};
-    sm_trainer t = {.mem = &ctx->mem, .be = ctx->be, .pool = ctx->pool, .cb = cb, .started = sm_now()};
+    sm_trainer t = {.mem = &ctx->mem, .be = ctx->be, .pool = ctx->pool, .cb = cb, .started = sm_now(), .lock = -1};
     o = o ? o : &none;
     if (!ctx->be || !ctx->pool)
         return sm_fail(e, SUMI_E_ARG, "the context could not be made and holds only its error");
