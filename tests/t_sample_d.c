@@ -153,7 +153,7 @@ TEST(sample_d_trajectories)
         follow(r, &vp, &flow);
         seen++;
     }
-    CHECKF(seen == 77, "%d trajectories", seen);
+    CHECKF(seen == 82, "%d trajectories", seen);
     sm_noise_free(&vp);
     cJSON_Delete(j);
 }

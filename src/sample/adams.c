@@ -1,8 +1,9 @@
 /* Adams-Bashforth methods: the slope dx/dsigma over a step is extrapolated from up to four, by weights meant for even steps.
  * PNDM (Liu et al. 2022) begins with Runge-Kutta steps, its form for Stable Diffusion, PLMS, with one of Heun (both as
- * diffusers' PNDMScheduler), iPNDM (Zhang & Chen 2023, Zhou et al. 2023; as ComfyUI) with Euler's. In the variance-preserving
- * notation of the paper its transfer (eq. 9) is the straight step x + (to - from) slope here. As sigma is not even in the steps,
- * the order is 2 whatever the weights; it is the constant of the error that they make small. */
+ * diffusers' PNDMScheduler), iPNDM (Zhang & Chen 2023, Zhou et al. 2023; as ComfyUI) with Euler's; ipndm_v is iPNDM with
+ * weights for uneven steps. In the variance-preserving notation of the paper its transfer (eq. 9) is the straight step
+ * x + (to - from) slope here. As sigma is not even in the steps, and as a first step may be of low order, the order is 2
+ * whatever the weights; it is the constant of the error that they make small. */
 #include "sample/sampler.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@
 
 enum { WARM = 3 }; /* Runge-Kutta steps before there is history enough */
 
-typedef enum start { BY_EULER, BY_HEUN, BY_RUNGE_KUTTA } start;
+typedef enum kind { IPNDM, IPNDM_V, PLMS, PNDM } kind;
 
 typedef struct adams {
     const sm_sampling *p;
@@ -35,11 +36,42 @@ static void push(adams *a, double sigma, const float *x)
     slope_at(a, sigma, x, a->x0, a->d[0]);
 }
 
-static void extrapolate(const adams *a, double dt, float *x)
+/* ipndm_v's weights for step i. They are ComfyUI's and its source's, which for uneven steps are Adams and Bashforth's only up to
+ * two points: the first temp lacks a pair of brackets and w[3] has h1 / h2 for h2 / h3. */
+static void uneven(const adams *a, int i, double w[4])
 {
-    static const double weights[4][4] = {
+    const double *s = a->p->sigmas + i;
+    double h = s[1] - s[0], h1 = a->have > 1 ? s[0] - s[-1] : 1, h2 = a->have > 2 ? s[-1] - s[-2] : 1, r = h1 / h2;
+    w[0] = 1;
+    if (a->have > 1) {
+        w[0] += h / h1 / 2;
+        w[1] = -h / h1 / 2;
+    }
+    if (a->have > 2) {
+        double temp = (1 - h * h / (3 * h1 * (h1 + h2))) / 2;
+        w[0] += temp;
+        w[1] -= (1 + r) * temp;
+        w[2] = r * temp;
+    }
+    if (a->have > 3) {
+        double h3 = s[-2] - s[-3], two = h + h1, three = two + h2, q = h1 * (h1 + h2) / (h2 * (h2 + h3));
+        double temp = ((1 - h / (3 * two)) / 2 + (1 - h / (2 * two)) * h / (6 * three)) * (h * two * three) /
+                      (h1 * (h1 + h2) * (h1 + h2 + h3));
+        w[0] += temp;
+        w[1] -= (1 + r + q) * temp;
+        w[2] += (r + q * (1 + h2 / h3)) * temp;
+        w[3] = -q * r * temp;
+    }
+}
+
+static void extrapolate(const adams *a, int i, kind what, float *x)
+{
+    static const double even[4][4] = {
         {1}, {3 / 2., -1 / 2.}, {23 / 12., -16 / 12., 5 / 12.}, {55 / 24., -59 / 24., 37 / 24., -9 / 24.}};
-    const double *w = weights[a->have - 1];
+    double dt = a->p->sigmas[i + 1] - a->p->sigmas[i], w[4];
+    memcpy(w, even[a->have - 1], sizeof w);
+    if (what == IPNDM_V)
+        uneven(a, i, w);
     for (int64_t k = 0; k < a->p->n; k++) {
         double d = 0;
         for (int j = 0; j < a->have; j++)
@@ -91,7 +123,7 @@ static sumi_status runge_kutta(adams *a, double from, double to, float *x, sm_er
     return st;
 }
 
-static sumi_status run(const sm_sampling *p, start first, float *x, sm_err *e)
+static sumi_status run(const sm_sampling *p, kind what, float *x, sm_err *e)
 {
     float *room = sm_sample_room(p, 8, e);
     sumi_status st = room ? SUMI_OK : SUMI_E_MEMORY;
@@ -108,22 +140,23 @@ static sumi_status run(const sm_sampling *p, start first, float *x, sm_err *e)
         if (st != SUMI_OK)
             break;
         push(&a, from, x);
-        if (to > 0 && i == 0 && first == BY_HEUN)
+        if (to > 0 && i == 0 && what == PLMS)
             st = heun(&a, from, to, x, e);
-        else if (to > 0 && i < WARM && first == BY_RUNGE_KUTTA)
+        else if (to > 0 && i < WARM && what == PNDM)
             st = runge_kutta(&a, from, to, x, e);
-        else if (to == 0 && first == BY_EULER)
+        else if (to == 0 && (what == IPNDM || what == IPNDM_V))
             sm_sample_blend(p, 0, x, 1, a.x0);
         else
-            extrapolate(&a, to - from, x);
+            extrapolate(&a, i, what, x);
     }
     sm_free(room);
     return st;
 }
 
-sumi_status sm_sample_ipndm(const sm_sampling *p, float *x, sm_err *e) { return run(p, BY_EULER, x, e); }
-sumi_status sm_sample_plms(const sm_sampling *p, float *x, sm_err *e) { return run(p, BY_HEUN, x, e); }
-sumi_status sm_sample_pndm(const sm_sampling *p, float *x, sm_err *e) { return run(p, BY_RUNGE_KUTTA, x, e); }
+sumi_status sm_sample_ipndm(const sm_sampling *p, float *x, sm_err *e) { return run(p, IPNDM, x, e); }
+sumi_status sm_sample_ipndm_v(const sm_sampling *p, float *x, sm_err *e) { return run(p, IPNDM_V, x, e); }
+sumi_status sm_sample_plms(const sm_sampling *p, float *x, sm_err *e) { return run(p, PLMS, x, e); }
+sumi_status sm_sample_pndm(const sm_sampling *p, float *x, sm_err *e) { return run(p, PNDM, x, e); }
 
 int64_t sm_sample_plms_evals(const double *sigmas, int steps) { return (int64_t)steps + (sigmas[1] > 0); }
 

@@ -27,6 +27,8 @@ const sm_sampler sm_samplers[] = {
      .advice = "PNDM as Stable Diffusion 1.x was published with; one call more than steps", .run = sm_sample_plms},
     {.name = "ipndm", .a1111 = "iPNDM", .order = 2, .evals = 1, .flow = true, .schedule = "normal",
      .advice = "PNDM without its costly start; good at 10 to 20 steps", .run = sm_sample_ipndm},
+    {.name = "ipndm_v", .a1111 = "iPNDM v", .order = 2, .evals = 1, .flow = true, .schedule = "normal",
+     .advice = "iPNDM that minds how uneven the steps are", .run = sm_sample_ipndm_v},
     {.name = "uni_pc", .a1111 = "UniPC", .order = 3, .evals = 1, .flow = true, .schedule = "normal",
      .advice = "corrects every step by the next one's call; made for 5 to 10 steps", .run = sm_sample_unipc_bh1},
     {.name = "uni_pc_bh2", .a1111 = "UniPC bh2", .order = 3, .evals = 1, .flow = true, .schedule = "normal",

@@ -74,6 +74,7 @@ sumi_status sm_sample_dpmpp_2m(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_plms(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_pndm(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_ipndm(const sm_sampling *p, float *x, sm_err *e);
+sumi_status sm_sample_ipndm_v(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_unipc_bh1(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_unipc_bh2(const sm_sampling *p, float *x, sm_err *e);
 sumi_status sm_sample_deis(const sm_sampling *p, float *x, sm_err *e);
