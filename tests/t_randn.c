@@ -100,3 +100,41 @@ TEST(randn_request)
     sumi_model_free(m);
     sumi_context_free(c);
 }
+
+/* Paths: each picture's is that of its own seed, in torch's order of channels, whatever is beside it and was drawn between. */
+TEST(randn_paths)
+{
+    for (int kind = 0; kind < SM_RANDN_COUNT; kind++) {
+        static const char *const names[SM_RANDN_COUNT] = {"sumi", "torch", "philox"};
+        sm_mem mem = {0};
+        sm_err e = {0};
+        sm_randn two, one;
+        float both[2 * EACH], alone[EACH], start[2 * EACH];
+        CHECK(!sm_randn_open(&two, &mem, names[kind], 2, H, W, C, &e) && !sm_randn_open_paths(&two, &mem, 0.03, 14, &e));
+        CHECK(!sm_randn_open(&one, &mem, names[kind], 1, H, W, C, &e) && !sm_randn_open_paths(&one, &mem, 0.03, 14, &e));
+        sm_randn_start(&two, 42, 2);
+        sm_randn_draw(&two, -1, start);
+        sm_randn_step(&two, 14, 7, both);
+        sm_randn_step(&two, 7, 3, both);
+        for (int k = 0; k < 2; k++) {
+            sm_randn_start(&one, 42 + (uint64_t)k, 1);
+            sm_randn_step(&one, 7, 3, alone);
+            CHECKF(!memcmp(alone, both + k * EACH, sizeof alone), "%s, picture %d", names[kind], k);
+        }
+        sm_brownian b;
+        CHECK(!sm_brownian_open(&b, &mem, EACH, two.paths[0].torch, &e) && !two.paths[0].torch == (kind == SM_RANDN_SUMI));
+        sm_brownian_start(&b, 42, 0.03, 14);
+        sm_brownian_step(&b, 7, 3, start);
+        for (int i = 0; i < H * W; i++)
+            for (int c = 0; c < C; c++)
+                CHECK(both[i * C + c] == start[kind == SM_RANDN_SUMI ? i * C + c : c * H * W + i]);
+        sm_brownian_close(&b);
+        sm_randn_close(&one);
+        sm_randn_close(&two);
+        CHECK(mem.total == 0);
+        mem.fail_at = 3; /* the second path */
+        CHECK(sm_randn_open(&two, &mem, "sumi", 2, H, W, C, &e) || sm_randn_open_paths(&two, &mem, 1, 2, &e) == SUMI_E_MEMORY);
+        sm_randn_close(&two);
+        CHECK(mem.total == 0);
+    }
+}

@@ -249,3 +249,154 @@ TEST(sample_k_torchsde_tree)
     }
     cJSON_Delete(j);
 }
+
+enum { MANY = 20000, POINTS = 7 };
+
+static double mean_product(const float *a, const float *b)
+{
+    double sum = 0;
+    for (int i = 0; i < MANY; i++)
+        sum += (double)a[i] * b[i];
+    return sum / MANY;
+}
+
+/* By definition of a Brownian path: unit increments are normal, those of intervals that do not overlap independent, and parts add up. The
+ * bounds are five standard errors of the moments of MANY normals. */
+TEST(sample_k_own_path)
+{
+    static const double at[POINTS + 1] = {14.6, 9, 8, 3, 1, 0.71, 0.25, 0.03};
+    static float step[POINTS][MANY], whole[MANY], again[MANY];
+    sm_brownian b;
+    sm_err e = {0};
+    CHECK(sm_brownian_open(&b, NULL, MANY, NULL, &e) == SUMI_OK);
+    sm_brownian_start(&b, 7, 0, 0);
+    for (int k = 0; k < POINTS; k++)
+        sm_brownian_step(&b, at[k], at[k + 1], step[k]);
+    for (int k = 0; k < POINTS; k++) {
+        double m = 0;
+        for (int i = 0; i < MANY; i++)
+            m += step[k][i] / (double)MANY;
+        CHECKF(fabs(m) < 5 / sqrt(MANY), "mean %g from %g", m, at[k]);
+        CHECKF(fabs(mean_product(step[k], step[k]) - 1) < 5 * sqrt(2.0 / MANY), "variance %g from %g", mean_product(step[k], step[k]), at[k]);
+        for (int q = 0; q < k; q++)
+            CHECKF(fabs(mean_product(step[k], step[q])) < 5 / sqrt(MANY), "steps from %g and %g: correlation %g", at[k], at[q],
+                   mean_product(step[k], step[q]));
+    }
+    for (int from = 0; from < POINTS; from++) /* a whole in one, asked of a path that begins anew, against its parts */
+        for (int to = from + 1; to <= POINTS; to++) {
+            sm_brownian_start(&b, 7, 1, 2);
+            sm_brownian_step(&b, at[from], at[to], whole);
+            for (int i = 0; i < MANY; i += 97) {
+                double sum = 0;
+                for (int k = from; k < to; k++)
+                    sum += sqrt(at[k] - at[k + 1]) * step[k][i];
+                CHECKF(fabs(sum - sqrt(at[from] - at[to]) * whole[i]) < 1e-5, "%g to %g: parts make %g", at[from], at[to], sum);
+            }
+        }
+    sm_brownian_start(&b, 8, 0, 0);
+    sm_brownian_step(&b, at[0], at[1], again);
+    CHECK(fabs(mean_product(again, step[0])) < 5 / sqrt(MANY)); /* another seed, another path */
+    sm_brownian_close(&b);
+}
+
+/* The noise must not know how it was asked: an ever finer way down sums to the same path. */
+TEST(sample_k_path_by_steps)
+{
+    enum { SMALL = 8 };
+    for (int torch = 0; torch < 2; torch++) {
+        sm_brownian b;
+        sm_err e = {0};
+        float got[SMALL];
+        double sums[3][SMALL] = {{0}};
+        CHECK(sm_brownian_open(&b, NULL, SMALL, torch ? torch_normals : NULL, &e) == SUMI_OK);
+        for (int k = 0; k < 3; k++) {
+            int steps = (int[]){1, 7, 100}[k];
+            sm_brownian_start(&b, 3, 0.5, 12);
+            for (int i = 0; i < steps; i++) {
+                double from = 12 * pow(0.5 / 12, (double)i / steps), to = 12 * pow(0.5 / 12, (i + 1.0) / steps);
+                sm_brownian_step(&b, from, to, got);
+                for (int q = 0; q < SMALL; q++)
+                    sums[k][q] += sqrt(torch ? (float)from - (float)to : from - to) * got[q];
+            }
+        }
+        for (int q = 0; q < SMALL; q++)
+            CHECKF(fabs(sums[0][q] - sums[1][q]) < 1e-5 && fabs(sums[0][q] - sums[2][q]) < 1e-5, "%g, %g, %g", sums[0][q], sums[1][q], sums[2][q]);
+        sm_brownian_close(&b);
+    }
+}
+
+TEST(sample_k_path_memory)
+{
+    sm_mem mem = {.fail_at = 1};
+    sm_brownian b;
+    sm_err e = {0};
+    CHECK(sm_brownian_open(&b, &mem, 16, NULL, &e) == SUMI_E_MEMORY && mem.total == 0);
+    sm_brownian_close(&b);
+    mem.fail_at = 0;
+    CHECK(sm_brownian_open(&b, &mem, SIZE_MAX / 8, NULL, &e) == SUMI_E_MEMORY && mem.total == 0);
+    sm_brownian_close(&b);
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Churn goes with four samplers and with models that predict noise; 0 leaves everything as it is. */
+TEST(sample_k_churn_refused)
+{
+    static const double sigmas[] = {1, 0.5, 0};
+    for (int k = 0; k < sm_sampler_count; k++)
+        for (int flow = 0; flow <= sm_samplers[k].flow; flow++) {
+            world *w = calloc(1, sizeof *w);
+            float x[N] = {0};
+            sm_err e = {0};
+            w->p = (sm_sampling){.n = N, .flow = flow, .sigmas = sigmas, .steps = 2, .s_churn = 1, .denoise = ask, .noise = draw, .ctx = w};
+            sumi_status st = sm_sample(&sm_samplers[k], &w->p, x, &e);
+            CHECKF((st == SUMI_OK) == (sm_samplers[k].churn && !flow), "%s, flow %d: %s", sm_samplers[k].name, flow, e.msg);
+            CHECK(st == SUMI_OK || (st == SUMI_E_ARG && strstr(e.msg, "churn")));
+            w->p.noise = NULL;
+            sm_err_clear(&e);
+            CHECK(sm_sample(&sm_samplers[k], &w->p, x, &e) != SUMI_OK);
+            free(w);
+        }
+}
+
+/* What k-diffusion says for 1 to 12 calls: nothing left over, nothing missing. */
+TEST(sample_k_calls)
+{
+    for (int k = 0; k < sm_sampler_count; k++)
+        for (int steps = 1; steps < 45; steps += steps < 12 ? 1 : 8)
+            for (int ends = 0; ends < 2; ends++) {
+                const sm_sampler *s = &sm_samplers[k];
+                world *w = calloc(1, sizeof *w);
+                double sigmas[64];
+                float x[N] = {3, -2, 1, 0, 5};
+                sm_err e = {0};
+                for (int i = 0; i <= steps; i++)
+                    sigmas[i] = i == steps && !ends ? 0 : 14 * pow(0.03 / 14, (double)i / steps);
+                w->p = (sm_sampling){.n = N, .sigmas = sigmas, .steps = steps, .eta = 0, .denoise = ask, .noise = draw, .on_step = look, .ctx = w};
+                CHECKF(sm_sample(s, &w->p, x, &e) == SUMI_OK, "%s of %d steps: %s", s->name, steps, e.msg);
+                CHECKF(s->alone || w->calls == sm_sampler_evals(s, sigmas, steps), "%s of %d steps: %d calls, %d were announced", s->name, steps,
+                       w->calls, (int)sm_sampler_evals(s, sigmas, steps));
+                free(w);
+            }
+}
+
+/* A model for which no step is accurate enough: an end, not a loop. */
+static sumi_status ask_noise(void *ctx, const float *x, double sigma, float *x0, sm_err *e)
+{
+    world *w = ctx;
+    for (int i = 0; i < N; i++)
+        x0[i] = (w->calls & 1 ? 1e6F : -1e6F);
+    w->calls++;
+    return SUMI_OK;
+}
+
+TEST(sample_k_adaptive_ends)
+{
+    static const double sigmas[] = {14, 1, 0};
+    world *w = calloc(1, sizeof *w);
+    float x[N] = {0};
+    sm_err e = {0};
+    w->p = (sm_sampling){.n = N, .sigmas = sigmas, .steps = 2, .denoise = ask_noise, .noise = draw, .ctx = w};
+    CHECK(sm_sample(sm_sampler_find("dpm_adaptive"), &w->p, x, &e) == SUMI_E_NUMERIC && strstr(e.msg, "dpm_adaptive") && w->calls < 40000);
+    free(w);
+}

@@ -5,17 +5,21 @@
 #define SM_RANDN_H
 
 #include "base/rng_torch.h"
+#include "sample/brownian.h"
 
 typedef enum sm_randn_kind { SM_RANDN_SUMI, SM_RANDN_TORCH, SM_RANDN_PHILOX, SM_RANDN_COUNT } sm_randn_kind;
 
 typedef struct sm_randn {
     sm_randn_kind kind;
     int h, w, c;        /* of a latent */
+    int most;           /* pictures at once */
     uint64_t seed;      /* of the first picture; the next ones count up */
     int n;              /* pictures */
     uint32_t drawn;     /* draws since the start */
     sm_torch_cpu *cpu;  /* [most], with torch */
     float *planes;      /* [c, h, w], unless sumi */
+    sm_brownian *paths; /* [most], where sm_randn_open_paths made them */
+    double low, high;   /* of the paths */
 } sm_randn;
 
 /* The kind of that name, SM_RANDN_COUNT for none. */
@@ -27,8 +31,14 @@ sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, 
 void sm_randn_close(sm_randn *r);
 /* Begins n pictures; what follows is their start noise. */
 void sm_randn_start(sm_randn *r, uint64_t seed, int n);
-/* Normals [n, h, w, c]: of the start (draw -1) or of the sampler's draws, counted from 0. torch's generators give their next ones
- * whatever the number. */
+/* Normals [n, h, w, c]: of the start (draw -1), of the sampler's draws, counted from 0, or of others (-2 and below). torch's
+ * generators give their next ones whatever the number. */
 void sm_randn_draw(sm_randn *r, int draw, float *out);
+
+/* Brownian paths, for samplers that ask for increments of one: with torch and philox torchsde's tree between the lowest and the highest
+ * sigma, as A1111 and ComfyUI (there on the CPU) make it from the picture's seed. Beside the other draws, which they leave as they are. */
+sumi_status sm_randn_open_paths(sm_randn *r, sm_mem *mem, double low, double high, sm_err *e);
+/* The paths' unit increments [n, h, w, c] from one sigma down to another. */
+void sm_randn_step(sm_randn *r, double from, double to, float *out);
 
 #endif
