@@ -62,6 +62,9 @@ static const op_case cases[] = {
     /* long sums in parts, strips that end with image rows, copies of rows a page apart */
     {SM_OP_CONV2D_DW, {F(3, 40, 41, 5), F(3, 40, 41, 37)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {3, 3}}},
     {SM_OP_CONV2D_DW, {F(3, 9, 8, 12), F(3, 5, 7, 18)}, .p = {CONV(2, 1, 1, 2, 3, 1, 2, 3, 2, 1, 1), .conv.size = {3, 4}}},
+    {SM_OP_CONV2D_DW, {F(3, 17, 12, 50), F(3, 17, 12, 110)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {3, 3}}},
+    {SM_OP_CONV2D_DW, {F(2, 9, 8, 17), F(2, 9, 8, 16)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {3, 3}}},
+    {SM_OP_CONV2D_DW, {F(8, 31, 33, 16), F(8, 30, 35, 40)}, .p = {CONV(1, 1, 1, 1, 1, 0, 1, 2, 2, 0, 0), .conv.size = {3, 3}}},
     {SM_OP_CONV2D_DW, {F(2, 12, 13, 1024), F(2, 12, 13, 60)}, .p = {CONV(1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0), .conv.size = {1, 1}}},
     {SM_OP_CONV2D_DW, {F(2, 13, 11, 30), F(2, 7, 6, 20)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {3, 3}}},
     {SM_OP_CONV2D_DW, {F(2, 6, 1, 14), F(2, 2, 1, 10)}, .p = {CONV(1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0), .conv.size = {5, 3}}},

@@ -274,16 +274,26 @@ static void conv_run(const sm_kcall *c, int task, int tasks)
 {
     (SM_K(sm_winograd_fits)(c->node) ? SM_K(sm_winograd_run) : gather_run)(c, task, tasks);
 }
+static int weight_tasks(const sm_node *n, int pass)
+{
+    return SM_K(sm_winograd_dw_fits)(n) ? SM_K(sm_winograd_dw_tasks)(n, pass) : dw_tasks(n, pass);
+}
+static size_t weight_work(const sm_node *n) { return SM_K(sm_winograd_dw_fits)(n) ? SM_K(sm_winograd_dw_work)(n) : dw_work(n); }
+static void weight_run(const sm_kcall *c, int task, int tasks)
+{
+    (SM_K(sm_winograd_dw_fits)(c->node) ? SM_K(sm_winograd_dw_run) : dw_run)(c, task, tasks);
+}
 
 void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
                                                        .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks};
-    k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
+    k[SM_OP_CONV2D_DW] = (sm_kernel){.run = weight_run, .passes = 2, .tasks = weight_tasks, .work = weight_work};
 }
 
 void SM_K(sm_cpu_conv_direct)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = gather_run, .tasks = gather_tasks, .prep_bytes = gather_prep_bytes,
                                                        .prep_unit = gather_prep_unit, .prep = gather_prep, .prep_tasks = gather_prep_tasks};
+    k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
 }

@@ -12,16 +12,12 @@
  * kernels. Where they are too many for the L3 cache, blocks have more tiles, so that they are read less often (measured, 64 tiles of
  * 1280 to 1280 channels: 118% of the multiply-add peak with 48, 140% with 64; 1024 tiles of 320: 174 and 156%, AVX2), and
  * pictures of few tiles are left to the direct sum. */
-enum { POINTS = 16, TILES = 48, MORE_TILES = 64, KC = 256, COLS = 96, MOST = 16, FEW_WEIGHTS = 1 << 18 };
-
-static const float zeros[KC + SM_VL];
+enum { POINTS = SM_WINO_POINTS, TILES = 48, MORE_TILES = 64, KC = SM_WINO_LONGEST, COLS = 96, MOST = 16, FEW_WEIGHTS = 1 << 18 };
 
 typedef struct wino {
-    const float *src;               /* [n, h, w, ld] */
-    int64_t n, h, w, oh, ow, k, cols, from, to;
-    int off[2];                     /* source position of tap 0 of output 0 */
-    const int *circular;
-    int64_t th, tw, tiles;          /* tiles of a picture: th * tw; of all: tiles */
+    sm_wino_tiles in;
+    int64_t oh, ow, k, cols, from, to;
+    int64_t tiles;                  /* of all pictures */
     int64_t most;                   /* tiles of a block */
     int64_t blocks, chunks;         /* items: blocks of tiles x chunks of columns */
     int64_t kparts;
@@ -34,13 +30,7 @@ bool SM_K(sm_winograd_fits)(const sm_node *n)
     const sm_param *p = &n->p;
     const int64_t *w = n->src[1]->dims, *x = n->src[0]->dims;
     int64_t least = w[0] * w[1] > FEW_WEIGHTS ? 7 : 4;
-    if (w[2] != 3 || w[3] != 3 || w[0] < 16 || w[1] < 16 || p->conv.groups != 1)
-        return false;
-    for (int i = 0; i < 2; i++)
-        if (p->conv.stride[i] != 1 || p->conv.dil[i] != 1 || p->conv.pad[2 * i] > 2 || n->dims[1 + i] < least ||
-            (p->conv.circular[i] && (p->conv.pad[2 * i] != 1 || n->dims[1 + i] != x[1 + i])))
-            return false;
-    return true;
+    return w[2] == 3 && w[3] == 3 && w[0] >= 16 && w[1] >= 16 && sm_wino_geometry(p, x, n->dims, least);
 }
 
 /* part: panels of the weight, as sm_kcall.part. */
@@ -48,13 +38,10 @@ static wino make(const sm_node *n, const int64_t part[2])
 {
     const int64_t *x = n->src[0]->dims, *w = n->src[1]->dims;
     bool back = n->op == SM_OP_CONV2D_DX;
-    wino p = {.n = x[0], .h = x[1], .w = x[2], .oh = n->dims[1], .ow = n->dims[2], .k = x[3], .cols = back ? w[1] : w[0],
-              .circular = n->p.conv.circular};
-    for (int i = 0; i < 2; i++)
-        p.off[i] = back ? n->p.conv.pad[2 * i] - 2 : -n->p.conv.pad[2 * i];
-    p.th = (p.oh + 1) / 2;
-    p.tw = (p.ow + 1) / 2;
-    p.tiles = p.n * p.th * p.tw;
+    wino p = {.in = sm_wino_tiles_of(&n->p, x, n->dims), .oh = n->dims[1], .ow = n->dims[2], .k = x[3], .cols = back ? w[1] : w[0]};
+    for (int i = 0; i < 2 && back; i++)
+        p.in.off[i] = n->p.conv.pad[2 * i] - 2;
+    p.tiles = x[0] * p.in.th * p.in.tw;
     p.from = part[0] * SM_NR;
     p.to = part[1] ? SM_MIN(part[1] * SM_NR, p.cols) : p.cols;
     p.most = SM_MIN(p.tiles, p.k * p.cols > FEW_WEIGHTS ? MORE_TILES : TILES);
@@ -152,10 +139,19 @@ void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks)
 
 /* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
+static const float zeros[SM_WINO_LONGEST];
+
 /* The 16 pixels of a tile at channel c0; zeros outside. */
-static void find_pixels(const wino *p, int64_t tile, int64_t c0, const float *px[POINTS])
+static void find_pixels(const sm_wino_tiles *p, const sm_wino_at *at, int64_t c0, const float *px[POINTS])
 {
-    int64_t x0 = tile % p->tw * 2 + p->off[1], y0 = tile / p->tw % p->th * 2 + p->off[0], n = tile / p->tw / p->th;
+    int64_t x0 = at->x * 2 + p->off[1], y0 = at->y * 2 + p->off[0];
+    const float *image = p->src + at->n * p->h * p->w * p->ld + c0;
+    if (x0 >= 0 && y0 >= 0 && x0 + 4 <= p->w && y0 + 4 <= p->h) {
+        const float *first = image + (y0 * p->w + x0) * p->ld;
+        for (int i = 0; i < POINTS; i++)
+            px[i] = first + (i / 4 * p->w + i % 4) * p->ld;
+        return;
+    }
     for (int i = 0; i < POINTS; i++) {
         int64_t y = y0 + i / 4, x = x0 + i % 4;
         if (p->circular[0])
@@ -163,7 +159,7 @@ static void find_pixels(const wino *p, int64_t tile, int64_t c0, const float *px
         if (p->circular[1])
             x = x < 0 ? x + p->w : x >= p->w ? x - p->w : x;
         bool in = (uint64_t)y < (uint64_t)p->h && (uint64_t)x < (uint64_t)p->w;
-        px[i] = in ? p->src + ((n * p->h + y) * p->w + x) * p->k + c0 : zeros;
+        px[i] = in ? image + (y * p->w + x) * p->ld : zeros;
     }
 }
 
@@ -184,13 +180,13 @@ static inline __attribute__((always_inline)) void turn_pixels(const vf d[POINTS]
     }
 }
 
-/* Channels [c0, c0 + len) of tiles [t0, t0 + count) to v [POINTS][count][ld]. */
-static void turn_block(const wino *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld)
+void SM_K(sm_winograd_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld)
 {
-    for (int64_t t = 0; t < count; t++) {
+    sm_wino_at at = sm_wino_find(p, t0);
+    for (int64_t t = 0; t < count; t++, sm_wino_next(p, &at)) {
         const float *px[POINTS];
         vf d[POINTS];
-        find_pixels(p, t0 + t, c0, px);
+        find_pixels(p, &at, c0, px);
         int64_t c = 0;
         for (; c + SM_VL <= len; c += SM_VL) {
             for (int i = 0; i < POINTS; i++)
@@ -232,15 +228,17 @@ static void multiply(const float *v, int64_t ld, int64_t count, const float *u, 
 /* Columns of one panel of tiles [t0, t0 + count): m [POINTS][count][width] to dst at column j, `cols` of them exist. */
 static void put_block(const wino *p, const float *m, int64_t t0, int64_t count, int width, int cols, const float *bias, float *dst)
 {
-    for (int64_t t = 0; t < count; t++) {
-        int64_t tile = t0 + t, x0 = tile % p->tw * 2, y0 = tile / p->tw % p->th * 2, n = tile / p->tw / p->th;
-        float *to = dst + ((n * p->oh + y0) * p->ow + x0) * p->cols;
+    sm_wino_at at = sm_wino_find(&p->in, t0);
+    for (int64_t t = 0; t < count; t++, sm_wino_next(&p->in, &at)) {
+        int64_t x0 = at.x * 2, y0 = at.y * 2;
+        float *to = dst + ((at.n * p->oh + y0) * p->ow + x0) * p->cols;
         bool right = x0 + 1 < p->ow, below = y0 + 1 < p->oh;
         for (int c = 0; c < cols; c += SM_VL) {
             vf s[2][4], b = vload(bias + c);
             for (int x = 0; x < 4; x++) {
-                const float *at = m + (x * count + t) * width + c;
-                vf a0 = vload(at), a1 = vload(at + 4 * count * width), a2 = vload(at + 8 * count * width), a3 = vload(at + 12 * count * width);
+                const float *from = m + (x * count + t) * width + c;
+                vf a0 = vload(from), a1 = vload(from + 4 * count * width);
+                vf a2 = vload(from + 8 * count * width), a3 = vload(from + 12 * count * width);
                 s[0][x] = a0 + a1 + a2;
                 s[1][x] = a1 - a2 - a3;
             }
@@ -262,7 +260,7 @@ static void run_item(const sm_kcall *c, const wino *p, int64_t item, float *v)
     float *sums = v + POINTS * p->most * ld;
     for (int64_t part = 0; part < p->kparts; part++) {
         int64_t c0 = part * p->k / p->kparts, len = (part + 1) * p->k / p->kparts - c0;
-        turn_block(p, t0, count, c0, len, v, ld);
+        SM_K(sm_winograd_pixels)(&p->in, t0, count, c0, len, v, ld);
         for (int64_t j = j0; j < j1; j += SM_NR) {
             int width = sm_panel_width(p->cols, j);
             const float *u = (const float *)c->prep + (j - p->from) * POINTS * p->k + c0 * width;
@@ -282,7 +280,7 @@ void SM_K(sm_winograd_run)(const sm_kcall *c, int task, int tasks)
 {
     wino p = make(c->node, c->part), most = whole(c->node);
     int64_t a, b;
-    p.src = c->src[0].data;
+    p.in.src = c->src[0].data;
     sm_range(p.blocks * p.chunks, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++)
         run_item(c, &p, i, (float *)c->work + task * room(&most));

@@ -1,8 +1,57 @@
-/* Convolutions by minimal filtering (k_winograd.c), chosen in k_conv.c. */
+/* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c), conv2d_dw (k_winograd_dw.c),
+ * chosen in k_conv.c. */
 #ifndef SM_WINOGRAD_H
 #define SM_WINOGRAD_H
 
 #include "cpu/gemm.h"
+
+enum { SM_WINO_POINTS = 16, SM_WINO_LONGEST = 256 }; /* points of a 4x4 tile; channels that are turned at a time */
+
+/* The 4x4 tiles of pictures [n, h, w, ld] that belong to 2x2 results each; th x tw of them a picture. */
+typedef struct sm_wino_tiles {
+    const float *src;
+    int64_t h, w, ld, th, tw;
+    int off[2];                     /* source position of tap 0 of result 0 */
+    const int *circular;
+} sm_wino_tiles;
+
+/* Of a convolution x -> y, both [n, h, w, c]; src is left to the caller. */
+static inline sm_wino_tiles sm_wino_tiles_of(const sm_param *p, const int64_t *x, const int64_t *y)
+{
+    return (sm_wino_tiles){.h = x[1], .w = x[2], .ld = x[3], .th = (y[1] + 1) / 2, .tw = (y[2] + 1) / 2,
+                           .off = {-p->conv.pad[0], -p->conv.pad[2]}, .circular = p->conv.circular};
+}
+
+/* Where a tile is: walking costs no division. */
+typedef struct sm_wino_at { int64_t x, y, n; } sm_wino_at;
+static inline sm_wino_at sm_wino_find(const sm_wino_tiles *p, int64_t tile)
+{
+    return (sm_wino_at){tile % p->tw, tile / p->tw % p->th, tile / p->tw / p->th};
+}
+static inline void sm_wino_next(const sm_wino_tiles *p, sm_wino_at *at)
+{
+    if (++at->x < p->tw)
+        return;
+    at->x = 0;
+    if (++at->y < p->th)
+        return;
+    at->y = 0;
+    at->n++;
+}
+
+/* Whether a 3x3 convolution's strides and paddings and the sides of its results (at least so many) are such. */
+static inline bool sm_wino_geometry(const sm_param *p, const int64_t *x, const int64_t *y, int64_t least)
+{
+    for (int i = 0; i < 2; i++)
+        if (p->conv.stride[i] != 1 || p->conv.dil[i] != 1 || p->conv.pad[2 * i] > 2 || y[1 + i] < least ||
+            (p->conv.circular[i] && (p->conv.pad[2 * i] != 1 || y[1 + i] != x[1 + i])))
+            return false;
+    return p->conv.groups == 1;
+}
+
+/* Channels [c0, c0 + len), at most SM_WINO_LONGEST, of tiles [t0, t0 + count) turned to v [SM_WINO_POINTS][count][ld], ld whole
+ * vectors; lanes past len hold zeros. */
+void SM_K(sm_winograd_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld);
 
 /* Whether a recorded conv2d or conv2d_dx goes this way: by the shapes of one picture. */
 bool SM_K(sm_winograd_fits)(const sm_node *n);
@@ -14,5 +63,11 @@ size_t SM_K(sm_winograd_prep_unit)(const sm_node *n);
 int SM_K(sm_winograd_prep_tasks)(const sm_node *n);
 void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks);
 void SM_K(sm_winograd_run)(const sm_kcall *c, int task, int tasks);
+
+/* The same of conv2d_dw; two passes. */
+bool SM_K(sm_winograd_dw_fits)(const sm_node *n);
+int SM_K(sm_winograd_dw_tasks)(const sm_node *n, int pass);
+size_t SM_K(sm_winograd_dw_work)(const sm_node *n);
+void SM_K(sm_winograd_dw_run)(const sm_kcall *c, int task, int tasks);
 
 #endif
