@@ -70,8 +70,31 @@ typedef struct sm_unet_cond {
     sm_node *time_ids;    /* [N,6] f32: original height, width, crop top, left, target height, width; or the refiner's
                              [N,5]: original height, width, crop top, left, aesthetic score */
     sm_node *labels;      /* [N] i32, num_class_embeds */
+    struct sm_unet_tweaks *tweaks; /* NULL: none */
     sm_node *timestep_cond; /* [N,time_cond_proj_dim]; may be NULL, which adds nothing */
 } sm_unet_cond;
+
+/* What guidance changes inside a UNet while it draws. */
+typedef enum sm_freeu {
+    SM_FREEU_NONE,
+    SM_FREEU_1,         /* Si et al. 2023 and ComfyUI: features four and two times as wide as the first block's are strengthened by b[0]
+                           and b[1], the skip connections that meet them lose their lowest frequencies, by s[0] and s[1] */
+    SM_FREEU_2,         /* the same, strengthened where the features' mean is high */
+    SM_FREEU_DIFFUSERS  /* as 1, but in the first and the second up block (diffusers' enable_freeu) */
+} sm_freeu;
+
+typedef struct sm_unet_tweaks {
+    /* PAG: whether the self-attention at this path (of the graph's root) keeps each token's own value; NULL: none does. */
+    bool (*identity)(void *arg, const char *path);
+    void *arg;
+    sm_freeu freeu;
+    float b[2], s[2];
+    bool map;           /* SAG: received is recorded */
+    sm_node *received;  /* out: [N,h,w], the attention that each place of the middle gets (nn_attention_received) */
+} sm_unet_tweaks;
+
+/* Strengthens x, the features of up block i, and filters the skip connection that will be put beside them (unet_freeu.c). */
+void sm_unet_freeu(const sm_unet_tweaks *t, int base, int block, sm_node **x, sm_node **skip);
 
 /* Transformer layers of attention `layer` of a level's down or up block. */
 int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer);

@@ -30,7 +30,7 @@ static sm_node *whole_picture(const sm_node *x, int64_t n)
 
 static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
 {
-    sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond};
+    sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond, .tweaks = cond->tweaks};
     if (c->unet.text_time && !more.time_ids && !sm_poisoned(x))
         more.time_ids = whole_picture(x, unet_time_ids(c));
     return sm_unet(s, &c->unet, x, t, cond->ctx, &more);
@@ -44,6 +44,8 @@ static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_s
 
 static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
 {
+    if (cond->tweaks)
+        return sm_graph_fail(s->g, "PAG, SAG and FreeU change UNets, this model is a transformer");
     return sm_mmdit(s, &c->mmdit, x, t, cond->ctx, cond->pooled);
 }
 

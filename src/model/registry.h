@@ -12,6 +12,7 @@ typedef struct sm_conditions {
     sm_node *pooled;        /* [N,P], where pooled_width is not 0 */
     sm_node *time_ids;      /* [N,I] f32, XL's sizes (sm_unet_cond); NULL: the whole picture at the sample's size */
     sm_node *timestep_cond; /* [N,time_cond_proj_dim], LCM's embedded guidance scale; NULL: without */
+    sm_unet_tweaks *tweaks; /* UNets alone; NULL: none */
 } sm_conditions;
 
 typedef struct sm_denoiser {

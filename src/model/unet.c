@@ -13,6 +13,8 @@ typedef struct unet {
     sm_node *temb, *ctx;
     sm_node *skips[MAX_SKIPS];
     int count;
+    sm_unet_tweaks *tweaks; /* NULL: none */
+    bool middle;            /* recording its attention */
 } unet;
 
 int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer)
@@ -135,7 +137,10 @@ static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, 
     sm_node *h = nn_layer_norm(s, "norm1", x, 1e-5f, true);
     nn_scope attn1 = nn_sub(s, "attn1"), attn2 = nn_sub(s, "attn2"), ff = nn_sub(s, "ff");
     nn_here(&attn1);
-    h = nn_attention(&attn1, h, NULL, heads, false);
+    if (u->middle && u->tweaks && u->tweaks->map && !u->tweaks->received)
+        u->tweaks->received = nn_attention_received(&attn1, h, heads, false);
+    bool identity = u->tweaks && u->tweaks->identity && u->tweaks->identity(u->tweaks->arg, attn1.path);
+    h = identity ? nn_attention_identity(&attn1, h, false) : nn_attention(&attn1, h, NULL, heads, false);
     nn_here(s);
     x = sm_add(x, h);
     h = nn_layer_norm(s, "norm2", x, 1e-5f, true);
@@ -197,13 +202,17 @@ static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
     return x;
 }
 
-static sm_node *mid_block(const nn_scope *s, const unet *u, sm_node *x)
+static sm_node *mid_block(const nn_scope *s, unet *u, sm_node *x)
 {
     x = resnet(s, u, x, x->dims[3], 0);
     if (u->c->mid_block != SM_MID_CROSS)
         return x;
     int last = u->c->blocks - 1;
+    u->middle = true;
     x = attend(s, u, x, last, 0, u->c->transformer_layers_per_block[last]);
+    u->middle = false;
+    if (u->tweaks && u->tweaks->received)
+        u->tweaks->received = SM_RESHAPE(u->tweaks->received, x->dims[0], x->dims[1], x->dims[2]);
     return resnet(s, u, x, x->dims[3], 1);
 }
 
@@ -216,7 +225,10 @@ static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
     int64_t out = c->block_out_channels[level];
     for (int k = 0; k <= c->layers_per_block[level]; k++) {
         nn_here(s);
-        x = resnet(s, u, sm_concat2(x, u->skips[--u->count], -1), out, k);
+        sm_node *skip = u->skips[--u->count];
+        if (u->tweaks && u->tweaks->freeu)
+            sm_unet_freeu(u->tweaks, c->block_out_channels[0], i, &x, &skip);
+        x = resnet(s, u, sm_concat2(x, skip, -1), out, k);
         if (c->up_attention[i])
             x = attend(s, u, x, level, k, sm_unet_depth(c, true, level, k));
     }
@@ -233,7 +245,7 @@ sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm
 {
     if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
         return s->g->poison;
-    unet u = {.c = c, .ctx = ctx, .temb = embed(s, c, timestep, cond)};
+    unet u = {.c = c, .ctx = ctx, .temb = embed(s, c, timestep, cond), .tweaks = cond ? cond->tweaks : NULL};
     nn_here(s);
     sm_node *x = c->center_input_sample ? sm_affine(sample, 2, -1) : sample;
     u.skips[u.count++] = x = nn_conv(s, "conv_in", x, c->block_out_channels[0], 3, 1, 1, true);

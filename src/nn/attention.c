@@ -2,6 +2,7 @@
  * heads*d channels is heads rows of d, so splitting and merging move no data. */
 #include "nn/nn.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* [N,T,C] -> [N,T,heads,C/heads] */
@@ -42,6 +43,26 @@ sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bo
     sm_node *k = nn_head_proj(s, "to_k", "norm_k", from, inner, heads, qkv_bias, false);
     sm_node *v = nn_head_proj(s, "to_v", NULL, from, inner, heads, qkv_bias, false);
     return nn_linear(s, "to_out.0", merge(sm_attention(q, k, v, NULL, 0, false)), c, true);
+}
+
+sm_node *nn_attention_identity(const nn_scope *s, sm_node *x, bool qkv_bias)
+{
+    int64_t c = x->dims[2], inner = nn_dim(s, "to_v.weight", 0, c);
+    return nn_linear(s, "to_out.0", nn_linear(s, "to_v", x, inner, qkv_bias), c, true);
+}
+
+sm_node *nn_attention_received(const nn_scope *s, sm_node *x, int heads, bool qkv_bias)
+{
+    int64_t n = x->dims[0], t = x->dims[1], c = x->dims[2], inner = nn_dim(s, "to_q.weight", 0, c);
+    sm_node *q = nn_head_proj(s, "to_q", "norm_q", x, inner, heads, qkv_bias, false);
+    sm_node *k = nn_head_proj(s, "to_k", "norm_k", x, inner, heads, qkv_bias, false);
+    if (sm_poisoned(q) || sm_poisoned(k))
+        return s->g->poison;
+    float scale = 1 / sqrtf((float)(inner / heads));
+    sm_node *scores = sm_matmul(SM_PERMUTE(q, 0, 2, 1, 3), SM_PERMUTE(k, 0, 2, 1, 3), false, true); /* [N,H,T,T] */
+    sm_node *map = sm_softmax(sm_affine(scores, scale, 0));
+    sm_node *sum = SM_RESHAPE(sm_sum(sm_sum(map, 2), 1), n, t);
+    return sm_affine(sum, 1 / (float)heads, 0);
 }
 
 sm_node *nn_feed_forward(const nn_scope *s, sm_node *x, int mult, sm_act act, bool geglu)

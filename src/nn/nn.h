@@ -85,6 +85,10 @@ sm_node *nn_head_proj(const nn_scope *s, const char *name, const char *norm, sm_
                       bool fresh_norm);
 /* diffusers' `Attention`: to_q, to_k, to_v, to_out.0; ctx NULL is self-attention. */
 sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias);
+/* The same layers with the identity for a self-attention map: every token keeps its own value. */
+sm_node *nn_attention_identity(const nn_scope *s, sm_node *x, bool qkv_bias);
+/* How much attention each token of x gets: [N,T], the columns' sums of the self-attention map, mean over heads. */
+sm_node *nn_attention_received(const nn_scope *s, sm_node *x, int heads, bool qkv_bias);
 /* diffusers' FeedForward with GEGLU (net.0.proj, net.2) or GELU. */
 sm_node *nn_feed_forward(const nn_scope *s, sm_node *x, int mult, sm_act act, bool geglu);
 /* diffusers' ResnetBlock2D: norm1, conv1, time_emb_proj (temb may be NULL), norm2, conv2, conv_shortcut. A time_emb_proj of
