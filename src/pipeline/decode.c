@@ -9,24 +9,22 @@
  * 1024x1024: tiles change a picture (tests/t_tiles.c), and the decoder then takes less than XL's weights. */
 enum { TILE_LOW = 48, WHOLE = 128 * 128 };
 
-/* Pieces as large as the request says; by itself none up to WHOLE latents, or TILE_LOW a side where memory is short. */
-static sumi_status choose_tile(sm_decode *d, sm_err *e)
+sumi_status sm_job_vae_tile(const sm_job *j, bool encode, int h, int w, int *tile, sm_err *e)
 {
-    const sm_job *j = d->j;
-    int asked = j->r.vae_tile, f = sm_vae_factor(&j->m->vae), least = 3 * sm_vae_reach(&j->m->vae, false);
-    d->tile = asked < 0 ? SM_MAX(j->m->low_memory ? TILE_LOW : SM_VAE_TILE, least) : asked / f;
-    if (asked > 0 && d->tile < least)
+    int asked = j->r.vae_tile, f = sm_vae_factor(&j->m->vae), least = 3 * sm_vae_reach(&j->m->vae, encode);
+    *tile = asked < 0 ? SM_MAX(j->m->low_memory ? TILE_LOW : SM_VAE_TILE, least) : asked / f;
+    if (asked > 0 && *tile < least)
         return sm_fail(e, SUMI_E_ARG, "--vae-tile: %d pixels, this model's autoencoder needs at least %d", asked, least * f);
-    bool whole = asked < 0 && !j->m->low_memory && (int64_t)d->h * d->w <= WHOLE;
-    if (whole || (d->h <= d->tile && d->w <= d->tile))
-        d->tile = 0;
+    bool whole = asked < 0 && !j->m->low_memory && (int64_t)h * w <= WHOLE;
+    if (whole || (h <= *tile && w <= *tile))
+        *tile = 0;
     return SUMI_OK;
 }
 
 sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e)
 {
     *d = (sm_decode){.j = j, .h = h, .w = w, .c = j->m->vae.latent_channels};
-    if (choose_tile(d, e) || !j->cb || !j->cb->preview)
+    if (sm_job_vae_tile(j, false, h, w, &d->tile, e) || !j->cb || !j->cb->preview)
         return e->code;
     d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)h * (size_t)w * 3);
     return d->small ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
@@ -66,7 +64,7 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
     p->g = sm_graph_new(j->mem, e);
     if (!p->g)
         return e->code;
-    nn_scope root = nn_root(p->g, j->m->w, NULL), s = nn_sub(&root, "vae");
+    nn_scope s = sm_job_scope(j, p->g, "vae");
     p->in[0] = sm_input(p->g, "latents", SM_F32, 4, (int64_t[]){1, d->h, d->w, d->c});
     p->out = sm_vae_decode(&s, &j->m->vae, unscale(j->m, p->in[0]));
     sm_plan_opts opts = sm_job_plan_opts(j);
@@ -82,7 +80,8 @@ static sm_tiled_vae tiles_of(const sm_decode *d)
 {
     const sm_job *j = d->j;
     return (sm_tiled_vae){.mem = j->mem, .be = j->be, .pool = j->pool, .w = j->m->w, .component = "vae", .c = &j->m->vae,
-                          .opts = sm_job_plan_opts(j), .unscale = unscale, .unscale_arg = j->m, .tile = d->tile, .cancel = sm_job_cancel(j)};
+                          .opts = sm_job_plan_opts(j), .unscale = unscale, .unscale_arg = j->m, .tile = d->tile,
+                          .circular = {j->circular[0], j->circular[1]}, .cancel = sm_job_cancel(j)};
 }
 
 sumi_status sm_decode_plan_tiles(const sm_decode *d, sm_vae_tiles_info *out, sm_err *e)
@@ -170,26 +169,4 @@ sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int
         cb->preview(cb->user, first + k, step, d->w, d->h, d->small);
     }
     return SUMI_OK;
-}
-
-sumi_status sm_encode_gray(const sm_job *j, int h, int w, float *out, sm_err *e)
-{
-    const sumi_model *m = j->m;
-    int f = sm_vae_factor(&m->vae), c = m->vae.latent_channels;
-    sm_part p = {.g = sm_graph_new(j->mem, e)};
-    if (!p.g)
-        return e->code;
-    nn_scope root = nn_root(p.g, m->w, NULL), s = nn_sub(&root, "vae");
-    p.in[0] = sm_input(p.g, "image", SM_F32, 4, (int64_t[]){1, h * f, w * f, m->vae.in_channels});
-    sm_node *moments = sm_vae_encode(&s, &m->vae, p.in[0]);
-    p.out = sm_affine(sm_slice(moments, -1, 0, c), m->vae.scaling_factor, -m->vae.shift_factor * m->vae.scaling_factor);
-    sm_plan_opts opts = sm_job_plan_opts(j);
-    p.p = sm_plan_new_with(p.g, 1, &p.out, j->be, &opts, e);
-    if (p.p) {
-        memset(sm_plan_data(p.p, p.in[0]), 0, sizeof(float) * (size_t)(h * f) * (size_t)(w * f) * (size_t)m->vae.in_channels);
-        if (!sm_plan_run(p.p, j->pool, sm_job_cancel(j), e))
-            memcpy(out, sm_plan_data(p.p, p.out), sizeof(float) * (size_t)h * (size_t)w * (size_t)c);
-    }
-    sm_part_close(&p);
-    return e->code;
 }

@@ -1,4 +1,4 @@
-/* Latents to pixels, and back: the autoencoder of a request. */
+/* Latents to pixels: the decoder of a request. */
 #ifndef SM_PIPELINE_DECODE_H
 #define SM_PIPELINE_DECODE_H
 
@@ -25,7 +25,9 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e);
 sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, uint8_t *rgb, sm_err *e);
 /* Small pictures of latents for the caller's preview, if there is one. */
 sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int n, int step, sm_err *e);
-/* What the denoiser would call a plain gray picture: the mean of the encoder, scaled; out [h, w, c]. */
-sumi_status sm_encode_gray(const sm_job *j, int h, int w, float *out, sm_err *e);
+
+/* Pieces in which pictures of h x w latents are decoded or encoded, latents a side, 0: whole. As large as the request says; by itself
+ * whole up to 1024x1024 pixels, or TILE_LOW latents a side where memory is short. */
+sumi_status sm_job_vae_tile(const sm_job *j, bool encode, int h, int w, int *tile, sm_err *e);
 
 #endif

@@ -1,0 +1,110 @@
+/* Hires fix (see hires.h), after A1111's StableDiffusionProcessingTxt2Img.sample_hr_pass. */
+#include "pipeline/hires.h"
+
+#include <math.h>
+#include <string.h>
+#include <strings.h>
+
+#include "pipeline/encode.h"
+
+static const struct { const char *name; bool pixels; sm_interp mode; sm_filter filter; } upscalers[] = {
+    {"Latent", false, SM_INTERP_BILINEAR, 0},
+    {"Latent (antialiased)", false, SM_INTERP_BILINEAR_AA, 0},
+    {"Latent (bicubic)", false, SM_INTERP_BICUBIC, 0},
+    {"Latent (bicubic antialiased)", false, SM_INTERP_BICUBIC_AA, 0},
+    {"Latent (nearest)", false, SM_INTERP_NEAREST, 0},
+    {"Latent (nearest-exact)", false, SM_INTERP_NEAREST_EXACT, 0},
+    {"Lanczos", true, 0, SM_FILTER_LANCZOS},
+    {"Nearest", true, 0, SM_FILTER_NEAREST},
+    {"None", true, 0, SM_FILTER_LANCZOS}, /* A1111's word for no upscaler: its resizing is Lanczos */
+};
+
+static int upscaler(const sumi_request *r)
+{
+    int i = (int)SM_COUNT(upscalers) - 1;
+    while (i >= 0 && strcasecmp(upscalers[i].name, r->hires_upscaler))
+        i--;
+    return i;
+}
+
+bool sm_hires_wanted(const sumi_request *r) { return r->hires_upscale > 0 || r->hires_width || r->hires_height; }
+bool sm_hires_pixels(const sumi_request *r) { return upscalers[SM_MAX(upscaler(r), 0)].pixels; }
+
+sumi_status sm_hires_open(sm_job *j, int multiple, sm_err *e)
+{
+    sumi_request *r = &j->r;
+    if (!sm_hires_wanted(r))
+        return SUMI_OK;
+    if (j->edit)
+        return sm_fail(e, SUMI_E_ARG, "--hires-...: hires fix begins from noise; with --init-image draw at the larger --size instead");
+    if (upscaler(r) < 0)
+        return sm_fail(e, SUMI_E_ARG, "--hires-upscaler: '%.40s' is unknown; Latent, Latent (bicubic), Lanczos ...: see `sumi generate --help`",
+                       r->hires_upscaler);
+    if (r->hires_upscale > 0 && (r->hires_width || r->hires_height))
+        return sm_fail(e, SUMI_E_ARG, "--hires-upscale and --hires-width or --hires-height both say how large: give one");
+    double w = r->hires_upscale > 0 ? r->width * (double)r->hires_upscale : r->hires_width ? r->hires_width : (double)r->hires_height * r->width / r->height;
+    double h = r->hires_upscale > 0 ? r->height * (double)r->hires_upscale : r->hires_height ? r->hires_height : (double)r->hires_width * r->height / r->width;
+    if (w > 8192 || h > 8192)
+        return sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f; at most 8192 a side", w, h);
+    j->out_width = (int)w / multiple * multiple;
+    j->out_height = (int)h / multiple * multiple;
+    r->strength = r->strength >= 0 ? r->strength : 0.7f;
+    return j->out_width && j->out_height ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f is too small; sides are multiples of %d", w, h, multiple);
+}
+
+sumi_status sm_hires_stretch(const sm_job *j, sm_stretch *out, sm_err *e)
+{
+    double s = round(j->r.strength * 1e6) / 1e6;
+    int steps = j->r.hires_steps ? j->r.hires_steps : j->r.steps;
+    if (s <= 0 || steps / fmin(s, 0.999) > 100000)
+        return sm_fail(e, SUMI_E_ARG, "--strength: %g leaves no noise for hires fix to work with", s);
+    *out = (sm_stretch){.all = (int)(steps / fmin(s, 0.999)), .run = steps};
+    return SUMI_OK;
+}
+
+/* One picture, decoded, to latents by way of its pixels; `small` and `large` have room for both. */
+static sumi_status by_pixels(const sm_pass *from, sm_pass *to, const uint8_t *small, uint8_t *large, float *x, float *moments, sm_err *e)
+{
+    const sumi_request *a = &from->j.r, *b = &to->j.r;
+    size_t n = (size_t)b->width * (size_t)b->height * 3;
+    if (sm_resize(small, a->width, a->height, 3, NULL, upscalers[upscaler(a)].filter, large, b->width, b->height, from->j.mem, e))
+        return e->code;
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(large[i] / 127.5 - 1);
+    return sm_encode_run(&to->j, to->h, to->w, x, moments, e);
+}
+
+static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, sm_err *e)
+{
+    sm_mem *mem = from->j.mem;
+    size_t small = (size_t)from->j.r.width * (size_t)from->j.r.height * 3, large = (size_t)to->j.r.width * (size_t)to->j.r.height * 3;
+    int64_t pixels = (int64_t)to->h * to->w, each = pixels * to->c;
+    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, (size_t)n * small + large);
+    float *x = sm_alloc(mem, SM_MEM_DATA, sizeof *x * (large + 2 * (size_t)each));
+    bool sampled = !strcmp(from->j.r.vae_encode, "sample");
+    if (!rgb || !x)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for pictures of %dx%d", to->j.r.width, to->j.r.height);
+    else
+        sm_decode_run(&from->dec, from->latents, first, n, rgb, e);
+    sm_decode_done(&from->dec);
+    sm_randn_start(&to->edit.randn, (uint64_t)(from->j.r.seed + first), n);
+    if (sampled)
+        sm_randn_draw(&to->edit.randn, -2, to->edit.room);
+    for (int k = 0; k < n && !e->code; k++)
+        if (!by_pixels(from, to, rgb + (size_t)k * small, rgb + (size_t)n * small, x, x + large, e))
+            sm_encode_latent(from->j.m, x + large, sampled ? to->edit.room + k * each : NULL, true, pixels, to->edit.init + k * each);
+    sm_free(rgb);
+    sm_free(x);
+    return e->code;
+}
+
+sumi_status sm_hires_enlarge(sm_pass *from, sm_pass *to, int first, int n, sm_err *e)
+{
+    int64_t a = (int64_t)from->h * from->w * from->c, b = (int64_t)to->h * to->w * to->c;
+    if (sm_hires_pixels(&from->j.r))
+        return enlarge_pixels(from, to, first, n, e);
+    sm_interp mode = upscalers[upscaler(&from->j.r)].mode;
+    for (int k = 0; k < n && !e->code; k++)
+        sm_interpolate(from->latents + k * a, from->w, from->h, from->c, mode, to->edit.init + k * b, to->w, to->h, from->j.mem, e);
+    return e->code;
+}

@@ -1,0 +1,107 @@
+/* What a request would take, from the plans it would make. An open part holds what it will hold when it runs, so the peak is counted,
+ * not guessed. */
+#include "pipeline/drawing.h"
+#include "sample/sampler.h"
+
+static size_t held(const sm_job *j) { return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); }
+
+/* bytes: of pictures beside what is held. Of a large model only that component's weights are in memory, of a small one all. */
+static void peak(const sm_job *j, size_t bytes, size_t mapped, sumi_plan_info *out)
+{
+    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + bytes + (sm_job_large(j->m) ? mapped : sm_job_mapped(j->m, NULL)));
+}
+
+static void add_part(const sm_part *p, const sm_job *j, size_t besides, sumi_plan_info *out)
+{
+    out->packed_bytes += sm_plan_packed_bytes(p->p);
+    out->activation_bytes = SM_MAX(out->activation_bytes, sm_plan_activation_bytes(p->p));
+    peak(j, besides, sm_plan_mapped_bytes(p->p), out);
+}
+
+static void plan_decoder(sm_pass *p, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    const sm_job *j = &p->j;
+    sm_vae_tiles_info tiles;
+    if (sm_decode_tiled(&p->dec)) {
+        if (sm_decode_plan_tiles(&p->dec, &tiles, e))
+            return;
+        size_t bytes = besides + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
+        out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
+        peak(j, bytes, sm_job_mapped(j->m, "vae.decoder."), out);
+        out->decode_flops += tiles.flops * j->r.count;
+    } else if (!sm_decode_open(&p->dec, e)) {
+        add_part(&p->dec.part, j, besides, out);
+        out->decode_flops += sm_plan_cost(p->dec.part.p).flops * j->r.count;
+    }
+    sm_decode_done(&p->dec);
+}
+
+/* times pictures of h x w latents are encoded. */
+static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    const sm_job *j = &p->j;
+    sm_encode_info info;
+    int f = sm_vae_factor(&j->m->vae);
+    if (!times || sm_encode_plan(j, h, w, &info, e))
+        return;
+    out->packed_bytes += info.packed;
+    out->activation_bytes = SM_MAX(out->activation_bytes, info.bytes - info.packed);
+    peak(j, besides + info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), sm_job_mapped(j->m, "vae.encoder."), out);
+    out->encode_flops += info.flops * times;
+}
+
+static void plan_text(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    if (sm_text_open(&p->text, &p->j, 0, n, p->earlier, e))
+        return;
+    for (int i = 0; i < p->j.m->traits.texts && !e->code; i++) {
+        sm_part part = {0};
+        if (!sm_text_open_part(&part, &p->j, i, sm_text_batch(&p->text), e)) {
+            add_part(&part, &p->j, besides, out);
+            out->encode_flops += sm_plan_cost(part.p).flops / sm_text_batch(&p->text) * sm_text_sequences(&p->text);
+        }
+        sm_part_close(&part);
+    }
+}
+
+static void plan_denoiser(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    double call = 0;
+    if (!sm_denoise_open(&p->den, n, &p->text, e) && !sm_denoise_plan(&p->den, sm_sampler_find(p->j.r.sampler)->cfgpp, &call, e)) {
+        double step = call / n * p->j.r.count;
+        for (int i = 0; i < p->den.nparts; i++)
+            add_part(&p->den.parts[i].part, &p->j, besides, out);
+        out->step_flops = SM_MAX(out->step_flops, step);
+        out->total_flops += step * (double)sm_pass_evals(p);
+    }
+    sm_denoise_done(&p->den);
+}
+
+sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
+{
+    sm_drawing d;
+    *out = (sumi_plan_info){0};
+    for (size_t i = 0; i < sm_weights_count(j->m->w); i++)
+        out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
+    size_t rgb = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3;
+    out->peak_bytes = held(j) + 2 * rgb; /* at the end, when the pictures are handed out */
+    sm_drawing_open(&d, j, e);
+    for (int i = 0; i < d.passes && !e->code; i++) {
+        sm_pass *p = &d.pass[i];
+        bool again = d.passes == 2 && sm_hires_pixels(&j->r), masked = p->edit.masked != NULL;
+        out->steps += p->j.r.steps;
+        plan_text(p, d.round, rgb, out, e);
+        if (!e->code)
+            plan_encoder(p, p->edit.eh, p->edit.ew, (p->edit.moments != NULL) + (i == 1 && again ? j->r.count : 0), rgb, out, e);
+        if (!e->code)
+            plan_encoder(p, p->h, p->w, masked, rgb, out, e);
+        if (!e->code)
+            plan_denoiser(p, d.round, rgb, out, e);
+        if (!e->code && (i == d.passes - 1 || again))
+            plan_decoder(p, rgb, out, e);
+    }
+    bool known = !e->code && sm_pass_evals(&d.pass[0]) > 0;
+    out->total_flops = known ? out->total_flops + out->encode_flops + out->decode_flops : 0;
+    sm_drawing_close(&d);
+    return e->code;
+}
