@@ -12,14 +12,14 @@
  * kernels. Where they are too many for the L3 cache, blocks have more tiles, so that they are read less often (measured, 64 tiles of
  * 1280 to 1280 channels: 118% of the multiply-add peak with 48, 140% with 64; 1024 tiles of 320: 174 and 156%, AVX2), and
  * pictures of few tiles are left to the direct sum. */
-enum { POINTS = SM_WINO_POINTS, TILES = 48, MORE_TILES = 64, KC = SM_WINO_LONGEST, COLS = 96, MOST = 16, FEW_WEIGHTS = 1 << 18 };
+enum { POINTS = SM_WINO_POINTS, TILES = 48, MORE_TILES = 64, KC = SM_WINO_LONGEST, COLS = 128, MOST = 16, FEW_WEIGHTS = 1 << 18 };
 
 typedef struct wino {
     sm_wino_tiles in;
     int64_t oh, ow, k, cols, from, to;
     int64_t tiles;                  /* of all pictures */
     int64_t most;                   /* tiles of a block */
-    int64_t blocks, chunks;         /* items: blocks of tiles x chunks of columns */
+    int64_t blocks, chunks, chunk;  /* items: blocks of tiles x chunks of so many columns, whole panels */
     int64_t kparts;
 } wino;
 
@@ -33,7 +33,10 @@ bool SM_K(sm_winograd_fits)(const sm_node *n)
     return w[2] == 3 && w[3] == 3 && w[0] >= 16 && w[1] >= 16 && sm_wino_geometry(p, x, n->dims, least);
 }
 
-/* part: panels of the weight, as sm_kcall.part. */
+/* Columns that a turned picture is used for: UNIT, unless there would be fewer than four items to share out. */
+enum { UNIT = COLS / SM_NR * SM_NR, SHORT = COLS / SM_NR / 4 * SM_NR };
+
+/* part: units of the weight, as sm_kcall.part. */
 static wino make(const sm_node *n, const int64_t part[2])
 {
     const int64_t *x = n->src[0]->dims, *w = n->src[1]->dims;
@@ -42,11 +45,12 @@ static wino make(const sm_node *n, const int64_t part[2])
     for (int i = 0; i < 2 && back; i++)
         p.in.off[i] = n->p.conv.pad[2 * i] - 2;
     p.tiles = x[0] * p.in.th * p.in.tw;
-    p.from = part[0] * SM_NR;
-    p.to = part[1] ? SM_MIN(part[1] * SM_NR, p.cols) : p.cols;
+    p.from = part[0] * UNIT;
+    p.to = part[1] ? SM_MIN(part[1] * UNIT, p.cols) : p.cols;
     p.most = SM_MIN(p.tiles, p.k * p.cols > FEW_WEIGHTS ? MORE_TILES : TILES);
     p.blocks = (p.tiles + p.most - 1) / p.most;
-    p.chunks = (sm_panels(p.to - p.from) + COLS / SM_NR - 1) / (COLS / SM_NR);
+    p.chunk = p.blocks * ((p.to - p.from + UNIT - 1) / UNIT) < 4 ? SHORT : UNIT;
+    p.chunks = (p.to - p.from + p.chunk - 1) / p.chunk;
     p.kparts = (p.k + KC - 1) / KC;
     return p;
 }
@@ -78,7 +82,7 @@ size_t SM_K(sm_winograd_prep_bytes)(const sm_node *n)
     return (size_t)(sm_packed_cols(p.cols) * POINTS * p.k) * sizeof(float);
 }
 
-size_t SM_K(sm_winograd_prep_unit)(const sm_node *n) { return (size_t)(SM_NR * POINTS * whole(n).k) * sizeof(float); }
+size_t SM_K(sm_winograd_prep_unit)(const sm_node *n) { return (size_t)(UNIT * POINTS * whole(n).k) * sizeof(float); }
 
 enum { STEPS = 16 }; /* channels of a kernel that are turned at a time */
 
@@ -254,7 +258,7 @@ static void put_block(const wino *p, const float *m, int64_t t0, int64_t count, 
 
 static void run_item(const sm_kcall *c, const wino *p, int64_t item, float *v)
 {
-    int64_t t0, t1, j0 = p->from + item / p->blocks * (COLS / SM_NR) * SM_NR, j1 = SM_MIN(j0 + COLS / SM_NR * SM_NR, p->to), ld = row_size(p);
+    int64_t t0, t1, j0 = p->from + item / p->blocks * p->chunk, j1 = SM_MIN(j0 + p->chunk, p->to), ld = row_size(p);
     sm_range(p->tiles, (int)(item % p->blocks), (int)p->blocks, &t0, &t1);
     int64_t count = t1 - t0;
     float *sums = v + POINTS * p->most * ld;
