@@ -131,9 +131,20 @@ static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, s
     float *out = model_run(r->den);
     if (!out)
         return SUMI_E_INTERNAL;
-    sm_guidance_apply(&r->guide, sigma, out + r->n, out, out, 1, r->n); /* row 0 is the negative prompt's */
-    compare(r, "guided", r->step++, out, r->n);
-    sm_precond_out(&pc, x, out, x0, r->n);
+    const float *cond = out + r->n; /* row 0 is the negative prompt's */
+    float guided[MOST], room[3 * MOST];
+    sm_guidance_step s = sm_guidance_at(&r->guide, sigma, pc.t, 0, 0);
+    sm_guided g = {.cond = &cond,
+                   .weight = (double[]){1},
+                   .parts = 1,
+                   .uncond = out,
+                   .x = x,
+                   .pc = &(sm_precond){.c_out = 1},
+                   .n = r->n,
+                   .channels = 4};
+    sm_guidance_combine(&r->guide, &s, &g, guided, room);
+    compare(r, "guided", r->step++, guided, r->n);
+    sm_precond_out(&pc, x, guided, x0, r->n);
     return SUMI_OK;
 }
 

@@ -122,8 +122,9 @@ static sumi_status open_all(scorer *s, sm_err *e)
     const sumi_score_options *o = s->o;
     sumi_request r = sumi_request_default();
     r.prompt = "score";
+    r.emphasis = "diffusers"; /* captions are no prompts */
     r.steps = o->steps;
-    r.cfg_scale = o->cfg_scale;
+    r.cfg_scale = o->cfg_scale < 0 ? SUMI_CFG_DEFAULT : o->cfg_scale;
     r.seed = o->seed;
     r.count = ROUND;
     if (sm_job_init(&s->job, s->m, s->ctx, &r, e))

@@ -1,16 +1,16 @@
 /* FreeU (Si et al. 2023): on the way up a UNet's own features are strengthened and the skip connections lose low frequencies.
  * Formulas of ChenyangSi/FreeU and ComfyUI (which block: by the features' width) and of diffusers (by its number).
  *
- * The filter scales the four frequencies -1 and 0 of each axis, all that the references' square around the middle holds. Of a real
- * picture x its share is  sum over m of f_m <f_m, x> / HW  with the seven functions f below, so no transform is needed. */
+ * The filter scales the four frequencies -1 and 0 of each axis, all that the references' square around the middle holds. Of a
+ * real picture x its share is  sum over m of f_m <f_m, x> / HW  with the seven functions f below, so no transform is needed. */
 #include "model/model.h"
 
 #include <math.h>
 
 enum { BASIS = 7 };
 
-/* f[m][p] for the pixels p of h x w: 1, then cosine and sine of the angle along y, along x, along both. A side of one pixel has no
- * frequency of its own: those functions stay zero. */
+/* f[m][p] for the pixels p of h x w: 1, then cosine and sine of the angle along y, along x, along both. A side of one pixel has
+ * no frequency of its own: those functions stay zero. */
 static void fill_basis(float *f, int64_t h, int64_t w)
 {
     for (int64_t y = 0; y < h; y++)

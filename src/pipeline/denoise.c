@@ -1,53 +1,38 @@
-/* The guided denoiser (see denoise.h): parameterisation, text, sizes and scores of XL, LCM's embedded guidance scale, and
- * what inpainting models see beside the latent. */
+/* The guided denoiser (see denoise.h): opening, and one call from noise to pictures. */
 #include "pipeline/denoise.h"
 
 #include <string.h>
 
-enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE }; /* inputs of the part */
-
-bool sm_job_guided(const sm_job *j)
-{
-    const sumi_model *m = j->m;
-    return j->r.cfg_scale != 1 && !(m->family->kind == SM_MODEL_UNET && m->denoiser.unet.time_cond_proj_dim);
-}
-
-static sumi_status open_noise(sm_denoise *d, sm_err *e)
-{
-    const sm_traits *t = &d->j->m->traits;
-    sm_mem *mem = d->j->mem;
-    sm_beta beta;
-    if (d->pred == SM_PRED_FLOW)
-        return sm_noise_flow(&d->noise, 1000, t->shift > 0 ? t->shift : 1, e);
-    if (d->pred == SM_PRED_EDM)
-        return sm_noise_edm(&d->noise, mem, 1000, t->sigma_min, t->sigma_max, t->sigma_data, e);
-    if (!sm_beta_by_name(t->beta_schedule, &beta))
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: the noise schedule '%s' (beta_schedule) is not there", d->j->m->name, t->beta_schedule);
-    if (!sm_noise_vp(&d->noise, mem, beta, 1000, t->beta_start, t->beta_end, e) && t->zero_snr)
-        sm_noise_zero_snr(&d->noise);
-    return e->code;
-}
+#include "pipeline/levels.h"
 
 sumi_status sm_denoise_init(sm_denoise *d, const sm_job *j, int h, int w, sm_err *e)
 {
     const sumi_model *m = j->m;
-    *d = (sm_denoise){.j = j, .h = h, .w = w, .c = m->vae.latent_channels, .guide = {.scale = sm_job_guided(j) ? j->r.cfg_scale : 1}};
+    *d = (sm_denoise){.j = j, .h = h, .w = w, .c = m->vae.latent_channels};
     d->extra = m->traits.extra == SM_EXTRA_INPAINT ? d->c + 1 : m->traits.extra == SM_EXTRA_EDIT ? d->c : 0;
+    d->embedded = m->family->kind == SM_MODEL_UNET && m->denoiser.unet.time_cond_proj_dim;
     const char *name = j->r.prediction[0] ? j->r.prediction : m->traits.prediction;
     if (!sm_pred_by_name(name, &d->pred))
-        return sm_fail(e, SUMI_E_ARG, "--prediction: '%.40s' is unknown; epsilon, v_prediction, sample, flow_prediction or edm", name);
+        return sm_fail(e, SUMI_E_ARG, "--prediction: '%.40s' is unknown; epsilon, v_prediction, sample, flow_prediction or edm",
+                       name);
     sm_pred of_model = m->traits.sigma_data > 0 ? SM_PRED_EDM : m->traits.beta_schedule[0] ? SM_PRED_EPS : SM_PRED_FLOW;
     if ((d->pred == SM_PRED_EDM || d->pred == SM_PRED_FLOW ? d->pred : SM_PRED_EPS) != of_model)
-        return sm_fail(e, SUMI_E_ARG, "--prediction: %s does not go with %s (%s), which was trained on other noise levels", name, m->name,
-                       m->traits.prediction);
-    return open_noise(d, e);
+        return sm_fail(e, SUMI_E_ARG, "--prediction: %s does not go with %s (%s), which was trained on other noise levels", name,
+                       m->name, m->traits.prediction);
+    return sm_denoise_guidance(d, e) ? e->code : sm_levels_open(&d->noise, m, &j->r, j->mem, e);
 }
 
 void sm_denoise_done(sm_denoise *d)
 {
-    sm_part_close(&d->part);
-    sm_free(d->out);
-    d->out = NULL;
+    for (int i = 0; i < d->nparts; i++)
+        sm_part_close(&d->parts[i].part);
+    d->nparts = d->most = d->nrows = 0;
+    void **all[] = {(void **)&d->rows,    (void **)&d->first, (void **)&d->out, (void **)&d->map,
+                    (void **)&d->average, (void **)&d->room,  (void **)&d->ptr, (void **)&d->weight};
+    for (size_t i = 0; i < SM_COUNT(all); i++) {
+        sm_free(*all[i]);
+        *all[i] = NULL;
+    }
 }
 
 void sm_denoise_close(sm_denoise *d)
@@ -56,111 +41,128 @@ void sm_denoise_close(sm_denoise *d)
     sm_noise_free(&d->noise);
 }
 
-/* LCM's guidance scale, an input of the UNet [rows, dim]. */
-static sm_node *guidance_embedding(sm_graph *g, double scale, int64_t rows, int dim)
-{
-    float v[1024];
-    if (dim < 4 || dim > (int)SM_COUNT(v))
-        return sm_graph_fail(g, "time_cond_proj_dim: %d; a number from 4 to %d was expected", dim, (int)SM_COUNT(v));
-    sm_unet_guidance((float)scale, dim, v);
-    return sm_expand(sm_const(g, SM_F32, 2, (int64_t[]){1, dim}, v), 2, (int64_t[]){rows, dim});
-}
-
-static sumi_status plan(sm_denoise *d, sm_err *e)
-{
-    const sumi_model *m = d->j->m;
-    sm_part *p = &d->part;
-    int64_t rows = d->batch;
-    int pool = m->family->pooled_width(&m->denoiser), tokens = m->traits.text[0].clip.max_position_embeddings;
-    p->g = sm_graph_new(d->j->mem, e);
-    if (!p->g)
-        return e->code;
-    nn_scope root = nn_root(p->g, m->w, NULL), s = nn_sub(&root, "%s", m->family->component);
-    p->in[SAMPLE] = sm_input(p->g, "sample", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->c});
-    p->in[TIME] = sm_input(p->g, "timestep", SM_F32, 1, &rows);
-    p->in[CONTEXT] = sm_input(p->g, "encoder_hidden_states", SM_F32, 3, (int64_t[]){rows, tokens, m->family->context_width(&m->denoiser)});
-    if (pool)
-        p->in[POOLED] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, pool});
-    if (m->traits.time_ids)
-        p->in[IDS] = sm_input(p->g, "time_ids", SM_F32, 2, (int64_t[]){rows, m->traits.time_ids});
-    if (d->extra)
-        p->in[BESIDE] = sm_input(p->g, "beside", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->extra});
-    sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS]};
-    if (m->family->kind == SM_MODEL_UNET && m->denoiser.unet.time_cond_proj_dim)
-        c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
-    sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
-    p->out = m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
-    sm_plan_opts opts = sm_job_plan_opts(d->j);
-    p->p = sm_plan_new_with(p->g, 1, &p->out, d->j->be, &opts, e);
-    return e->code;
-}
+static int64_t latent(const sm_denoise *d) { return (int64_t)d->h * d->w * d->c; }
 
 sumi_status sm_denoise_open(sm_denoise *d, int n, const sm_text_cond *text, sm_err *e)
 {
+    size_t each = sizeof(float) * (size_t)latent(d);
     d->n = n;
-    d->rows = sm_job_guided(d->j) ? 2 * n : n;
-    d->batch = d->j->m->low_memory ? 1 : d->rows;
     d->text = text;
-    d->out = sm_alloc(d->j->mem, SM_MEM_MISC, sizeof(float) * (size_t)d->rows * (size_t)d->h * (size_t)d->w * (size_t)d->c);
-    return d->out ? plan(d, e) : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d predictions of %dx%d latents", d->rows, d->w, d->h);
+    d->evals = 0;
+    d->first = sm_alloc(d->j->mem, SM_MEM_MISC, sizeof *d->first * ((size_t)n + 1));
+    d->room = sm_alloc(d->j->mem, SM_MEM_MISC, each * ((size_t)(d->guide.sag != 0 ? n : 0) + 3));
+    bool remembers = d->guide.kind != SM_GUIDE_CFG && d->guide.momentum != 0;
+    d->average = remembers ? sm_alloc0(d->j->mem, SM_MEM_MISC, each * (size_t)n) : NULL;
+    return d->first && d->room && (d->average || !remembers)
+               ? SUMI_OK
+               : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d predictions of %dx%d latents", n, d->w, d->h);
 }
 
-/* XL's sizes: original height and width, top and left of the crop, then the target's height and width, or for the refiner
- * the aesthetic score. */
-static void place_ids(const sm_denoise *d, bool negative, float *ids)
+/* ---- a call -------------------------------------------------------------------------------------------------------- */
+
+/* Row of the prediction that SAG starts from, that of the negative prompt or else of the first text. */
+static int base_of(const sm_denoise *d, int k)
 {
-    const sumi_request *r = &d->j->r;
-    float head[4] = {(float)(r->original_height ? r->original_height : r->height), (float)(r->original_width ? r->original_width : r->width),
-                     (float)r->crop_top, (float)r->crop_left};
-    memcpy(ids, head, sizeof head);
-    if (d->j->m->traits.time_ids == 5) {
-        ids[4] = negative ? r->negative_aesthetic_score : r->aesthetic_score;
-    } else {
-        ids[4] = (float)(r->target_height ? r->target_height : r->height);
-        ids[5] = (float)(r->target_width ? r->target_width : r->width);
+    for (int i = d->first[k]; i < d->first[k + 1]; i++)
+        if (d->rows[i].negative)
+            return i;
+    return d->first[k];
+}
+
+/* SAG's second question for every picture: the rows after the list's. */
+static sumi_status ask_degraded(sm_denoise *d, double sigma, const sm_precond *pc, sm_err *e)
+{
+    int64_t each = latent(d);
+    int first = d->nrows;
+    sm_sag s = {.h = d->h, .w = d->w, .c = d->c, .mh = d->mh, .mw = d->mw, .flow = d->noise.flow, .sigma = sigma,
+                .blur = d->j->r.sag_blur_sigma};
+    for (int k = 0; k < d->n; k++) {
+        int base = base_of(d, k);
+        float *to = d->room + k * each, *more = d->room + d->n * each;
+        sm_precond_out(pc, d->rows[base].x, d->out + base * each, more, each);
+        sm_sag_degrade(&s, d->map + base * (int64_t)d->h * d->w, d->rows[base].x, more, to, more + each);
+        d->rows[d->nrows] = d->rows[base];
+        d->rows[d->nrows].how = SM_HOW_PLAIN;
+        d->rows[d->nrows].done = false;
+        d->rows[d->nrows++].x = to;
     }
+    return sm_denoise_rows(d, first, pc, NULL, e);
 }
 
-/* Inputs of prediction `row` into row `at` of the plan. */
-static void place_row(const sm_denoise *d, const sm_precond *pc, const float *x, int row, int at)
+/* Picture k of the call: its rows put together. */
+static void combine(sm_denoise *d, int k, const sm_guidance_step *s, const sm_precond *pc, const float *x, float *x0,
+                    float *uncond)
 {
-    const sm_part *p = &d->part;
-    const sm_text_cond *t = d->text;
-    bool negative = row >= d->n;
-    int64_t each = (int64_t)d->h * d->w * d->c, beside = (int64_t)d->h * d->w * d->extra, words = (int64_t)t->tokens * t->width;
+    int64_t each = latent(d);
     const sm_text_pick *pick;
-    sm_text_at(t, row % d->n, 0, negative, &pick);
-    sm_precond_in(pc, x + (row % d->n) * each, (float *)sm_plan_data(p->p, p->in[SAMPLE]) + at * each, each);
-    ((float *)sm_plan_data(p->p, p->in[TIME]))[at] = (float)pc->t;
-    memcpy((float *)sm_plan_data(p->p, p->in[CONTEXT]) + at * words, sm_text_context(t, pick->row), sizeof(float) * (size_t)words);
-    if (p->in[POOLED])
-        memcpy((float *)sm_plan_data(p->p, p->in[POOLED]) + at * t->pool, sm_text_pooled(t, pick->row), sizeof(float) * (size_t)t->pool);
-    if (p->in[IDS])
-        place_ids(d, negative, (float *)sm_plan_data(p->p, p->in[IDS]) + at * d->j->m->traits.time_ids);
-    if (p->in[BESIDE]) {
-        float *to = (float *)sm_plan_data(p->p, p->in[BESIDE]) + at * beside;
-        if (d->beside)
-            memcpy(to, d->beside, sizeof(float) * (size_t)beside);
-        else
-            memset(to, 0, sizeof(float) * (size_t)beside);
+    int parts = sm_text_at(d->text, k, (int)d->evals, false, &pick), at = d->first[k], end = d->first[k + 1];
+    sm_guided in = {.cond = d->ptr, .weight = d->weight, .parts = parts, .x = x, .pc = pc, .n = each, .channels = d->c,
+                    .average = d->average ? d->average + k * each : NULL};
+    for (int i = 0; i < parts; i++, at++) {
+        d->ptr[i] = d->out + at * each;
+        d->weight[i] = pick[i].weight;
     }
+    if (at < end && d->rows[at].negative)
+        in.uncond = d->out + at++ * each;
+    if (at < end && d->rows[at].negative)
+        in.image = d->out + at++ * each;
+    if (at < end)
+        in.perturbed = d->ptr + parts;
+    for (int i = 0; at < end; i++, at++)
+        d->ptr[parts + i] = d->out + at * each;
+    if (s->sag != 0)
+        in.degraded = d->out + (d->first[d->n] + k) * each;
+    sm_guidance_combine(&d->guide, s, &in, x0, d->room + (s->sag != 0 ? d->n : 0) * each);
+    if (uncond && in.uncond)
+        sm_precond_out(pc, x, in.uncond, uncond, each);
+    else if (uncond)
+        memcpy(uncond, x0, sizeof *x0 * (size_t)each);
 }
 
-sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x0, sm_err *e)
+static sm_guidance_step step_at(const sm_denoise *d, double sigma, double t)
 {
-    int64_t each = (int64_t)d->h * d->w * d->c, all = each * d->n;
+    return sm_guidance_at(&d->guide, sigma, t, sm_guidance_position(d->sigmas, d->steps, sigma), d->steps);
+}
+
+sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x0, float *uncond, sm_err *e)
+{
     sm_precond pc;
     if (sm_precond_at(&d->noise, d->pred, sigma, &pc, e))
         return e->code;
-    for (int row = 0; row < d->rows; row += d->batch) {
-        for (int k = 0; k < d->batch; k++)
-            place_row(d, &pc, x, row + k, k);
-        if (sm_plan_run(d->part.p, d->j->pool, sm_job_cancel(d->j), e))
-            return e->code;
-        memcpy(d->out + row * each, sm_plan_data(d->part.p, d->part.out), sizeof(float) * (size_t)(d->batch * each));
-    }
-    sm_guidance_apply(&d->guide, sigma, d->out, d->out + (d->rows > d->n ? all : 0), x0, d->n, each);
-    sm_precond_out(&pc, x, x0, x0, all);
+    sm_guidance_step s = step_at(d, sigma, pc.t);
+    if (sm_denoise_list(d, x, &s, uncond != NULL, e) || sm_denoise_rows(d, 0, &pc, NULL, e) ||
+        (s.sag != 0 && ask_degraded(d, sigma, &pc, e)))
+        return e->code;
+    for (int k = 0; k < d->n; k++)
+        combine(d, k, &s, &pc, x + k * latent(d), x0 + k * latent(d), uncond ? uncond + k * latent(d) : NULL);
     d->evals++;
     return SUMI_OK;
+}
+
+/* ---- planning ------------------------------------------------------------------------------------------------------ */
+
+sumi_status sm_denoise_plan(sm_denoise *d, bool both, double *flops, sm_err *e)
+{
+    double sum = 0;
+    int calls = SM_MAX(1, d->steps);
+    d->largest = (sm_denoise_part){0};
+    d->largest_bytes = 0;
+    for (int i = 0; i < calls && !e->code; i++) {
+        sm_guidance_step s = step_at(d, d->sigmas ? d->sigmas[i] : sm_noise_max(&d->noise), 1000);
+        d->evals = i;
+        if (sm_denoise_list(d, NULL, &s, both, e) || sm_denoise_rows(d, 0, NULL, &sum, e))
+            break;
+        int first = d->nrows;
+        for (int k = 0; k < d->n && s.sag != 0; k++) {
+            d->rows[d->nrows] = d->rows[base_of(d, k)];
+            d->rows[d->nrows].how = SM_HOW_PLAIN;
+            d->rows[d->nrows++].done = false;
+        }
+        sm_denoise_rows(d, first, NULL, &sum, e);
+    }
+    if (!e->code) /* among those that are kept, for who looks at their memory */
+        sm_denoise_part_for(d, d->largest.tokens, d->largest.how, d->largest.batch, e);
+    d->evals = 0;
+    *flops = sum / calls;
+    return e->code;
 }

@@ -1,0 +1,133 @@
+/* Plans of the denoiser and their inputs (see denoise.h): text, sizes and scores of XL, LCM's embedded guidance scale, what
+ * inpainting and edit models see beside the latent. */
+#include "pipeline/denoise.h"
+
+#include <string.h>
+
+enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE }; /* inputs of the part */
+
+/* LCM's guidance scale, an input of the UNet [rows, dim]. */
+static sm_node *guidance_embedding(sm_graph *g, double scale, int64_t rows, int dim)
+{
+    float v[1024];
+    if (dim < 4 || dim > (int)SM_COUNT(v))
+        return sm_graph_fail(g, "time_cond_proj_dim: %d; a number from 4 to %d was expected", dim, (int)SM_COUNT(v));
+    sm_unet_guidance((float)scale, dim, v);
+    return sm_expand(sm_const(g, SM_F32, 2, (int64_t[]){1, dim}, v), 2, (int64_t[]){rows, dim});
+}
+
+static void inputs(const sm_denoise *d, sm_part *p, int64_t rows, int64_t tokens)
+{
+    const sumi_model *m = d->j->m;
+    int pool = m->family->pooled_width(&m->denoiser);
+    p->in[SAMPLE] = sm_input(p->g, "sample", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->c});
+    p->in[TIME] = sm_input(p->g, "timestep", SM_F32, 1, &rows);
+    p->in[CONTEXT] =
+        sm_input(p->g, "encoder_hidden_states", SM_F32, 3, (int64_t[]){rows, tokens, m->family->context_width(&m->denoiser)});
+    if (pool)
+        p->in[POOLED] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, pool});
+    if (m->traits.time_ids)
+        p->in[IDS] = sm_input(p->g, "time_ids", SM_F32, 2, (int64_t[]){rows, m->traits.time_ids});
+    if (d->extra)
+        p->in[BESIDE] = sm_input(p->g, "beside", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->extra});
+}
+
+static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
+{
+    const sumi_model *m = d->j->m;
+    sm_part *p = &q->part;
+    sm_unet_tweaks tweaks = d->tweaks;
+    sm_layers layers = {.list = d->j->r.pag_applied_layers, .component = m->family->component};
+    p->g = sm_graph_new(d->j->mem, e);
+    if (!p->g)
+        return e->code;
+    inputs(d, p, q->batch, q->tokens);
+    if (q->how == SM_HOW_IDENTITY) {
+        tweaks.identity = sm_layers_match;
+        tweaks.arg = &layers;
+    }
+    tweaks.map = q->how == SM_HOW_MAP;
+    sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS],
+                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity ? &tweaks : NULL};
+    if (d->embedded)
+        c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, q->batch, m->denoiser.unet.time_cond_proj_dim);
+    sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
+    nn_scope s = sm_job_scope(d->j, p->g, m->family->component);
+    p->out = m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
+    p->pooled = tweaks.received;
+    if (tweaks.identity && !layers.found && !sm_poisoned(p->out))
+        return sm_fail(e, SUMI_E_ARG,
+                       "--pag-layers: no self-attention of this model is called '%.80s'; try mid, or down_blocks.2", layers.list);
+    if (tweaks.map && !p->pooled && !sm_poisoned(p->out))
+        return sm_fail(e, SUMI_E_ARG, "--sag: this model has no attention in its middle, which self-attention guidance looks at");
+    sm_plan_opts opts = sm_job_plan_opts(d->j);
+    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, d->j->be, &opts, e);
+    return e->code;
+}
+
+/* A free place: with all of them taken, that of the plan which was not used for longest. */
+static sm_denoise_part *place(sm_denoise *d)
+{
+    int limit = d->j->m->low_memory ? 1 : SM_DENOISE_PARTS, oldest = 0;
+    if (d->nparts < limit)
+        return &d->parts[d->nparts++];
+    for (int i = 1; i < d->nparts; i++)
+        if (d->parts[i].used < d->parts[oldest].used)
+            oldest = i;
+    sm_part_close(&d->parts[oldest].part);
+    return &d->parts[oldest];
+}
+
+sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, int batch, sm_err *e)
+{
+    sm_denoise_part *p = NULL;
+    for (int i = 0; i < d->nparts && !p; i++)
+        if (d->parts[i].part.p && d->parts[i].tokens == tokens && d->parts[i].how == how && d->parts[i].batch == batch)
+            p = &d->parts[i];
+    if (!p) {
+        p = place(d);
+        *p = (sm_denoise_part){.tokens = tokens, .how = how, .batch = batch};
+        record(d, p, e);
+    }
+    p->used = ++d->clock;
+    return e->code ? NULL : p;
+}
+
+/* XL's sizes: original height and width, top and left of the crop, then the target's height and width, or for the refiner
+ * the aesthetic score. */
+static void place_ids(const sm_denoise *d, bool negative, float *ids)
+{
+    const sumi_request *r = &d->j->r;
+    float head[4] = {(float)(r->original_height ? r->original_height : r->height),
+                     (float)(r->original_width ? r->original_width : r->width), (float)r->crop_top, (float)r->crop_left};
+    memcpy(ids, head, sizeof head);
+    if (d->j->m->traits.time_ids == 5) {
+        ids[4] = negative ? r->negative_aesthetic_score : r->aesthetic_score;
+    } else {
+        ids[4] = (float)(r->target_height ? r->target_height : r->height);
+        ids[5] = (float)(r->target_width ? r->target_width : r->width);
+    }
+}
+
+static float *slot(const sm_part *p, int input, int at, int64_t floats)
+{
+    return (float *)sm_plan_data(p->p, p->in[input]) + at * floats;
+}
+
+void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_precond *pc, const sm_prediction *row, int at)
+{
+    const sm_part *p = &q->part;
+    const sm_text_cond *t = d->text;
+    int64_t each = (int64_t)d->h * d->w * d->c, beside = (int64_t)d->h * d->w * d->extra, words = (int64_t)q->tokens * t->width;
+    sm_precond_in(pc, row->x, slot(p, SAMPLE, at, each), each);
+    *slot(p, TIME, at, 1) = (float)pc->t;
+    memcpy(slot(p, CONTEXT, at, words), sm_text_context(t, row->text), sizeof(float) * (size_t)words);
+    if (p->in[POOLED])
+        memcpy(slot(p, POOLED, at, t->pool), sm_text_pooled(t, row->text), sizeof(float) * (size_t)t->pool);
+    if (p->in[IDS])
+        place_ids(d, row->negative, slot(p, IDS, at, d->j->m->traits.time_ids));
+    if (p->in[BESIDE] && d->beside && !row->blank)
+        memcpy(slot(p, BESIDE, at, beside), d->beside + row->picture * d->beside_step, sizeof(float) * (size_t)beside);
+    else if (p->in[BESIDE])
+        memset(slot(p, BESIDE, at, beside), 0, sizeof(float) * (size_t)beside);
+}

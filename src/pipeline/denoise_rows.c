@@ -1,0 +1,149 @@
+/* The predictions of one call of the denoiser (see denoise.h): which they are, and running them. Rows with the same number of
+ * tokens and the same treatment run together; which rows share a run changes no bit. */
+#include "pipeline/denoise.h"
+
+#include <string.h>
+
+static int64_t latent(const sm_denoise *d) { return (int64_t)d->h * d->w * d->c; }
+
+/* At least `floats` in *p, with what is there. */
+static bool grow(const sm_denoise *d, float **p, size_t floats)
+{
+    float *q = sm_realloc(d->j->mem, SM_MEM_MISC, *p, sizeof *q * floats);
+    *p = q ? q : *p;
+    return q != NULL;
+}
+
+sumi_status sm_denoise_reserve(sm_denoise *d, int rows, sm_err *e)
+{
+    size_t n = (size_t)rows;
+    if (rows <= d->most)
+        return SUMI_OK;
+    sm_prediction *list = sm_realloc(d->j->mem, SM_MEM_MISC, d->rows, sizeof *list * n);
+    d->rows = list ? list : d->rows;
+    const float **ptr = sm_realloc(d->j->mem, SM_MEM_MISC, d->ptr, sizeof *ptr * 2 * n);
+    d->ptr = ptr ? ptr : d->ptr;
+    double *weight = sm_realloc(d->j->mem, SM_MEM_MISC, d->weight, sizeof *weight * n);
+    d->weight = weight ? weight : d->weight;
+    if (!list || !ptr || !weight || !grow(d, &d->out, n * (size_t)latent(d)) ||
+        (d->guide.sag != 0 && !grow(d, &d->map, n * (size_t)d->h * (size_t)d->w)))
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d predictions of %dx%d latents", rows, d->w, d->h);
+    d->most = rows;
+    return SUMI_OK;
+}
+
+static void add(sm_denoise *d, sm_prediction row)
+{
+    d->rows[d->nrows++] = row;
+}
+
+/* A picture's rows: its texts, the negative prompt, InstructPix2Pix's picture without text, the texts again for PAG. SAG looks at
+ * the negative prompt's attention, without it at the first text's. */
+static void list_picture(sm_denoise *d, int k, const float *x, const sm_guidance_step *s, bool uncond, bool image)
+{
+    const sm_text_pick *pick, *minus;
+    int parts = sm_text_at(d->text, k, (int)d->evals, false, &pick);
+    sm_how how = s->sag != 0 ? SM_HOW_MAP : SM_HOW_PLAIN;
+    for (int i = 0; i < parts; i++)
+        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = how});
+    sm_text_at(d->text, k, (int)d->evals, true, &minus);
+    if (uncond)
+        add(d, (sm_prediction){.picture = k, .text = minus->row, .negative = true, .blank = image, .x = x, .how = how});
+    if (image)
+        add(d, (sm_prediction){.picture = k, .text = minus->row, .negative = true, .x = x, .how = how});
+    for (int i = 0; i < parts && s->pag != 0; i++)
+        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = SM_HOW_IDENTITY});
+}
+
+/* Parts of a prompt are weighed against the negative prompt's prediction, so they ask for it at scale 1 too. */
+static bool in_parts(const sm_denoise *d, int k)
+{
+    const sm_text_pick *pick;
+    return sm_text_at(d->text, k, (int)d->evals, false, &pick) > 1 || pick->weight != 1;
+}
+
+sumi_status sm_denoise_list(sm_denoise *d, const float *x, const sm_guidance_step *s, bool both, sm_err *e)
+{
+    const sm_text_pick *pick;
+    int rows = 0;
+    for (int k = 0; k < d->n; k++)
+        rows += 2 * sm_text_at(d->text, k, (int)d->evals, false, &pick) + 3;
+    if (sm_denoise_reserve(d, rows, e))
+        return e->code;
+    d->nrows = 0;
+    for (int k = 0; k < d->n; k++) {
+        bool uncond = !d->embedded && (s->active || both || (in_parts(d, k) && d->guide.scale == 1));
+        d->first[k] = d->nrows;
+        list_picture(d, k, x ? x + k * latent(d) : NULL, s, uncond,
+                     uncond && s->active && d->beside && d->guide.image_scale != 1);
+    }
+    d->first[d->n] = d->nrows;
+    return SUMI_OK;
+}
+
+static bool alike(const sm_denoise *d, const sm_prediction *a, const sm_prediction *b)
+{
+    return a->how == b->how && sm_text_tokens(d->text, a->text) == sm_text_tokens(d->text, b->text);
+}
+
+static sumi_status run_batch(sm_denoise *d, sm_denoise_part *p, const int *row, int count, const sm_precond *pc, sm_err *e)
+{
+    int64_t each = latent(d);
+    for (int k = 0; k < p->batch; k++) /* what is left of the last batch repeats its last row */
+        sm_denoise_place(d, p, pc, &d->rows[row[SM_MIN(k, count - 1)]], k);
+    if (sm_plan_run(p->part.p, d->j->pool, sm_job_cancel(d->j), e))
+        return e->code;
+    const float *out = sm_plan_data(p->part.p, p->part.out),
+                *map = p->part.pooled ? sm_plan_data(p->part.p, p->part.pooled) : NULL;
+    int64_t pixels = map ? sm_numel(p->part.pooled) / p->batch : 0;
+    if (map) {
+        d->mh = (int)p->part.pooled->dims[1];
+        d->mw = (int)p->part.pooled->dims[2];
+    }
+    for (int k = 0; k < count; k++) {
+        memcpy(d->out + row[k] * each, out + k * each, sizeof *out * (size_t)each);
+        if (map)
+            memcpy(d->map + row[k] * (int64_t)d->h * d->w, map + k * pixels, sizeof *map * (size_t)pixels);
+    }
+    return SUMI_OK;
+}
+
+enum { BATCH = 32 }; /* rows of a run at most: eight pictures with all that guidance asks for */
+
+/* All rows like row `from` that are not done, in as few runs as fit twice the pictures, or in low memory one by one. */
+static sumi_status run_alike(sm_denoise *d, int from, const sm_precond *pc, double *flops, sm_err *e)
+{
+    int count = 0, batch[BATCH], limit = d->j->m->low_memory ? 1 : SM_MIN(BATCH, 2 * d->n);
+    for (int i = from; i < d->nrows; i++)
+        count += !d->rows[i].done && alike(d, &d->rows[i], &d->rows[from]);
+    int runs = (count + limit - 1) / limit, size = (count + runs - 1) / runs, taken = 0;
+    sm_denoise_part *p = sm_denoise_part_for(d, sm_text_tokens(d->text, d->rows[from].text), d->rows[from].how, size, e);
+    if (p && flops) {
+        *flops += sm_plan_cost(p->part.p).flops * runs;
+        if (!d->largest.batch || sm_plan_activation_bytes(p->part.p) > d->largest_bytes) {
+            d->largest_bytes = sm_plan_activation_bytes(p->part.p);
+            d->largest = *p;
+        }
+    }
+    sm_prediction like = d->rows[from];
+    for (int i = from; i < d->nrows && p && !e->code; i++) {
+        if (d->rows[i].done || !alike(d, &d->rows[i], &like))
+            continue;
+        d->rows[i].done = true;
+        batch[taken++] = i;
+        if (--count == 0 || taken == size) {
+            if (!flops)
+                run_batch(d, p, batch, taken, pc, e);
+            taken = 0;
+        }
+    }
+    return e->code;
+}
+
+sumi_status sm_denoise_rows(sm_denoise *d, int first, const sm_precond *pc, double *flops, sm_err *e)
+{
+    for (int i = first; i < d->nrows && !e->code; i++)
+        if (!d->rows[i].done)
+            run_alike(d, i, pc, flops, e);
+    return e->code;
+}
