@@ -123,7 +123,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT, height, 0, 0, 8192, "height", "Height", "pixels; 0: the model's default")                                       \
     X(INT, count, 1, 1, 1024, "count", "Batch size", "pictures, each with a seed of its own")                              \
     X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "euler, euler_a, heun, ddim, dpmpp_2m; empty: the model's default")   \
-    X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, simple, karras, exponential, sgm_uniform; empty: the model's default") \
+    X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, karras, beta, align_your_steps and others, see Schedules; empty: the model's default") \
     X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs") \
     X(INT, clip_skip, 0, 0, 64, "clip-skip", "Clip skip", "take the text from this layer, counted from the last, which is 1; 0: the model's default") \
     X(TEXT, prediction, "", 0, 0, "prediction", "Prediction type", "epsilon, v_prediction, sample, flow_prediction, edm; empty: what the model says") \
@@ -135,6 +135,19 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT, target_height, 0, 0, 16384, "target-height", "Target height", "XL: see target-width")                          \
     X(FLOAT, aesthetic_score, 6, 0, 100, "aesthetic-score", "Aesthetic score", "XL refiner: rating of the prompt's picture") \
     X(FLOAT, negative_aesthetic_score, 2.5, 0, 100, "negative-aesthetic-score", "Negative aesthetic score", "XL refiner: rating of the negative prompt's") \
+    X(FLOAT, sigma_min, 0, 0, 100000, "sigma-min", "Schedule min sigma", "lowest noise level before 0, where the schedule has a range; 0: the model's") \
+    X(FLOAT, sigma_max, 0, 0, 100000, "sigma-max", "Schedule max sigma", "highest noise level; 0: the model's")                \
+    X(FLOAT, rho, 0, 0, 100, "rho", "Schedule rho", "exponent of the schedules karras (7) and polyexponential (1); 0: theirs") \
+    X(TEXT, sigmas, "", 0, 0, "sigmas", "Sigmas", "falling noise levels instead of a schedule: 14.6,7.8,3,1,0, or a file of them; --steps follows") \
+    X(INT, discard_next_to_last_sigma, -1, -1, 1, "discard-next-to-last-sigma", "Discard penultimate sigma", "1: one more step is made and the lowest level but 0 left out; -1: as the sampler's reference does") \
+    X(FLOAT, shift, 0, 0, 1000, "shift", "Shift", "flow models: how far levels move up; 0: the model's")                       \
+    X(INT, zero_snr, -1, -1, 1, "zero-snr", "Noise Schedule", "1: betas are rescaled so that the last level is noise alone; 0: they are not; -1: as the model says") \
+    X(TEXT, beta_schedule, "", 0, 0, "beta-schedule", "Beta schedule", "noise levels the model was trained with: linear, scaled_linear, squaredcos_cap_v2, sqrt, sigmoid, laplace, exp; empty: what it says") \
+    X(FLOAT, eta, -1, -1, 100, "eta", "Eta", "how much of a step's noise is drawn anew; -1: the sampler's default")           \
+    X(FLOAT, s_noise, 1, 0, 100, "s-noise", "Sigma noise", "factor of the noise that is drawn anew")                          \
+    X(FLOAT, s_churn, 0, 0, 1000, "s-churn", "Sigma churn", "noise added before each step, in all (Karras et al. 2022); for euler, heun, dpm2") \
+    X(FLOAT, s_tmin, 0, 0, 100000, "s-tmin", "Sigma tmin", "lowest noise level that churn acts at")                           \
+    X(FLOAT, s_tmax, 0, 0, 100000, "s-tmax", "Sigma tmax", "highest one; 0: any")                                             \
     X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
     X(TEXT, save_latents, "", 0, 0, "save-latents", "Save latents", "safetensors file for the result before decoding, latents [N,C,h,w]") \
@@ -167,6 +180,29 @@ SUMI_API sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const 
 /* Names of samplers or schedules, NULL past the end; *advice (may be NULL) gets a line about it. */
 SUMI_API const char *sumi_sampler_name(size_t i, const char **advice);
 SUMI_API const char *sumi_schedule_name(size_t i, const char **advice);
+
+/* A noise level that sampling visits. */
+typedef struct sumi_level {
+    double sigma;    /* noise in x = x0 + sigma n, of flow models in x = (1 - sigma) x0 + sigma n */
+    double timestep; /* what the model sees for it; -1 for sigma 0, which it never sees */
+    double alpha;    /* the picture's factor in the model's own input: 1 / sqrt(1 + sigma^2), flow: 1 - sigma */
+    double log_snr;  /* log of the picture's variance over the noise's; infinite at sigma 0, of flow models at 1 */
+} sumi_level;
+
+typedef struct sumi_levels {
+    const char *model, *kind;       /* name; "vp" (trained on betas), "edm", "flow" */
+    double sigma_min, sigma_max;    /* the model's lowest and highest level */
+    const char *schedule, *source;  /* "list" for r's sigmas; whose rule it is */
+    size_t count;                   /* levels: one more than steps */
+    const sumi_level *at;           /* falling, the last one's sigma 0 unless a list says otherwise */
+} sumi_levels;
+
+/* The noise levels that drawing r visits: its steps, schedule, sampler, sigma_min, sigma_max, rho, sigmas, shift, zero_snr,
+ * beta_schedule and discard_next_to_last_sigma; the rest does not matter, the prompt may be empty. Either of a model or, model NULL, of
+ * a family: "sd15", "sdxl", "vp:BETA[:START:END]" (BETA as in beta_schedule), "edm[:MIN:MAX]", "flow[:SHIFT]", whose defaults
+ * are 20 steps of euler on normal. Released with sumi_levels_free. */
+SUMI_API sumi_status sumi_schedule_levels(sumi_context *ctx, const sumi_model *model, const char *family, const sumi_request *r, sumi_levels **out);
+SUMI_API void sumi_levels_free(sumi_levels *l);
 
 /* ---- generating -------------------------------------------------------------------------------------------------- */
 

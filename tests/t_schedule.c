@@ -205,6 +205,24 @@ TEST(schedule_rows)
     cJSON_Delete(j);
 }
 
+/* The ten timesteps that diffusers has for them (AysSchedules). */
+TEST(schedule_align_your_steps_timesteps)
+{
+    static const int want[2][10] = {{999, 850, 736, 645, 545, 455, 343, 233, 124, 24},
+                                    {999, 845, 730, 587, 443, 310, 193, 116, 53, 13}};
+    sm_noise m = stable_diffusion();
+    for (int xl = 0; xl < 2; xl++) {
+        double s[16];
+        int n = 0;
+        CHECK(sm_schedule_make(sm_schedule_find("ays"), &m, &(sm_schedule_opts){.steps = 10, .xl = xl}, s, &n, NULL) == SUMI_OK &&
+              n == 10);
+        for (int i = 0; i < n; i++)
+            CHECKF(fabs(sm_noise_t(&m, s[i]) - want[xl][i]) < 1e-3, "timestep %d is %.6g, not %d", i, sm_noise_t(&m, s[i]),
+                   want[xl][i]);
+    }
+    sm_noise_free(&m);
+}
+
 /* Ranges, rho and the level that is left out. */
 TEST(schedule_options)
 {

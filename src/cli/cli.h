@@ -21,6 +21,7 @@ typedef struct cli_values {
     const char *preview; /* generate's pattern for previews, and steps from one to the next */
     int preview_every;
     const char *vocab;  /* tokenize */
+    const char *family; /* schedule */
     int64_t max_steps;
     sumi_score_options score;
     sumi_pull_options pull;
@@ -67,6 +68,7 @@ typedef struct cli_command {
 
 extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
 extern const cli_command cmd_run;
+extern const cli_command cmd_schedule;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 

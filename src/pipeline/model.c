@@ -81,5 +81,6 @@ void sumi_model_free(sumi_model *m)
         return;
     sm_weights_unref(&m->w);
     sm_bpe_free(m->bpe);
+    sm_free(m->trained_betas);
     sm_free(m);
 }

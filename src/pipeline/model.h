@@ -14,6 +14,8 @@ struct sumi_model {
     sm_denoiser_config denoiser;
     sm_vae_config vae;
     sm_traits traits;           /* text encoders, prediction, defaults; sampler and schedule are names of sample/'s tables */
+    double *trained_betas;      /* [train_steps], of scheduler_config.json; NULL: traits say how betas are made */
+    int train_steps;            /* training timesteps; 0: 1000 */
     bool low_memory;
     char name[96], summary[192];
 };

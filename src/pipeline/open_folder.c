@@ -97,15 +97,45 @@ static const char *word(const cJSON *j, const char *name)
     return cJSON_IsString(x) ? x->valuestring : "";
 }
 
-static sumi_status take_scheduler(sm_traits *t, const cJSON *j, const char *dir, sm_err *e)
+/* Betas that were listed instead of named, one a training timestep. */
+static sumi_status take_betas(sumi_model *m, const cJSON *list, const char *dir, sm_err *e)
 {
-    static const char *const predictions[] = {"epsilon", "v_prediction", "sample"}, *const betas[] = {"scaled_linear", "linear", "squaredcos_cap_v2"};
+    int n = cJSON_GetArraySize(list);
+    sm_noise check;
+    if (n < 2 || n != (m->train_steps ? m->train_steps : 1000))
+        return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: trained_betas: %d numbers for %d num_train_timesteps", dir, n,
+                       m->train_steps ? m->train_steps : 1000);
+    m->trained_betas = sm_alloc(m->mem, SM_MEM_MISC, sizeof *m->trained_betas * (size_t)n);
+    if (!m->trained_betas)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d betas", n);
+    int i = 0;
+    for (const cJSON *x = list->child; x; x = x->next)
+        m->trained_betas[i++] = cJSON_IsNumber(x) ? x->valuedouble : NAN;
+    sm_err why = {0};
+    if (sm_noise_betas(&check, m->mem, m->trained_betas, n, &why))
+        sm_fail(e, why.code, "%s/scheduler/scheduler_config.json: %s", dir, why.msg);
+    sm_noise_free(&check);
+    return e->code;
+}
+
+static sumi_status take_scheduler(sumi_model *m, const cJSON *j, const char *dir, sm_err *e)
+{
+    static const char *const predictions[] = {"epsilon", "v_prediction", "sample"};
+    static const char *const betas[] = {"scaled_linear", "linear", "squaredcos_cap_v2", "sigmoid", "laplace"};
+    sm_traits *t = &m->traits;
+    double steps = number(j, "num_train_timesteps", 1000);
     const char *class_name = word(j, "_class_name"), *prediction = word(j, "prediction_type"), *beta = word(j, "beta_schedule");
     t->assumed = false;
+    if (!(steps >= 2 && steps <= 100000 && steps == floor(steps)))
+        return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: num_train_timesteps is %g; 2 to 100000 were expected", dir, steps);
+    m->train_steps = (int)steps;
     if (strstr(class_name, "FlowMatch") || !strcmp(prediction, "flow_prediction")) {
         t->prediction = "flow_prediction";
         t->beta_schedule = "";
-        t->shift = (float)number(j, "shift", 1);
+        t->shift = (float)number(j, strstr(class_name, "FlowMatch") ? "shift" : "flow_shift", 1);
+        if (!(t->shift > 0 && t->shift <= 1000))
+            return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: a shift of %g; it must be positive, 1000 at most", dir,
+                           (double)t->shift);
         return SUMI_OK;
     }
     if (!strncmp(class_name, "EDM", 3)) {
@@ -126,16 +156,17 @@ static sumi_status take_scheduler(sm_traits *t, const cJSON *j, const char *dir,
         p++;
     while (b < SM_COUNT(betas) && strcmp(beta, betas[b]))
         b++;
-    if (p == SM_COUNT(predictions) || (b == SM_COUNT(betas) && beta[0]) || number(j, "num_train_timesteps", 1000) != 1000)
-        return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: prediction_type '%.40s', beta_schedule '%.40s', num_train_timesteps %g: "
-                       "not known", dir, prediction, beta, number(j, "num_train_timesteps", 1000));
-    const cJSON *zero = cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr");
+    const cJSON *zero = cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr"), *trained = cJSON_GetObjectItemCaseSensitive(j, "trained_betas");
+    bool listed = cJSON_IsArray(trained);
+    if (p == SM_COUNT(predictions) || (b == SM_COUNT(betas) && beta[0] && !listed))
+        return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: prediction_type '%.40s', beta_schedule '%.40s': not known", dir,
+                       prediction, beta);
     t->prediction = predictions[p];
     t->beta_schedule = betas[b < SM_COUNT(betas) ? b : 1]; /* diffusers' default is linear */
     t->beta_start = number(j, "beta_start", 0.0001);
     t->beta_end = number(j, "beta_end", 0.02);
     t->zero_snr = cJSON_IsTrue(zero);
-    return SUMI_OK;
+    return listed ? take_betas(m, trained, dir, e) : SUMI_OK;
 }
 
 static sumi_status read_scheduler(const folder *f, sm_err *e)
@@ -146,9 +177,9 @@ static sumi_status read_scheduler(const folder *f, sm_err *e)
     if (!has(f, "scheduler", "scheduler_config.json"))
         return SUMI_OK;
     cJSON *j = read_config(f->dir, "scheduler", "scheduler_config.json", &text, e) ? NULL
-                                                                            : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+                                                                            : sm_json_parse(f->m->mem, text.data, text.len, 8, 200000, label, e);
     if (j)
-        take_scheduler(&f->m->traits, j, f->dir, e);
+        take_scheduler(f->m, j, f->dir, e);
     cJSON_Delete(j);
     sm_buf_free(&text);
     return e->code;

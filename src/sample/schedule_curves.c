@@ -5,11 +5,18 @@
 
 #include "sample/schedule_rows.h"
 
+/* Both ends are levels that were asked for, not what comes back from a power or a logarithm: a flow's must not exceed 1. */
+static void ends(const sm_schedule_part *q, double *s)
+{
+    s[q->n - 1] = q->low;
+    s[0] = q->top;
+}
+
 sumi_status sm_fill_karras(const sm_schedule_part *q, double *s, sm_err *e)
 {
     for (int i = 0; i < q->n; i++)
         s[i] = pow(sm_even(pow(q->top, 1 / q->rho), pow(q->low, 1 / q->rho), i, q->n), q->rho);
-    s[0] = q->top; /* not pow(pow(top)): a flow's must not exceed 1 */
+    ends(q, s);
     return SUMI_OK;
 }
 
@@ -17,7 +24,7 @@ sumi_status sm_fill_exponential(const sm_schedule_part *q, double *s, sm_err *e)
 {
     for (int i = 0; i < q->n; i++)
         s[i] = exp(sm_even(log(q->top), log(q->low), i, q->n));
-    s[0] = q->top;
+    ends(q, s);
     return SUMI_OK;
 }
 
@@ -25,7 +32,7 @@ sumi_status sm_fill_polyexponential(const sm_schedule_part *q, double *s, sm_err
 {
     for (int i = 0; i < q->n; i++)
         s[i] = exp(log(q->low) + (log(q->top) - log(q->low)) * pow(sm_even(1, 0, i, q->n), q->rho));
-    s[0] = q->top;
+    ends(q, s);
     return SUMI_OK;
 }
 
@@ -34,7 +41,7 @@ sumi_status sm_fill_kl_optimal(const sm_schedule_part *q, double *s, sm_err *e)
 {
     for (int i = 0; i < q->n; i++)
         s[i] = tan(sm_even(atan(q->top), atan(q->low), i, q->n));
-    s[0] = q->top;
+    ends(q, s);
     return SUMI_OK;
 }
 
@@ -52,7 +59,7 @@ sumi_status sm_fill_beta_sigmas(const sm_schedule_part *q, double *s, sm_err *e)
 {
     for (int i = 0; i < q->n; i++)
         s[i] = q->low + (q->top - q->low) * sm_beta_quantile(sm_even(1, 0, i, q->n), 0.6, 0.6);
-    s[0] = q->top;
+    ends(q, s);
     return SUMI_OK;
 }
 
