@@ -112,27 +112,33 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 /* The table of generation parameters: X(type, field, default, low, high, flag, A1111's name, help).
- * It makes the struct below, the command's flags, validation, infotext and the reference page. */
+ * It makes the struct below, the command's flags, validation, JSON schema, infotext and the reference page. A1111's name is the
+ * infotext's key: written, in this order, where the value is not the row's default ("the model's default" is filled in before, so
+ * that is always written). "" is never written; "K-1" and "K-2" on rows that follow each other are one key, "K: 512x768"; an INT
+ * of 0..1 is "True" or "False". Words a TEXT parameter may take are listed in src/pipeline/choices.c. */
 #define SUMI_PARAMS(X)                                                                                                     \
     X(TEXT, prompt, "", 0, 0, "prompt", "Prompt", "what to draw")                                                          \
     X(TEXT, negative_prompt, "", 0, 0, "negative", "Negative prompt", "what to steer away from")                           \
-    X(INT64, seed, -1, -1, 9007199254740991, "seed", "Seed", "noise of the first picture, the next ones count up; -1: random") \
+    X(TEXT, emphasis, "original", 0, 0, "emphasis", "Emphasis", "prompt language, and how (words:1.2) weigh: original, no_norm, ignore, none as in A1111; comfy; compel; diffusers: plain text, cut at 75 tokens") \
     X(INT, steps, 0, 0, 1000, "steps", "Steps", "sampling steps; 0: the model's default")                                  \
-    X(FLOAT, cfg_scale, -1, -1, 100, "cfg", "CFG scale", "classifier-free guidance scale, 1 is none; -1: the model's default") \
-    X(INT, width, 0, 0, 8192, "width", "Width", "pixels; 0: the model's default")                                          \
-    X(INT, height, 0, 0, 8192, "height", "Height", "pixels; 0: the model's default")                                       \
-    X(INT, count, 1, 1, 1024, "count", "Batch size", "pictures, each with a seed of its own")                              \
-    X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "euler, euler_a, heun, ddim, dpmpp_2m; empty: the model's default")   \
+    X(TEXT, sampler, "", 0, 0, "sampler", "Sampler", "the way through the noise, one of the samplers listed below; empty: the model's default")   \
     X(TEXT, schedule, "", 0, 0, "schedule", "Schedule type", "normal, karras, beta, align_your_steps and others, see Schedules; empty: the model's default") \
+    X(FLOAT, cfg_scale, SUMI_CFG_DEFAULT, -1000, 1000, "cfg", "CFG scale", "classifier-free guidance scale, 1 is none, below 1 and negative ones turn away; -1000: the model's default") \
+    X(INT64, seed, -1, -1, 9007199254740991, "seed", "Seed", "noise of the first picture, the next ones count up; -1: random") \
+    X(INT, width, 0, 0, 8192, "width", "Size-1", "pixels; 0: the model's default")                                          \
+    X(INT, height, 0, 0, 8192, "height", "Size-2", "pixels; 0: the model's default")                                       \
+    X(INT, count, 1, 1, 1024, "count", "", "pictures, each with a seed of its own")                              \
+    X(INT, choices, 1, 0, 1, "choices", "", "1: {red|blue} and __name__ in prompts are drawn by the picture's seed; 0: they are text") \
+    X(TEXT, wildcards, "", 0, 0, "wildcards", "", "folder of NAME.txt, a line a choice, for __NAME__ in prompts; empty: such names are text") \
     X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs") \
     X(INT, clip_skip, 0, 0, 64, "clip-skip", "Clip skip", "take the text from this layer, counted from the last, which is 1; 0: the model's default") \
     X(TEXT, prediction, "", 0, 0, "prediction", "Prediction type", "epsilon, v_prediction, sample, flow_prediction, edm; empty: what the model says") \
-    X(INT, original_width, 0, 0, 16384, "original-width", "Original width", "XL: size of the picture that it should look taken from; 0: the picture's") \
-    X(INT, original_height, 0, 0, 16384, "original-height", "Original height", "XL: see original-width")                  \
-    X(INT, crop_left, 0, 0, 16384, "crop-left", "Crop left", "XL: where in that picture it should look cropped from")      \
-    X(INT, crop_top, 0, 0, 16384, "crop-top", "Crop top", "XL: see crop-left")                                            \
-    X(INT, target_width, 0, 0, 16384, "target-width", "Target width", "XL: size that it was wanted at; 0: the picture's")  \
-    X(INT, target_height, 0, 0, 16384, "target-height", "Target height", "XL: see target-width")                          \
+    X(INT, original_width, 0, 0, 16384, "original-width", "Original size-1", "XL: size of the picture that it should look taken from; 0: the picture's") \
+    X(INT, original_height, 0, 0, 16384, "original-height", "Original size-2", "XL: see original-width")                  \
+    X(INT, crop_left, 0, 0, 16384, "crop-left", "Crop-1", "XL: where in that picture it should look cropped from")      \
+    X(INT, crop_top, 0, 0, 16384, "crop-top", "Crop-2", "XL: see crop-left")                                            \
+    X(INT, target_width, 0, 0, 16384, "target-width", "Target size-1", "XL: size that it was wanted at; 0: the picture's")  \
+    X(INT, target_height, 0, 0, 16384, "target-height", "Target size-2", "XL: see target-width")                          \
     X(FLOAT, aesthetic_score, 6, 0, 100, "aesthetic-score", "Aesthetic score", "XL refiner: rating of the prompt's picture") \
     X(FLOAT, negative_aesthetic_score, 2.5, 0, 100, "negative-aesthetic-score", "Negative aesthetic score", "XL refiner: rating of the negative prompt's") \
     X(FLOAT, sigma_min, 0, 0, 100000, "sigma-min", "Schedule min sigma", "lowest noise level before 0, where the schedule has a range; 0: the model's") \
@@ -148,11 +154,70 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, s_churn, 0, 0, 1000, "s-churn", "Sigma churn", "noise added before each step, in all (Karras et al. 2022); for euler, heun, dpm2") \
     X(FLOAT, s_tmin, 0, 0, 100000, "s-tmin", "Sigma tmin", "lowest noise level that churn acts at")                           \
     X(FLOAT, s_tmax, 0, 0, 100000, "s-tmax", "Sigma tmax", "highest one; 0: any")                                             \
+    X(FLOAT, image_guidance_scale, 1.5, -1000, 1000, "image-cfg", "Image CFG scale", "edit models (InstructPix2Pix): scale of the picture's guidance, 1 is none") \
+    X(TEXT, guidance, "cfg", 0, 0, "guidance", "Guidance", "cfg; apg: projected, on the model's outputs as in diffusers; apg_x0: on x0 as in ComfyUI") \
+    X(FLOAT, guidance_start, 0, 0, 1, "guidance-start", "Guidance start", "share of the steps that come before guidance acts") \
+    X(FLOAT, guidance_stop, 1, 0, 1, "guidance-stop", "Guidance stop", "share of the steps after which it acts no more")      \
+    X(FLOAT, guidance_sigma_min, 0, 0, 100000, "guidance-sigma-min", "Guidance sigma min", "lowest noise level at which it acts (A1111's NGMS of all steps)") \
+    X(FLOAT, guidance_sigma_max, 0, 0, 100000, "guidance-sigma-max", "Guidance sigma max", "highest noise level at which it acts; 0: any") \
+    X(TEXT, cfg_mode, "constant", 0, 0, "cfg-mode", "CFG mode", "how the scale changes: constant; linear, cosine, half_cosine or power with _down or _up; linear_repeating, cosine_repeating, sawtooth; wang_linear, wang_cosine, power_cosine") \
+    X(FLOAT, cfg_scale_min, -1000, -1000, 1000, "cfg-scale-min", "CFG scale minimum", "where cfg-mode's curve is 0; -1000: 0, of the last three 1") \
+    X(FLOAT, sched_val, 4, 0, 1000, "sched-val", "Scheduler value", "exponent of the curves called power, number of waves of the repeating ones") \
+    X(FLOAT, guidance_rescale, 0, 0, 1, "guidance-rescale", "CFG Rescale phi", "how much of the unguided prediction's contrast is given back (Lin et al. 2024)") \
+    X(FLOAT, mimic_scale, 0, 0, 1000, "mimic-scale", "Mimic scale", "dynamic thresholding: the scale whose contrast a high --cfg gets; 0: off") \
+    X(FLOAT, threshold_percentile, 100, 0, 100, "threshold-percentile", "Threshold percentile", "dynamic thresholding: values above it are cut") \
+    X(TEXT, mimic_mode, "constant", 0, 0, "mimic-mode", "Mimic mode", "how the mimic scale changes: see cfg-mode")            \
+    X(FLOAT, mimic_scale_min, -1000, -1000, 1000, "mimic-scale-min", "Mimic scale minimum", "see cfg-scale-min")             \
+    X(INT, separate_feature_channels, 1, 0, 1, "separate-feature-channels", "Separate Feature Channels", "dynamic thresholding: 1: each channel by itself; 0: all together") \
+    X(TEXT, scaling_startpoint, "mean", 0, 0, "scaling-startpoint", "Scaling Startpoint", "dynamic thresholding: values shrink towards their mean, or zero") \
+    X(TEXT, variability_measure, "ad", 0, 0, "variability-measure", "Variability Measure", "dynamic thresholding: ad (largest value), std (deviation)") \
+    X(FLOAT, interpolate_phi, 1, 0, 1, "interpolate-phi", "Interpolate Phi", "dynamic thresholding: how much of it; the rest is plain guidance") \
+    X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio", "Imagen's: share of x0's values that is kept, the rest is cut and all shrink to -1..1; 0: off, 0.995 is usual for models of pixels") \
+    X(FLOAT, sample_max_value, 0, 0, 100000, "sample-max-value", "Sample max value", "largest value that Imagen's thresholding cuts at; 0: any") \
+    X(FLOAT, apg_eta, 0, -10, 10, "apg-eta", "APG eta", "projected guidance: how much of the part along the prediction stays") \
+    X(FLOAT, apg_momentum, -0.5, -1, 1, "apg-momentum", "APG momentum", "projected guidance: weight of the earlier steps'")   \
+    X(FLOAT, apg_norm_threshold, 15, 0, 100000, "apg-norm-threshold", "APG norm threshold", "projected guidance: longest difference; 0: any") \
+    X(FLOAT, pag_scale, 0, 0, 1000, "pag", "PAG scale", "perturbed-attention guidance, 3 is usual; 0: off")                 \
+    X(FLOAT, pag_adaptive_scale, 0, 0, 1000, "pag-adaptive", "PAG adaptive scale", "how much less of it for every timestep below 1000") \
+    X(TEXT, pag_applied_layers, "mid", 0, 0, "pag-layers", "PAG layers", "self-attentions that it perturbs: regular expressions between commas, found in their names: mid, down_blocks.2, up_blocks.1.attentions.0") \
+    X(FLOAT, sag_scale, 0, -1000, 1000, "sag", "SAG scale", "self-attention guidance, 0.75 is usual; 0: off")               \
+    X(FLOAT, sag_blur_sigma, 1, 0.01, 100, "sag-blur", "SAG blur sigma", "deviation of its blur, in latent pixels")          \
+    X(TEXT, freeu, "", 0, 0, "freeu", "FreeU", "v1, v2 (as in ComfyUI), diffusers (v1 on the first two up blocks); empty: off") \
+    X(FLOAT, freeu_b1, -1, -1, 10, "freeu-b1", "FreeU b1", "factor of the widest features; -1: the version's")               \
+    X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \
+    X(FLOAT, freeu_s1, -1, -1, 10, "freeu-s1", "FreeU s1", "factor of the lowest frequencies that skip connections bring to the widest features") \
+    X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                    \
+    X(TEXT, init_image, "", 0, 0, "init-image", "Init image", "picture to begin from: PNG, JPEG or WebP; sets the size unless --size does") \
+    X(FLOAT, strength, -1, -1, 1, "strength", "Denoising strength", "how far from the init image, or from the upscaled picture, to go; -1: 0.75, hires fix 0.7, edit models and extended pictures 1") \
+    X(INT, exact_steps, 0, 0, 1, "exact-steps", "Exact steps", "1: --steps are run whatever the strength; 0: only the part of them that it leaves") \
+    X(TEXT, edit_rules, "a1111", 0, 0, "edit-rules", "Edit rules", "a1111 or diffusers: whose way strength counts steps and masks blend") \
+    X(TEXT, resize_mode, "resize", 0, 0, "resize-mode", "Resize mode", "init image of another size: resize, crop, fill, or latent (resized after encoding)") \
+    X(TEXT, resize_filter, "lanczos", 0, 0, "resize-filter", "Resize filter", "lanczos, bicubic, bilinear, hamming, box, nearest") \
+    X(TEXT, vae_encode, "sample", 0, 0, "vae-encode", "VAE encode", "latents of the init image: sample (with the autoencoder's own noise) or mean") \
+    X(TEXT, mask, "", 0, 0, "mask", "Mask", "picture of the init image's size, white where it is to be drawn anew")        \
+    X(FLOAT, mask_blur, -1, -1, 64, "mask-blur", "Mask blur", "deviation in pixels; -1: 4, with diffusers' rules 0")       \
+    X(INT, mask_invert, 0, 0, 1, "mask-invert", "Mask mode", "1: black is drawn anew instead")                             \
+    X(TEXT, masked_content, "", 0, 0, "masked-content", "Masked content", "what is under the mask at first: original, fill, latent noise, latent nothing; empty: original, fill where a picture is extended") \
+    X(INT, only_masked, 0, 0, 1, "only-masked", "Inpaint area", "1: the mask's surroundings are drawn at full size and put back") \
+    X(INT, mask_padding, 32, 0, 4096, "mask-padding", "Masked area padding", "pixels around the mask, with only-masked")   \
+    X(INT, outpaint_left, 0, 0, 4096, "outpaint-left", "Outpaint left", "pixels by which the init image is extended")       \
+    X(INT, outpaint_right, 0, 0, 4096, "outpaint-right", "Outpaint right", "see outpaint-left")                           \
+    X(INT, outpaint_up, 0, 0, 4096, "outpaint-up", "Outpaint up", "see outpaint-left")                                     \
+    X(INT, outpaint_down, 0, 0, 4096, "outpaint-down", "Outpaint down", "see outpaint-left")                               \
+    X(FLOAT, hires_upscale, 0, 0, 8, "hires-upscale", "Hires upscale", "hires fix: draw, enlarge by this factor, draw over with --strength; 0: off") \
+    X(INT, hires_width, 0, 0, 8192, "hires-width", "Hires resize-1", "hires fix: enlarge to this width instead; 0: by height or factor") \
+    X(INT, hires_height, 0, 0, 8192, "hires-height", "Hires resize-2", "see hires-width")                                    \
+    X(TEXT, hires_upscaler, "Latent", 0, 0, "hires-upscaler", "Hires upscaler", "Latent, Latent (antialiased), Latent (bicubic), Latent (bicubic antialiased), Latent (nearest), Latent (nearest-exact); of pixels: Lanczos, Nearest") \
+    X(INT, hires_steps, 0, 0, 1000, "hires-steps", "Hires steps", "steps of the second pass; 0: as the first")             \
+    X(TEXT, refiner, "", 0, 0, "refiner", "Refiner", "model that takes over the last steps (XL's refiner): file, folder or name; empty: none") \
+    X(FLOAT, refiner_switch_at, 0.8, 0.01, 1, "refiner-switch-at", "Refiner switch at", "share of the noise levels that come before it takes over") \
+    X(TEXT, tile, "", 0, 0, "tile", "Tiling", "edges that meet when the picture is repeated: x, y or both; empty: none")    \
     X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
-    X(TEXT, save_latents, "", 0, 0, "save-latents", "Save latents", "safetensors file for the result before decoding, latents [N,C,h,w]") \
-    X(INT, save_steps, 0, 0, 1, "save-steps", "Save steps", "1: save-latents holds every step too, as latents.STEP")
+    X(TEXT, save_latents, "", 0, 0, "save-latents", "", "safetensors file for the result before decoding, latents [N,C,h,w]") \
+    X(INT, save_steps, 0, 0, 1, "save-steps", "", "1: save-latents holds every step too, as latents.STEP")
 
+#define SUMI_CFG_DEFAULT (-1000) /* of cfg_scale: the model's own */
 #define SUMI_TEXT_MAX 65536 /* bytes of a text parameter: far more than any text tower reads */
 #define SUMI_FIELD_TEXT const char *
 #define SUMI_FIELD_INT int
@@ -176,6 +241,55 @@ SUMI_API sumi_request sumi_request_default(void);
 SUMI_API const sumi_param_info *sumi_params(size_t *n);
 /* Sets a parameter from text ("steps", "20"), checking type and range. name may be the field's name or the flag. */
 SUMI_API sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const char *name, const char *value);
+
+/* Takes Midjourney's suffixes off r->prompt ("a red apple --ar 16:9 --no leaves") and sets what they mean; they win over what r says:
+ *   --ar W:H          size: these proportions at the area that r or else the model has
+ *   --no THINGS       added to the negative prompt
+ *   --seed N, --repeat N, --image FILE, --tile   seed, count, init_image, tile both
+ *   --chaos 0..100    variety: guidance_start, half as many per cent of the steps come before guidance acts
+ *   --stylize 0..1000 cfg_scale times 2^((100 - N) / 600): below 100 closer to the words, above freer
+ *   --quality Q       steps times Q
+ *   --iw 0..3         strength 1 - N / 4
+ * --v, --niji, --style, --raw, --fast, --relax, --turbo, --draft, --stealth and --public name Midjourney's own models and queues and
+ * are dropped. Any other must be a flag of SUMI_PARAMS. *texts holds what r borrows then, for sumi_text_free; NULL where r stays as
+ * it is. SUMI_E_ARG: an unknown suffix or a bad value; r is untouched. */
+SUMI_API sumi_status sumi_request_midjourney(sumi_context *ctx, const sumi_model *model, sumi_request *r, char **texts);
+/* What is made of r's prompts: texts by calls of the denoiser, sides of AND, chunks, weights, networks; as text for people (json = 0) or
+ * JSON. *out is released with sumi_text_free. */
+SUMI_API sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *model, const sumi_request *r, int json, char **out);
+
+/* The i-th word that the parameter of that name takes and, in *a1111 (may be NULL), how A1111 spells it; NULL past the last, or where
+ * any value goes. A word with several spellings comes several times. */
+SUMI_API const char *sumi_param_choice(const char *name, size_t i, const char **a1111);
+/* The table as JSON Schema (draft 2020-12) of an object whose members are parameters, or, with markdown = 1, as the page
+ * docs/PARAMETERS.md. *out is released with sumi_text_free. */
+SUMI_API sumi_status sumi_schema(sumi_context *ctx, int markdown, char **out);
+/* Reads a request from one line onto *r: a JSON object of parameters, or a prompt and then flags, "a red apple --steps 20 --negative
+ * blurry", words with blanks in quotes. *texts holds what r borrows; it is released with sumi_text_free, in failure NULL. */
+SUMI_API sumi_status sumi_request_read(sumi_context *ctx, const char *line, sumi_request *r, char **texts);
+
+/* ---- infotexts: what a picture was drawn with ----------------------------------------------------------------------- */
+
+/* "Steps: 20"; understood: sumi can do what it says, or needs not. */
+typedef struct sumi_field { const char *key, *value; int understood; } sumi_field;
+
+typedef struct sumi_infotext {
+    sumi_request request;     /* defaults where the text says nothing */
+    sumi_model_options model; /* files that sumi was given, NULL: the built-in model, or another program's text */
+    const char *model_name, *model_hash, *version; /* "" where it does not say */
+    size_t count;             /* keys in their order, the prompts not among them; 0: no parameters, the text is all prompt */
+    const sumi_field *field;
+} sumi_infotext;
+
+/* Reads a text of parameters in A1111's format, its own or that of sumi and of the many programs that write it. Whatever it holds is
+ * kept in field; values that make no sense are not taken over. Fails for what is not UTF-8. Texts live as long as *out. */
+SUMI_API sumi_status sumi_infotext_parse(sumi_context *ctx, const char *text, sumi_infotext **out);
+SUMI_API void sumi_infotext_free(sumi_infotext *t);
+/* The infotext of a picture file, and whatever else its metadata says of its making (ComfyUI's graphs), for people (json = 0) or as one
+ * line of JSON. *found: whether it says anything. */
+SUMI_API sumi_status sumi_picture_info(sumi_context *ctx, const char *path, int json, int *found, char **out);
+/* First ten digits of the SHA-256 of the model's file, A1111's "Model hash"; "" for a folder. Read when first asked for. */
+SUMI_API const char *sumi_model_hash(const sumi_model *model);
 
 /* Names of samplers or schedules, NULL past the end; *advice (may be NULL) gets a line about it. */
 SUMI_API const char *sumi_sampler_name(size_t i, const char **advice);
@@ -246,12 +360,26 @@ SUMI_API void sumi_images_free(sumi_images *im);
 SUMI_API sumi_status sumi_image_save(sumi_context *ctx, const sumi_image *im, const char *path);
 SUMI_API sumi_status sumi_image_load(sumi_context *ctx, const char *path, sumi_images **out);
 
+/* Grids. An axis is "NAME=VALUES": the name of a parameter and values between commas, of numbers also ranges: "1-5" counts by ones,
+ * "1-10 (+2)" by twos, "1-10 [5]" gives five of even distance; quotes hold a comma. "Prompt S/R=red,green,blue" replaces the first word
+ * in both prompts by each, "Prompt order=a,b,c" puts the words in the prompt into every order. */
+typedef struct sumi_grid_options {
+    const char *x, *y, *z; /* columns, rows, sheets; NULL: none */
+    int legend;            /* 1: titles of columns and rows, and below what all pictures share */
+    int margin;            /* pixels between pictures */
+} sumi_grid_options;
+
+/* Draws the request for every combination of values, one picture each. *out gets the sheets, *sheets of them (1, or one for each value of
+ * z), and after them the pictures, x first, then y, then z. A seed of -1 is drawn once for all. */
+SUMI_API sumi_status sumi_grid(sumi_context *ctx, sumi_model *model, const sumi_request *r, const sumi_grid_options *o, const sumi_callbacks *cb,
+                               int *sheets, sumi_images **out);
+
 typedef struct sumi_plan_info {
     size_t weight_bytes;     /* model file, mapped */
     size_t packed_bytes;     /* prepared weights, all components together */
     size_t activation_bytes; /* largest component */
     size_t peak_bytes;       /* largest sum during the request */
-    double encode_flops, step_flops, decode_flops, total_flops; /* step: one sampling step of the whole batch, guidance included */
+    double encode_flops, step_flops, decode_flops, total_flops; /* step: one sampling step of the whole batch, guidance included; total 0: not known before (dpm_adaptive) */
     int steps;
 } sumi_plan_info;
 
@@ -339,7 +467,7 @@ typedef struct sumi_convert_options {
     const char *type;      /* "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k",
                               "q4_k", "q5_k", "q6_k"; "keep", NULL: as they are */
     const char *layout;    /* names: "diffusers" ("unet.", "vae.", "text_encoder." before diffusers' own), "original" (the single
-                              file of the family's authors), "keep", NULL: as they are */
+                              file of the family's authors; UNets alone have one), "keep", NULL: as they are */
     const char *format;    /* "safetensors", "gguf"; NULL: by out's extension */
     const char *vae;       /* a file whose autoencoder takes the place of in's */
     const char *keep_type; /* patterns between commas (fnmatch) of tensors, as out names them, that keep their type */

@@ -88,6 +88,7 @@ static sumi_request request(const family *a, const char *sampler, const char *no
     sumi_request r = sumi_request_default();
     r.prompt = "a cat in a hat";
     r.negative_prompt = "blurry, a very long text that does not fit";
+    r.emphasis = "diffusers"; /* whose pipelines cut it */
     r.steps = STEPS;
     r.cfg_scale = 7;
     r.width = 24;

@@ -1,122 +1,257 @@
-/* Encoding prompts (see text.h). Which layer a family reads, with or without the final norm, and how rows are filled up are
- * traits (model/detect.h); clip_skip counts as A1111 does. */
-#include "pipeline/text.h"
+/* Laying out a round's texts (see text.h): prompts are read once, their different texts cut into chunks; rows are a text at the length
+ * that its picture needs. A1111's way throughout: all texts of a schedule have as many chunks as the longest one, filled with
+ * empty chunks, and the sides of AND as many tokens as the longest one, its last token's output repeated. */
+#include "pipeline/text_table.h"
 
 #include <string.h>
 
-sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows, sm_err *e)
+#include "sample/sampler.h"
+
+enum { BATCH = 8 }; /* sequences that an encoder reads at a time */
+
+static sumi_status no_memory(sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of a request"); }
+
+/* ---- groups and rows ------------------------------------------------------------------------------------------------- */
+
+static sumi_status fill_group(sm_text_table *t, sm_text_group *g, const sm_job *j, sm_err *e)
 {
-    const sumi_model *m = j->m;
-    const sm_text_use *u = &m->traits.text[encoder];
-    bool last = encoder == m->traits.texts - 1, pooled = last && m->family->pooled_width(&m->denoiser);
-    int64_t n = rows;
-    int skip = j->r.clip_skip ? j->r.clip_skip - 1 : u->skip;
-    p->g = sm_graph_new(j->mem, e);
-    if (!p->g)
-        return e->code;
-    nn_scope root = nn_root(p->g, m->w, NULL), s = nn_sub(&root, "%s", u->component);
-    p->in[0] = sm_input(p->g, "input_ids", SM_I32, 2, (int64_t[]){n, u->clip.max_position_embeddings});
-    p->in[1] = pooled ? sm_input(p->g, "eos", SM_I32, 1, &n) : NULL;
-    sm_clip_out text = sm_clip_text(&s, &u->clip, p->in[0], p->in[1]);
-    p->out = text.last;
-    if (skip >= text.layers && !sm_poisoned(text.last))
-        return sm_fail(e, SUMI_E_ARG, "--clip-skip: %d, but the %s has %d layers", skip + 1, u->component, text.layers);
-    if ((skip || !u->final_norm) && !sm_poisoned(text.last))
-        p->out = u->final_norm ? sm_clip_final_norm(&s, &u->clip, text.hidden[text.layers - skip]) : text.hidden[text.layers - skip];
-    p->pooled = pooled ? sm_denoiser_pooled(m->family, &m->denoiser, &text) : NULL;
-    sm_plan_opts opts = sm_job_plan_opts(j);
-    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, &opts, e);
-    return e->code;
+    const sm_prompt_part *p = g->part;
+    g->stage_text = sm_arena_get(&t->room, sizeof *g->stage_text * (size_t)p->stages);
+    g->text = sm_arena_get(&t->room, sizeof *g->text * (size_t)p->stages);
+    if (!g->stage_text || !g->text)
+        return no_memory(e);
+    for (int i = 0; i < p->stages; i++) {
+        int k = g->texts; /* a schedule's equal texts are one pointer */
+        while (k > 0 && g->text[k - 1].text != p->stage[i].text)
+            k--;
+        if (!k) {
+            sm_text_words *w = &g->text[g->texts++];
+            k = g->texts;
+            w->text = p->stage[i].text;
+            w->seq = t->seqs;
+            if (sm_chunks_make(j->m->bpe, w->text, t->emphasis, t->length, t->mem, &w->words, e))
+                return e->code;
+            t->seqs += w->words.n;
+            g->chunks = SM_MAX(g->chunks, w->words.n);
+        }
+        g->stage_text[i] = k - 1;
+        g->text[k - 1].count++;
+    }
+    return SUMI_OK;
 }
 
-/* Row of the text, a new one where it is not there yet. */
-static int row_of(sm_text_cond *c, const char *text)
+/* XL was trained with zeros for no text. ComfyUI and compel encode the empty text. */
+static bool is_zero(const sm_text_table *t, const sm_prompt_part *p, const sm_job *j, bool negative)
 {
-    for (int i = 0; i < c->rows; i++)
-        if (!strcmp(c->text[i], text))
+    bool all = negative && j->m->traits.zero_empty && t->emphasis != SM_EMPHASIS_COMFY && t->emphasis != SM_EMPHASIS_COMPEL;
+    for (int i = 0; i < p->stages; i++)
+        all &= !p->stage[i].text[0];
+    return all;
+}
+
+/* Number of the part's group; -1 and e set. Parts that were there before share it. */
+static int group_of(sm_text_table *t, const sm_prompt_part *p, const sm_job *j, bool negative, sm_err *e)
+{
+    bool zero = is_zero(t, p, j, negative);
+    for (int i = 0; i < t->groups; i++)
+        if (t->group[i].zero == zero && !strcmp(t->group[i].part->text, p->text))
             return i;
-    c->text[c->rows] = text;
-    return c->rows++;
+    if (t->groups == t->group_cap) {
+        int cap = t->group_cap ? 2 * t->group_cap : 8;
+        void *more = sm_realloc(t->mem, SM_MEM_MISC, t->group, sizeof *t->group * (size_t)cap);
+        if (!more)
+            return no_memory(e), -1;
+        t->group = more;
+        t->group_cap = cap;
+    }
+    sm_text_group *g = &t->group[t->groups++];
+    *g = (sm_text_group){.part = p, .zero = zero};
+    return fill_group(t, g, j, e) ? -1 : t->groups - 1;
+}
+
+/* Number of the row; -1 and e set. */
+static int row_of(sm_text_table *t, int group, int text, int tokens, sm_err *e)
+{
+    for (int i = 0; i < t->rows; i++)
+        if (t->row[i].group == group && t->row[i].text == text && t->row[i].tokens == tokens)
+            return i;
+    if (t->rows == t->row_cap) {
+        int cap = t->row_cap ? 2 * t->row_cap : 8;
+        void *more = sm_realloc(t->mem, SM_MEM_MISC, t->row, sizeof *t->row * (size_t)cap);
+        if (!more)
+            return no_memory(e), -1;
+        t->row = more;
+        t->row_cap = cap;
+    }
+    size_t at = t->rows ? t->row[t->rows - 1].at + (size_t)t->row[t->rows - 1].tokens : 0;
+    t->row[t->rows] = (sm_text_row){group, text, tokens, at};
+    return t->rows++;
+}
+
+/* ---- a prompt ------------------------------------------------------------------------------------------------------------ */
+
+/* The first stage that reaches the call, else the last. */
+static int stage_at(const sm_prompt_part *p, int call)
+{
+    int i = 0;
+    while (i + 1 < p->stages && p->stage[i].end < call)
+        i++;
+    return i;
+}
+
+static sumi_status fill_spans(sm_text_table *t, sm_text_side *s, const int *group, int tokens, sm_err *e)
+{
+    const sm_prompt *r = &s->read;
+    int most = 0;
+    for (int i = 0; i < r->parts; i++)
+        most += r->part[i].stages;
+    s->picks = r->parts;
+    s->span = sm_arena_get(&t->room, sizeof *s->span * (size_t)most);
+    for (int end = -1; s->span && end < t->calls;) {
+        int next = t->calls;
+        for (int i = 0; i < r->parts; i++) {
+            int own = r->part[i].stage[stage_at(&r->part[i], end + 1)].end;
+            next = own > end ? SM_MIN(next, own) : next;
+        }
+        sm_text_span *span = &s->span[s->spans++];
+        span->end = end = next;
+        span->pick = sm_arena_get(&t->room, sizeof *span->pick * (size_t)r->parts);
+        if (!span->pick)
+            return no_memory(e);
+        for (int i = 0; i < r->parts; i++) {
+            int row = row_of(t, group[i], t->group[group[i]].stage_text[stage_at(&r->part[i], end)], tokens, e);
+            if (row < 0)
+                return e->code;
+            span->pick[i] = (sm_text_pick){row, s->negative ? 1 : r->part[i].weight};
+        }
+    }
+    return s->span ? SUMI_OK : no_memory(e);
+}
+
+static sumi_status fill_side(sm_text_table *t, sm_text_side *s, const sm_job *j, sm_err *e)
+{
+    sm_prompt_how how = {t->emphasis, s->negative, t->calls, t->earlier};
+    if (sm_prompt_read(s->prompt, &how, &t->room, &s->read, e))
+        return e->code;
+    int *group = sm_arena_get(&t->room, sizeof *group * (size_t)s->read.parts), chunks = 1;
+    if (!group)
+        return no_memory(e);
+    for (int i = 0; i < s->read.parts; i++) {
+        group[i] = group_of(t, &s->read.part[i], j, s->negative, e);
+        if (group[i] < 0)
+            return e->code;
+        chunks = SM_MAX(chunks, t->group[group[i]].chunks);
+    }
+    return fill_spans(t, s, group, chunks * t->length, e);
+}
+
+/* Number of the prompt's side; -1 and e set. */
+static int side_of(sm_text_table *t, const char *prompt, bool negative, const sm_job *j, sm_err *e)
+{
+    for (int i = 0; i < t->sides; i++)
+        if (t->side[i].negative == negative && !strcmp(t->side[i].prompt, prompt))
+            return i;
+    sm_text_side *s = &t->side[t->sides++];
+    *s = (sm_text_side){.prompt = prompt, .negative = negative};
+    return fill_side(t, s, j, e) ? -1 : t->sides - 1;
+}
+
+/* ---- the round ----------------------------------------------------------------------------------------------------------- */
+
+/* The empty sequence is read where a text is shorter than its siblings, or where weights count from it. */
+static void want_empty(sm_text_table *t)
+{
+    bool relative = t->emphasis == SM_EMPHASIS_COMFY || t->emphasis == SM_EMPHASIS_COMPEL, wanted = false;
+    for (int i = 0; i < t->groups; i++)
+        for (int k = 0; k < t->group[i].texts; k++) {
+            const sm_text_words *w = &t->group[i].text[k];
+            wanted |= w->words.n < t->group[i].chunks;
+            for (int n = 0; relative && n < w->words.pieces; n++)
+                wanted |= w->words.piece_weight[n] != 1;
+        }
+    t->empty = wanted ? t->seqs++ : -1;
+}
+
+static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, int first, sm_err *e)
+{
+    t->side = sm_arena_get(&t->room, sizeof *t->side * (size_t)(t->pictures + 1));
+    t->side_of = sm_arena_get(&t->room, sizeof *t->side_of * (size_t)(t->pictures + 1));
+    if (!t->side || !t->side_of)
+        return no_memory(e);
+    for (int k = 0; k <= t->pictures; k++) {
+        bool negative = k == t->pictures;
+        const char *prompt = negative ? j->r.negative_prompt : j->prompts ? j->prompts[first + k] : j->r.prompt;
+        t->side_of[k] = side_of(t, prompt, negative, j, e);
+        if (t->side_of[k] < 0)
+            return e->code;
+    }
+    want_empty(t);
+    size_t tokens = t->row[t->rows - 1].at + (size_t)t->row[t->rows - 1].tokens, bytes;
+    bool fits = sm_mul_ok(tokens, sizeof(float) * (size_t)c->width, &bytes);
+    t->context = fits ? sm_alloc(t->mem, SM_MEM_MISC, bytes) : NULL;
+    t->pooled = sm_alloc(t->mem, SM_MEM_MISC, sizeof(float) * (size_t)t->rows * (size_t)c->pool);
+    return t->context && t->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for prompts of %zu tokens in all", tokens);
 }
 
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e)
 {
     const sumi_model *m = j->m;
-    *c = (sm_text_cond){.tokens = m->traits.text[0].clip.max_position_embeddings, .pool = m->family->pooled_width(&m->denoiser), .pictures = n};
+    const sm_sampler *s = sm_sampler_find(j->r.sampler);
+    int evals = s ? SM_MAX(1, s->evals) : 1, steps = j->prompt_steps ? j->prompt_steps : j->r.steps;
+    *c = (sm_text_cond){.pool = m->family->pooled_width(&m->denoiser)};
     for (int i = 0; i < m->traits.texts; i++)
         c->width += m->traits.text[i].clip.hidden_size;
-    c->text = sm_alloc(j->mem, SM_MEM_MISC, sizeof *c->text * (size_t)(n + 1));
-    c->pick = sm_alloc(j->mem, SM_MEM_MISC, sizeof *c->pick * (size_t)(n + 1));
-    for (int k = 0; k < n && c->text && c->pick; k++)
-        c->pick[k] = (sm_text_pick){row_of(c, j->prompts ? j->prompts[first + k] : j->r.prompt), 1};
-    if (c->text && c->pick) { /* a row of its own: it may become zeros */
-        c->text[c->rows] = j->r.negative_prompt;
-        c->pick[n] = (sm_text_pick){c->rows++, 1};
-    }
-    c->context = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)c->rows * (size_t)c->tokens * (size_t)c->width);
-    c->pooled = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)c->rows * (size_t)c->pool);
-    return c->text && c->pick && c->context && c->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of %d pictures", n);
+    sm_text_table *t = c->t = sm_alloc0(j->mem, SM_MEM_MISC, sizeof *t);
+    if (!t)
+        return no_memory(e);
+    t->mem = j->mem;
+    sm_arena_init(&t->room, j->mem, SM_MEM_MISC);
+    t->length = m->traits.text[0].clip.max_position_embeddings;
+    t->pictures = n;
+    t->calls = SM_MAX(1, steps) * evals; /* A1111 counts a second-order sampler's steps twice, the last one, too */
+    t->earlier = (earlier + evals - 1) / evals * evals;
+    t->quiet = earlier > 0;
+    if (t->length < 3)
+        return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder takes %d tokens, none of which is left for a text", m->name, t->length);
+    if (!sm_emphasis_by_name(j->r.emphasis, &t->emphasis))
+        return sm_fail(e, SUMI_E_ARG, "--emphasis: '%.40s' is unknown; original, no_norm, ignore, none, comfy, compel or diffusers", j->r.emphasis);
+    return lay_out(c, t, j, first, e);
 }
 
 void sm_text_close(sm_text_cond *c)
 {
-    sm_free(c->text);
-    sm_free(c->pick);
-    sm_free(c->context);
-    sm_free(c->pooled);
+    sm_text_table *t = c->t;
+    for (int i = 0; t && i < t->groups; i++)
+        for (int k = 0; k < t->group[i].texts; k++)
+            sm_chunks_free(&t->group[i].text[k].words);
+    if (t) {
+        sm_free(t->group);
+        sm_free(t->row);
+        sm_free(t->context);
+        sm_free(t->pooled);
+        sm_arena_free(&t->room);
+        sm_free(t);
+    }
     *c = (sm_text_cond){0};
 }
 
 int sm_text_at(const sm_text_cond *c, int picture, int call, bool negative, const sm_text_pick **picks)
 {
-    *picks = c->pick + (negative ? c->pictures : picture);
-    return 1;
-}
-
-int sm_text_tokens(const sm_text_cond *c, int row) { return c->tokens; }
-const float *sm_text_context(const sm_text_cond *c, int row) { return c->context + (size_t)row * (size_t)c->tokens * (size_t)c->width; }
-const float *sm_text_pooled(const sm_text_cond *c, int row) { return c->pooled + (size_t)row * (size_t)c->pool; }
-int sm_text_sequences(const sm_text_cond *c) { return c->rows; }
-
-/* Puts one encoder's output beside the others': columns at..at+hidden_size of every token. */
-static void place(const sm_text_cond *c, const float *out, int rows, int hidden, int at)
-{
-    for (int64_t t = 0; t < (int64_t)rows * c->tokens; t++)
-        memcpy(c->context + t * c->width + at, out + t * hidden, sizeof(float) * (size_t)hidden);
-}
-
-static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int at, sm_err *e)
-{
-    const sm_text_use *u = &j->m->traits.text[encoder];
-    int rows = c->rows;
-    sm_part p = {0};
-    if (!sm_text_open_part(&p, j, encoder, rows, e)) {
-        int32_t *ids = sm_plan_data(p.p, p.in[0]);
-        for (int k = 0; k < rows && !e->code; k++)
-            sm_bpe_row(j->m->bpe, c->text[k], strlen(c->text[k]), c->tokens, u->pad, ids + k * c->tokens, NULL, NULL, e);
-        if (p.in[1])
-            sm_clip_eos_rows(&u->clip, ids, rows, c->tokens, sm_plan_data(p.p, p.in[1]));
-        if (!e->code && !sm_plan_run(p.p, j->pool, sm_job_cancel(j), e)) {
-            place(c, sm_plan_data(p.p, p.out), rows, u->clip.hidden_size, at);
-            if (p.pooled)
-                memcpy(c->pooled, sm_plan_data(p.p, p.pooled), sizeof(float) * (size_t)rows * (size_t)c->pool);
-        }
+    const sm_text_side *s = &c->t->side[c->t->side_of[negative ? c->t->pictures : picture]];
+    int low = 0, high = s->spans - 1;
+    while (low < high) {
+        int mid = (low + high) / 2;
+        if (s->span[mid].end < call)
+            low = mid + 1;
+        else
+            high = mid;
     }
-    sm_part_close(&p);
-    sm_job_release(j, u->component);
-    return e->code;
+    *picks = s->span[low].pick;
+    return s->picks;
 }
 
-sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, sm_err *e)
-{
-    for (int i = 0, at = 0; i < j->m->traits.texts && !e->code; at += j->m->traits.text[i++].clip.hidden_size) {
-        sm_job_tell(j, "encode", i, j->m->traits.texts, -1);
-        encode_one(c, j, i, at, e);
-    }
-    if (!e->code && j->m->traits.zero_empty && !j->r.negative_prompt[0]) {
-        int row = c->pick[c->pictures].row;
-        memset((float *)sm_text_context(c, row), 0, sizeof(float) * (size_t)c->tokens * (size_t)c->width);
-        memset((float *)sm_text_pooled(c, row), 0, sizeof(float) * (size_t)c->pool);
-    }
-    return e->code;
-}
+int sm_text_tokens(const sm_text_cond *c, int row) { return c->t->row[row].tokens; }
+const float *sm_text_context(const sm_text_cond *c, int row) { return c->t->context + c->t->row[row].at * (size_t)c->width; }
+const float *sm_text_pooled(const sm_text_cond *c, int row) { return c->t->pooled + (size_t)row * (size_t)c->pool; }
+int sm_text_sequences(const sm_text_cond *c) { return c->t->seqs; }
+int sm_text_batch(const sm_text_cond *c) { return SM_MIN(c->t->seqs, BATCH); }

@@ -1,4 +1,5 @@
-/* Prompts to what denoisers take: a table of encoded texts, and which of them a picture is told at each call of the denoiser. */
+/* Prompts to what denoisers take: a table of encoded texts, and which of them a picture is told at each call of the denoiser. The
+ * prompt language itself is text/prompt.h. */
 #ifndef SM_PIPELINE_TEXT_H
 #define SM_PIPELINE_TEXT_H
 
@@ -9,13 +10,9 @@
 typedef struct sm_text_pick { int row; float weight; } sm_text_pick; /* 1 where there is but one and nothing was said */
 
 typedef struct sm_text_cond {
-    int tokens, width;  /* of a row: width is the sum of the encoders' */
-    int pool;           /* width of the pooled text, 0 without */
-    float *context;     /* [rows, tokens, width] */
-    float *pooled;      /* [rows, pool] */
-    int rows, pictures;
-    const char **text;  /* of each row */
-    sm_text_pick *pick; /* of each picture, then of the negative prompt */
+    int width;               /* of a token: the sum of the encoders' */
+    int pool;                /* width of the pooled text, 0 without */
+    struct sm_text_table *t; /* text_table.h */
 } sm_text_cond;
 
 /* Lays out the texts of the request's pictures first..first+n-1 and of the negative prompt, for every call of the denoiser: rows,
@@ -23,7 +20,7 @@ typedef struct sm_text_cond {
  * hires fix counts on; else 0. sm_text_close in any case. */
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e);
 void sm_text_close(sm_text_cond *c);
-/* Encodes every row, one encoder after the other. */
+/* Encodes every text once, one encoder after the other; tells what the prompts asked for and is not there. */
 sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, sm_err *e);
 
 /* Texts of picture 0..n-1 at the denoiser's call-th call, from 0; the last text stays for calls beyond those that were planned. All
@@ -33,8 +30,9 @@ int sm_text_at(const sm_text_cond *c, int picture, int call, bool negative, cons
 int sm_text_tokens(const sm_text_cond *c, int row);
 const float *sm_text_context(const sm_text_cond *c, int row); /* [tokens, width] */
 const float *sm_text_pooled(const sm_text_cond *c, int row);  /* [pool] */
-/* Sequences that each encoder reads for all rows. */
+/* Sequences that each encoder reads for all rows, and how many of them at a time. */
 int sm_text_sequences(const sm_text_cond *c);
+int sm_text_batch(const sm_text_cond *c);
 
 /* One encoder's graph for rows texts: inputs input_ids [rows, tokens] and eos [rows], outputs the context [rows, tokens,
  * hidden_size] of the layer that the model or clip_skip says, and, for the last encoder of a model that takes pooled text,

@@ -57,6 +57,7 @@ static sumi_status draw_sheet(sm_trainer *t, const sumi_model *m, int64_t step, 
     sm_job j;
     char path[512], name[64];
     r.prompt = t->cfg.validate.prompts[0];
+    r.emphasis = "diffusers"; /* as captions are learnt */
     r.seed = 1;
     r.count = n;
     uint8_t *rgb = sm_alloc(t->mem, SM_MEM_DATA, (size_t)n * (size_t)size * (size_t)size * 3), *sheet = NULL;
