@@ -39,14 +39,16 @@ static int describe_bytes(const sumi_progress *p, char *out, size_t size)
     return n;
 }
 
-/* "10/20, loss 0.1234, 33.1 pictures/s, 3.1 s, 2.9 s left" */
+/* "10/20, loss 0.1234, 33.1 pictures/s, 3.1 s, 2.9 s left"; "10" where nobody knows how many */
 static void describe(const sumi_progress *p, char *out, size_t size)
 {
     char spent[32], left[32];
     bool bytes = p->unit && p->unit[0] == 'B';
     time_text(p->seconds, spent, sizeof spent);
     time_text(p->eta, left, sizeof left);
-    int n = bytes ? describe_bytes(p, out, size) : snprintf(out, size, "%lld/%lld", (long long)p->step, (long long)p->steps);
+    int n = bytes          ? describe_bytes(p, out, size)
+            : p->steps > 0 ? snprintf(out, size, "%lld/%lld", (long long)p->step, (long long)p->steps)
+                           : snprintf(out, size, "%lld", (long long)p->step);
     if (p->loss != 0)
         n += snprintf(out + n, size - (size_t)n, ", loss %.4g", p->loss);
     if (p->rate != 0 && !bytes)

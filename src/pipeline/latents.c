@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "io/tensors.h"
+#include "sample/sampler.h"
 
 /* [n, c, h, w] to [n, h, w, c]. */
 static void to_last(const float *x, int n, int c, int hw, float *out)
@@ -61,6 +62,8 @@ sumi_status sm_kept_open(sm_kept *k, const sm_job *j, int h, int w, int c, sm_er
     k->blocks = j->r.steps + 1 - k->first;
     if (!j->r.save_latents[0])
         return SUMI_OK;
+    if (j->r.save_steps && sm_sampler_find(j->r.sampler)->alone)
+        return sm_fail(e, SUMI_E_ARG, "--save-steps: %s takes another number of steps for each picture; without it the result is kept", j->r.sampler);
     if (check_folder(j->r.save_latents, e))
         return e->code;
     k->all = sm_alloc(j->mem, SM_MEM_DATA, sizeof(float) * (size_t)k->blocks * (size_t)k->count * (size_t)h * (size_t)w * (size_t)c);
@@ -72,9 +75,12 @@ void sm_kept_close(sm_kept *k) { sm_free(k->all); }
 void sm_kept_put(sm_kept *k, int step, int first, int n, const float *x)
 {
     int64_t hw = (int64_t)k->h * k->w, each = hw * k->c;
-    if (!k->all || step < k->first)
+    int block = step - k->first;
+    if (!k->all || block < 0 || block >= k->blocks)
         return;
-    float *to = k->all + ((int64_t)(step - k->first) * k->count + first) * each;
+    if (block < k->blocks - 1)
+        k->moves = SM_MAX(k->moves, block + 1);
+    float *to = k->all + ((int64_t)block * k->count + first) * each;
     for (int p = 0; p < n; p++)
         for (int64_t i = 0; i < hw; i++)
             for (int q = 0; q < k->c; q++)
@@ -88,12 +94,14 @@ sumi_status sm_kept_write(const sm_kept *k, const sm_job *j, sm_err *e)
     int64_t block = (int64_t)k->count * k->c * k->h * k->w;
     sm_st_item *item = sm_alloc0(j->mem, SM_MEM_MISC, sizeof *item * (size_t)k->blocks);
     char (*name)[24] = sm_alloc(j->mem, SM_MEM_MISC, sizeof *name * (size_t)k->blocks);
-    for (int i = 0; item && name && i < k->blocks; i++) {
-        snprintf(name[i], sizeof name[i], i == k->blocks - 1 ? "latents" : "latents.%d", i);
-        item[i] = (sm_st_item){.name = name[i], .t = {.dtype = SM_F32, .rank = 4, .dims = {k->count, k->c, k->h, k->w}, .data = k->all + i * block}};
+    for (int i = 0; item && name && i <= k->moves; i++) {
+        bool result = i == k->moves;
+        float *data = k->all + (result ? k->blocks - 1 : i) * block;
+        snprintf(name[i], sizeof name[i], result ? "latents" : "latents.%d", i);
+        item[i] = (sm_st_item){.name = name[i], .t = {.dtype = SM_F32, .rank = 4, .dims = {k->count, k->c, k->h, k->w}, .data = data}};
     }
     if (item && name)
-        sm_st_write(j->r.save_latents, (size_t)k->blocks, item, 0, NULL, j->mem, e);
+        sm_st_write(j->r.save_latents, (size_t)k->moves + 1, item, 0, NULL, j->mem, e);
     else
         sm_fail(e, SUMI_E_MEMORY, "out of memory writing %s", j->r.save_latents);
     sm_free(item);

@@ -10,6 +10,7 @@ typedef struct sm_kept {
     int count, h, w, c;
     int first;  /* step whose latents are the first block: 0, or the number of steps where the result alone is kept */
     int blocks;
+    int moves;  /* steps that were told so far: samplers may make fewer than were asked for */
     float *all; /* [blocks][count, c, h, w]; the last block is the result */
 } sm_kept;
 
@@ -17,9 +18,9 @@ typedef struct sm_kept {
 sumi_status sm_latents_read(const sm_job *j, int h, int w, int c, float *out, sm_err *e);
 
 sumi_status sm_kept_open(sm_kept *k, const sm_job *j, int h, int w, int c, sm_err *e);
-/* x [n, h, w, c] of pictures first..first+n-1 as they are before `step`; step r.steps is the result. */
+/* x [n, h, w, c] of pictures first..first+n-1 as they are before `step`; step r.steps is the result. Others above are left out. */
 void sm_kept_put(sm_kept *k, int step, int first, int n, const float *x);
-/* Writes save_latents: "latents", and "latents.0" (the start) to "latents.STEPS-1" where steps were kept. */
+/* Writes save_latents: "latents", and "latents.0" (the start) to that before the last step where steps were kept. */
 sumi_status sm_kept_write(const sm_kept *k, const sm_job *j, sm_err *e);
 void sm_kept_close(sm_kept *k);
 
