@@ -67,7 +67,7 @@ typedef struct edit {
     const char *run, *family, *sampler, *rules;
     float strength;
     bool mask, edm;
-    const char *content;
+    const char *content, *refiner;
 } edit;
 
 static sumi_request request(const edit *a, const reference *f, const char *saved)
@@ -92,6 +92,12 @@ static sumi_request request(const edit *a, const reference *f, const char *saved
     r.target_height = 56;
     r.aesthetic_score = 6.5f;
     r.negative_aesthetic_score = 2.25f;
+    if (a->refiner) {
+        r.refiner = a->refiner;
+        r.width = WIDTH;
+        r.height = HEIGHT;
+        return r;
+    }
     r.init_image = fixture_picture(f, "in.picture", 3);
     r.mask = a->mask ? fixture_picture(f, "in.mask", 1) : "";
     r.strength = a->strength;
@@ -168,7 +174,18 @@ EDIT(mask_sd1_part, "sd1", "dpmpp_2m", "diffusers", 0.7f, .mask = true)
 EDIT(mask_sd1_ddim, "sd1", "ddim", "diffusers", 0.55f, .mask = true)
 EDIT(mask9, "inpaint", "euler", "diffusers", 1, .mask = true)
 EDIT(mask9_part, "inpaint", "euler", "diffusers", 0.7f, .mask = true)
+EDIT(ip2p, "ip2p", "euler", "diffusers", -1, .mask = false)
 EDIT(a1111_original, "sd1", "euler", "a1111", 0.75f, .mask = true)
 EDIT(a1111_fill, "sd1", "euler", "a1111", 0.75f, .mask = true, .content = "fill")
 EDIT(a1111_noise, "sd1", "euler", "a1111", 0.75f, .mask = true, .content = "latent noise")
 EDIT(a1111_nothing, "sd1", "euler", "a1111", 0.75f, .mask = true, .content = "latent nothing")
+
+/* The base's eight steps of ten, the refiner's two: as diffusers with denoising_end and denoising_start 0.8. */
+TEST(edit_refine)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s", family_model("refiner", FAMILY_FOLDER));
+    check_edit(&(edit){.run = "refine", .family = "xl", .sampler = "euler", .rules = "diffusers", .refiner = path});
+    snprintf(path, sizeof path, "%s", family_model("refiner", FAMILY_FILE));
+    check_edit(&(edit){.run = "refine", .family = "xl", .sampler = "euler", .rules = "diffusers", .refiner = path});
+}

@@ -6,7 +6,7 @@
 
 #include "io/blur.h"
 
-/* The autoencoder's input is at most this much wider than high, or the other way round, when nobody gave a size. */
+/* Of a picture whose size nobody gave. */
 enum { MAX_PIXELS = 4096 * 4096 };
 
 static bool extends(const sumi_request *r) { return r->outpaint_left || r->outpaint_right || r->outpaint_up || r->outpaint_down; }
@@ -32,12 +32,11 @@ static uint8_t *pixels(const sm_job *j, int w, int h, int c, sm_err *e)
 
 /* ---- names and combinations ---------------------------------------------------------------------------------------- */
 
-/* A1111's number or words, ours. */
 static bool content_of(const char *name, bool extended, sm_content *out)
 {
     static const struct { const char *name; sm_content c; } words[] = {
-        {"original", SM_CONTENT_ORIGINAL}, {"fill", SM_CONTENT_FILL}, {"latent noise", SM_CONTENT_NOISE}, {"noise", SM_CONTENT_NOISE},
-        {"latent nothing", SM_CONTENT_NOTHING}, {"nothing", SM_CONTENT_NOTHING}};
+        {"original", SM_CONTENT_ORIGINAL}, {"fill", SM_CONTENT_FILL}, {"latent noise", SM_CONTENT_NOISE},
+        {"latent nothing", SM_CONTENT_NOTHING}};
     *out = extended ? SM_CONTENT_FILL : SM_CONTENT_ORIGINAL;
     for (size_t i = 0; i < SM_COUNT(words); i++)
         if (!strcmp(name, words[i].name)) {

@@ -20,26 +20,33 @@ static sumi_status open_pixels(sm_drawing *d, sm_err *e)
     return d->pixels ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", d->round, j->r.width, j->r.height);
 }
 
+static int round_of(const sm_job *j)
+{
+    int f = sm_vae_factor(&j->m->vae), w = j->edit ? j->r.width : j->out_width, h = j->edit ? j->r.height : j->out_height;
+    if (j->m->low_memory || sm_sampler_find(j->r.sampler)->alone)
+        return 1;
+    return SM_MAX(1, SM_MIN(SM_MIN(ROUND, j->r.count), ROUND_TOKENS / SM_MAX(w / f * (h / f), 1)));
+}
+
+static sumi_status open_pass(sm_drawing *d, int i, int width, int height, sm_stretch s, sm_err *e)
+{
+    sm_pass *p = &d->pass[i];
+    sm_job j = *d->j;
+    if (i > 0)
+        j.r.init_latents = ""; /* the start of the first */
+    if (sm_pass_open(p, &j, width, height, s, d->round, i == d->passes - 1, &d->evals, e))
+        return e->code;
+    return sm_edit_latents_open(&p->edit, &p->j, p->h, p->w, d->round, i > 0, e);
+}
+
 sumi_status sm_drawing_open(sm_drawing *d, const sm_job *j, sm_err *e)
 {
-    int f = sm_vae_factor(&j->m->vae), tokens = j->out_width / f * (j->out_height / f);
-    sm_stretch s, all = {.all = j->r.steps, .run = j->r.steps};
+    sm_stretch first = {.all = j->r.steps, .run = j->r.steps}, second;
     bool hires = sm_hires_wanted(&j->r);
-    *d = (sm_drawing){.j = j, .passes = hires ? 2 : 1};
-    if (j->edit)
-        tokens = j->r.width / f * (j->r.height / f);
-    d->round = SM_MAX(1, SM_MIN(SM_MIN(ROUND, j->r.count), j->m->low_memory ? 1 : ROUND_TOKENS / SM_MAX(tokens, 1)));
-    if (sm_sampler_find(j->r.sampler)->alone)
-        d->round = 1;
-    if (j->edit && sm_edit_stretch(j, j->r.steps, &all, e))
+    *d = (sm_drawing){.j = j, .passes = hires ? 2 : 1, .round = round_of(j)};
+    if ((j->edit && sm_edit_stretch(j, j->r.steps, &first, e)) || open_pass(d, 0, j->r.width, j->r.height, first, e))
         return e->code;
-    if (hires && sm_hires_stretch(j, &s, e))
-        return e->code;
-    if (sm_pass_open(&d->pass[0], j, j->r.width, j->r.height, all, d->round, !hires, &d->evals, e) ||
-        sm_edit_latents_open(&d->pass[0].edit, &d->pass[0].j, d->pass[0].h, d->pass[0].w, d->round, false, e))
-        return e->code;
-    if (hires && (sm_pass_open(&d->pass[1], j, j->out_width, j->out_height, s, d->round, true, &d->evals, e) ||
-                  sm_edit_latents_open(&d->pass[1].edit, &d->pass[1].j, d->pass[1].h, d->pass[1].w, d->round, true, e)))
+    if (hires && (sm_hires_stretch(j, &second, e) || open_pass(d, 1, j->out_width, j->out_height, second, e)))
         return e->code;
     int64_t calls = 0;
     for (int i = 0; i < d->passes; i++) {

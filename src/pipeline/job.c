@@ -15,6 +15,10 @@ void sm_job_done(sm_job *j)
 {
     sm_edit_free(j->edit);
     j->edit = NULL;
+    if (j->refiner && j->refiner->bpe == j->m->bpe)
+        j->refiner->bpe = NULL; /* borrowed */
+    sumi_model_free(j->refiner);
+    j->refiner = NULL;
     sm_free(j->sigmas);
     j->sigmas = NULL;
 }

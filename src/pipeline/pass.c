@@ -10,7 +10,10 @@
 static sumi_status denoise_both(void *ctx, const float *x, double sigma, float *x0, float *uncond, sm_err *e)
 {
     sm_pass *p = ctx;
-    if (sm_denoise_run(&p->den, x, sigma, x0, uncond, e))
+    if (!p->refine.on && sm_refine_due(&p->refine, &p->den.noise, sigma) &&
+        sm_refine_take(&p->refine, &p->den, p->first, p->n, p->earlier, e))
+        return e->code;
+    if (sm_denoise_run(p->refine.on ? &p->refine.den : &p->den, x, sigma, x0, uncond, e))
         return e->code;
     ++*p->done;
     if (p->edit.mask && !p->j.edit->diffusers) {
@@ -106,6 +109,7 @@ sumi_status sm_pass_run(sm_pass *p, int first, int n, sm_err *e)
         sample(p, e);
     }
     sm_denoise_done(&p->den);
+    sm_refine_done(&p->refine);
     sm_job_release(j, j->m->family->component);
     return e->code;
 }
@@ -154,12 +158,14 @@ sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_
     p->j.prompt_steps = s.all == j->r.steps ? s.all : s.run; /* as asked for, in A1111's both ways of counting */
     p->j.r.steps = s.run;
     if (!keep)
-        p->j.r.save_latents = p->j.r.init_latents = "";
+        p->j.r.save_latents = "";
     p->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)most * (size_t)p->h * (size_t)p->w * (size_t)p->c);
     if (!p->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, width, height);
     if (sm_denoise_init(&p->den, &p->j, p->h, p->w, e) || open_levels(p, e) || sm_decode_init(&p->dec, &p->j, p->h, p->w, e) ||
         sm_kept_open(&p->kept, &p->j, p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e))
+        return e->code;
+    if (keep && sm_refine_open(&p->refine, &p->j, p->h, p->w, e))
         return e->code;
     p->den.sigmas = p->sigmas;
     p->den.steps = p->stretch.run;
@@ -172,6 +178,7 @@ void sm_pass_close(sm_pass *p)
     sm_free(p->latents);
     sm_free(p->given);
     sm_text_close(&p->text);
+    sm_refine_close(&p->refine);
     sm_denoise_close(&p->den);
     sm_decode_close(&p->dec);
     sm_kept_close(&p->kept);

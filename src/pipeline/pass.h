@@ -8,6 +8,7 @@
 #include "pipeline/edit.h"
 #include "pipeline/latents.h"
 #include "pipeline/randn.h"
+#include "pipeline/refine.h"
 
 typedef struct sm_pass {
     sm_job j;            /* the request at the pass's size, steps those that run */
@@ -19,6 +20,7 @@ typedef struct sm_pass {
     const double *sigmas;/* [j.r.steps + 1], the end of levels */
     sm_text_cond text;
     sm_denoise den;
+    sm_refine refine;    /* of the last pass */
     sm_decode dec;
     sm_randn randn;
     sm_kept kept;
@@ -28,7 +30,7 @@ typedef struct sm_pass {
     int64_t *done, all;  /* denoiser calls of the request: so far (all passes count there), in all */
 } sm_pass;
 
-/* width, height: the pass's. keep: save_latents and init_latents are about this pass. done is shared
+/* width, height: the pass's. keep: it is the last one, whose latents save_latents wants. done is shared
  * by the passes. The pass stays where it is until sm_pass_close, which is called in any case. */
 sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep, int64_t *done, sm_err *e);
 void sm_pass_close(sm_pass *p);

@@ -50,31 +50,51 @@ static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t besid
     out->encode_flops += info.flops * times;
 }
 
-static void plan_text(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_text(sm_text_cond *c, const sm_job *j, int n, int earlier, size_t besides, sumi_plan_info *out, sm_err *e)
 {
-    if (sm_text_open(&p->text, &p->j, 0, n, p->earlier, e))
+    if (sm_text_open(c, j, 0, n, earlier, e))
         return;
-    for (int i = 0; i < p->j.m->traits.texts && !e->code; i++) {
+    for (int i = 0; i < j->m->traits.texts && !e->code; i++) {
         sm_part part = {0};
-        if (!sm_text_open_part(&part, &p->j, i, sm_text_batch(&p->text), e)) {
-            add_part(&part, &p->j, besides, out);
-            out->encode_flops += sm_plan_cost(part.p).flops / sm_text_batch(&p->text) * sm_text_sequences(&p->text);
+        if (!sm_text_open_part(&part, j, i, sm_text_batch(c), e)) {
+            add_part(&part, j, besides, out);
+            out->encode_flops += sm_plan_cost(part.p).flops / sm_text_batch(c) * sm_text_sequences(c);
         }
         sm_part_close(&part);
     }
 }
 
-static void plan_denoiser(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, size_t besides, sumi_plan_info *out, sm_err *e)
 {
+    const sm_job *j = d->j;
     double call = 0;
-    if (!sm_denoise_open(&p->den, n, &p->text, e) && !sm_denoise_plan(&p->den, sm_sampler_find(p->j.r.sampler)->cfgpp, &call, e)) {
-        double step = call / n * p->j.r.count;
-        for (int i = 0; i < p->den.nparts; i++)
-            add_part(&p->den.parts[i].part, &p->j, besides, out);
+    if (!sm_denoise_open(d, n, text, e) && !sm_denoise_plan(d, sm_sampler_find(j->r.sampler)->cfgpp, &call, e)) {
+        double step = call / n * j->r.count;
+        for (int i = 0; i < d->nparts; i++)
+            add_part(&d->parts[i].part, j, besides, out);
         out->step_flops = SM_MAX(out->step_flops, step);
-        out->total_flops += step * (double)sm_pass_evals(p);
+        out->total_flops += step * calls;
     }
-    sm_denoise_done(&p->den);
+    sm_denoise_done(d);
+}
+
+/* Both models of a pass that is handed over, by the steps that are either's. */
+static void plan_steps(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+{
+    int late = 0, steps = p->j.r.steps;
+    double calls = (double)sm_pass_evals(p);
+    for (int i = 0; i < steps; i++)
+        late += sm_refine_due(&p->refine, &p->den.noise, p->sigmas[i]);
+    plan_text(&p->text, &p->j, n, p->earlier, besides, out, e);
+    if (!e->code)
+        plan_denoiser(&p->den, &p->text, calls * (steps - late) / steps, n, besides, out, e);
+    if (!late || e->code)
+        return;
+    p->refine.den.sigmas = p->sigmas;
+    p->refine.den.steps = steps;
+    plan_text(&p->refine.text, &p->refine.j, n, p->earlier, besides, out, e);
+    if (!e->code)
+        plan_denoiser(&p->refine.den, &p->refine.text, calls * late / steps, n, besides, out, e);
 }
 
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
@@ -83,6 +103,8 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
     *out = (sumi_plan_info){0};
     for (size_t i = 0; i < sm_weights_count(j->m->w); i++)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
+    for (size_t i = 0; j->refiner && i < sm_weights_count(j->refiner->w); i++)
+        out->weight_bytes += sm_weights_at(j->refiner->w, i)->bytes;
     size_t rgb = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3;
     out->peak_bytes = held(j) + 2 * rgb; /* at the end, when the pictures are handed out */
     sm_drawing_open(&d, j, e);
@@ -90,13 +112,11 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         sm_pass *p = &d.pass[i];
         bool again = d.passes == 2 && sm_hires_pixels(&j->r), masked = p->edit.masked != NULL;
         out->steps += p->j.r.steps;
-        plan_text(p, d.round, rgb, out, e);
+        plan_steps(p, d.round, rgb, out, e);
         if (!e->code)
             plan_encoder(p, p->edit.eh, p->edit.ew, (p->edit.moments != NULL) + (i == 1 && again ? j->r.count : 0), rgb, out, e);
         if (!e->code)
             plan_encoder(p, p->h, p->w, masked, rgb, out, e);
-        if (!e->code)
-            plan_denoiser(p, d.round, rgb, out, e);
         if (!e->code && (i == d.passes - 1 || again))
             plan_decoder(p, rgb, out, e);
     }
