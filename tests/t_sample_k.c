@@ -359,6 +359,20 @@ TEST(sample_k_churn_refused)
         }
 }
 
+TEST(sample_k_names)
+{
+    static const char *const same[][2] = {{"euler_ancestral", "euler_a"}, {"dpm_2", "dpm2"}, {"dpm_2_ancestral", "dpm2_a"},
+                                          {"dpmpp_2s_ancestral", "dpmpp_2s_a"}, {"euler_ancestral_cfg_pp", "euler_a_cfg_pp"},
+                                          {"DPM++ 2M SDE Heun", "dpmpp_2m_sde_heun"}, {"dpm adaptive", "dpm_adaptive"}};
+    for (size_t i = 0; i < SM_COUNT(same); i++)
+        CHECKF(sm_sampler_find(same[i][0]) && !strcmp(sm_sampler_find(same[i][0])->name, same[i][1]), "%s", same[i][0]);
+    for (int i = 0; i < sm_sampler_count; i++) { /* no word means two rows */
+        const sm_sampler *s = &sm_samplers[i];
+        CHECKF(sm_sampler_find(s->name) == s && sm_sampler_find(s->a1111) == s && (!s->alias || sm_sampler_find(s->alias) == s), "%s", s->name);
+        CHECKF(s->advice && s->schedule && sm_schedule_find(s->schedule), "%s: schedule %s", s->name, s->schedule);
+    }
+}
+
 /* What k-diffusion says for 1 to 12 calls: nothing left over, nothing missing. */
 TEST(sample_k_calls)
 {

@@ -168,7 +168,7 @@ void sm_brownian_step(sm_brownian *b, double from, double to, float *out)
         to = (float)to;
     }
     const double *high = point_at(b, from), *low = point_at(b, to);
-    double k = 1 / sqrt(from - to);
+    double k = from > to ? 1 / sqrt(from - to) : 0; /* float32 may not tell them apart */
     for (size_t i = 0; i < b->n; i++)
         out[i] = (float)(k * (low[i] - high[i]));
 }

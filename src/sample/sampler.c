@@ -8,7 +8,8 @@
 const sm_sampler sm_samplers[] = {
     {.name = "euler", .a1111 = "Euler", .order = 1, .evals = 1, .flow = true, .churn = true, .schedule = "normal",
      .advice = "plain and dependable; what flow models are made for", .run = sm_sample_euler},
-    {.name = "euler_a", .a1111 = "Euler a", .order = 1, .evals = 1, .stochastic = true, .eta = 1, .flow = true, .schedule = "normal",
+    {.name = "euler_a", .a1111 = "Euler a", .alias = "euler_ancestral", .order = 1, .evals = 1, .stochastic = true, .eta = 1,
+     .flow = true, .schedule = "normal",
      .advice = "adds noise at every step, so more steps go on changing the picture", .run = sm_sample_euler_ancestral},
     {.name = "heun", .a1111 = "Heun", .order = 2, .evals = 2, .flow = true, .churn = true, .schedule = "karras",
      .advice = "twice the time a step, accurate in few of them", .run = sm_sample_heun},
@@ -57,13 +58,15 @@ const sm_sampler sm_samplers[] = {
      .advice = "SA-Solver as diffusers sets it, of lower order", .run = sm_sample_sa_solver_2},
     {.name = "lms", .a1111 = "LMS", .order = 2, .evals = 1, .flow = true, .schedule = "karras",
      .advice = "extrapolates from four steps; wants 30 or more", .run = sm_sample_lms},
-    {.name = "dpm2", .a1111 = "DPM2", .order = 2, .evals = 2, .flow = true, .churn = true, .skip_last = true,
+    {.name = "dpm2", .a1111 = "DPM2", .alias = "dpm_2", .order = 2, .evals = 2, .flow = true, .churn = true, .skip_last = true,
      .schedule = "karras",
      .advice = "twice the time a step, like Heun", .run = sm_sample_dpm2},
-    {.name = "dpm2_a", .a1111 = "DPM2 a", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true, .skip_last = true,
+    {.name = "dpm2_a", .a1111 = "DPM2 a", .alias = "dpm_2_ancestral", .order = 2, .evals = 2, .stochastic = true, .eta = 1,
+     .flow = true, .skip_last = true,
      .schedule = "karras",
      .advice = "DPM2 with fresh noise at every step", .run = sm_sample_dpm2_ancestral},
-    {.name = "dpmpp_2s_a", .a1111 = "DPM++ 2S a", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true,
+    {.name = "dpmpp_2s_a", .a1111 = "DPM++ 2S a", .alias = "dpmpp_2s_ancestral", .order = 2, .evals = 2, .stochastic = true,
+     .eta = 1, .flow = true,
      .schedule = "karras",
      .advice = "twice the time a step, fresh noise at each; rich in detail", .run = sm_sample_dpmpp_2s_ancestral},
     {.name = "dpmpp_sde", .a1111 = "DPM++ SDE", .order = 2, .evals = 2, .stochastic = true, .eta = 1, .flow = true,
@@ -92,7 +95,8 @@ const sm_sampler sm_samplers[] = {
      .advice = "looks two steps ahead, three times the time a step", .run = sm_sample_heunpp2},
     {.name = "euler_cfg_pp", .a1111 = "Euler CFG++", .order = 1, .evals = 1, .flow = true, .cfgpp = true, .schedule = "normal",
      .advice = "follows the unguided noise; --cfg from 0.6 to 2", .run = sm_sample_euler_cfgpp},
-    {.name = "euler_a_cfg_pp", .a1111 = "Euler a CFG++", .order = 1, .evals = 1, .stochastic = true, .eta = 1, .flow = true,
+    {.name = "euler_a_cfg_pp", .a1111 = "Euler a CFG++", .alias = "euler_ancestral_cfg_pp", .order = 1, .evals = 1,
+     .stochastic = true, .eta = 1, .flow = true,
      .cfgpp = true, .schedule = "normal",
      .advice = "the same with fresh noise at every step; --cfg from 0.6 to 2", .run = sm_sample_euler_cfgpp},
     {.name = "dpmpp_2m_cfg_pp", .a1111 = "DPM++ 2M CFG++", .order = 2, .evals = 1, .cfgpp = true, .schedule = "karras",
@@ -102,9 +106,11 @@ const int sm_sampler_count = SM_COUNT(sm_samplers);
 
 const sm_sampler *sm_sampler_find(const char *name)
 {
-    for (int i = 0; i < sm_sampler_count; i++)
-        if (!strcasecmp(name, sm_samplers[i].name) || !strcasecmp(name, sm_samplers[i].a1111))
-            return &sm_samplers[i];
+    for (int i = 0; i < sm_sampler_count; i++) {
+        const sm_sampler *s = &sm_samplers[i];
+        if (!strcasecmp(name, s->name) || !strcasecmp(name, s->a1111) || (s->alias && !strcasecmp(name, s->alias)))
+            return s;
+    }
     return NULL;
 }
 

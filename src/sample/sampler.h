@@ -35,6 +35,7 @@ typedef struct sm_sampling {
 
 typedef struct sm_sampler {
     const char *name, *a1111;
+    const char *alias;    /* ComfyUI's name where it is another; else NULL */
     int order;            /* of convergence in the number of steps, for eta 0 */
     int evals;            /* denoiser calls per step; the step to sigma 0 takes one */
     int64_t (*count)(const double *sigmas, int steps); /* denoiser calls in all, where evals does not say it; else NULL */
@@ -54,7 +55,7 @@ typedef struct sm_sampler {
 extern const sm_sampler sm_samplers[];
 extern const int sm_sampler_count;
 
-/* By name or by A1111's name, letter case aside; NULL where there is none. */
+/* By name, alias or A1111's name, letter case aside; NULL where there is none. */
 const sm_sampler *sm_sampler_find(const char *name);
 
 /* Denoiser calls that sampling takes, for progress bars; 0: nobody knows before (its steps follow the values). */
