@@ -13,8 +13,9 @@ while read -r flags; do
     n=$((n + 1))
     "$S" "square 1" $few $flags -o "g$n.png" >out 2>err || { cat err; bad "draws with $flags"; continue; }
     if cmp -s plain.png "g$n.png"; then bad "$flags changes the picture"; else good "$flags"; fi
-    "$S" "square 1" $few $flags --low-memory --threads 1 -o low.png >out
-    check "the same in low memory: $flags" cmp "g$n.png" low.png
+    "$S" "square 1" $few $flags --threads 1 -o one.png >out
+    check "the same with one thread: $flags" cmp "g$n.png" one.png
+    check "in low memory: $flags" "$S" "square 1" $few $flags --low-memory -o low.png
 done <<'END'
 --cfg -2
 --cfg 0.3
@@ -37,7 +38,7 @@ check "and draws it again" cmp g10.png again.png
 
 refuses 2 'choose one' x --guidance apg --mimic-scale 5
 refuses 2 'cfg is 1' x --cfg 1 --guidance-rescale 0.5
-refuses 2 'no self-attention' x --pag 3 --pag-layers up_blocks.9
+refuses 2 'no self-attention' x --quiet --pag 3 --pag-layers up_blocks.9
 refuses 2 'regular expression' x --pag 3 --pag-layers 'mid('
 refuses 2 'not before' x --guidance-start 0.9 --guidance-stop 0.1
 refuses 2 'above' x --guidance-sigma-min 0.9 --guidance-sigma-max 0.1
