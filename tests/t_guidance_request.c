@@ -8,6 +8,7 @@
 #include "families.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "pipeline/context.h"
 #include "reference.h"
 #include "test.h"
 
@@ -236,6 +237,61 @@ TEST(guidance_in_the_plan)
         CHECKF(fabs(p.step_flops / one - cases[i].times) < 1e-9, "%s %s: %g predictions a step", cases[i].param, cases[i].value,
                p.step_flops / one);
     }
+    fixture_close(&x);
+}
+
+/* The planned peak of requests that need several plans a step is what they take, within a twentieth. */
+TEST(guidance_plan_is_what_is_taken)
+{
+    static const char *const names[] = {"pag", "sag", "parts"};
+    for (size_t i = 0; i < 2 * SM_COUNT(names); i++) {
+        const char *name = names[i / 2];
+        sumi_plan_info p = {0};
+        double taken = 0;
+        for (int draw = 0; draw < 2; draw++) {
+            fixture x;
+            sumi_images *im = NULL;
+            fixture_open(&x, i % 2, 1);
+            sumi_request r = case_request(&x, name);
+            r.init_latents = r.save_latents = "";
+            r.save_steps = 0;
+            r.width = r.height = 64;
+            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s: %s",
+                   name, sumi_error(x.ctx));
+            taken = (double)sumi_memory_peak(x.ctx);
+            sumi_images_free(im);
+            fixture_close(&x);
+        }
+        double planned = (double)p.peak_bytes - (double)p.weight_bytes;
+        CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "%s%s: planned %.0f, taken %.0f", name,
+               i % 2 ? " in low memory" : "", planned, taken);
+    }
+}
+
+/* Every allocation fails once; nothing is left. One step of everything that makes plans and rows. */
+TEST(guidance_out_of_memory)
+{
+    fixture x;
+    sumi_status st = SUMI_E_MEMORY;
+    fixture_open(&x, 0, 1);
+    sumi_request r = request("", "");
+    r.save_steps = 0;
+    r.width = r.height = 16;
+    r.steps = 1;
+    r.pag_scale = 2;
+    r.sag_scale = 1;
+    r.guidance = "apg";
+    r.freeu = "v2";
+    size_t before = x.ok ? x.ctx->mem.total : 0;
+    for (int i = 1; x.ok && st == SUMI_E_MEMORY && i < 100000; i += 1 + i / 16) { /* all of the first ones, then ever fewer */
+        sumi_images *im = NULL;
+        x.ctx->mem.fail_at = i;
+        st = sumi_generate(x.ctx, x.m, &r, NULL, &im);
+        x.ctx->mem.fail_at = 0;
+        sumi_images_free(im);
+        CHECKF(x.ctx->mem.total == before, "allocation %d: %zu bytes are left", i, x.ctx->mem.total - before);
+    }
+    CHECKF(!st, "%s", sumi_error(x.ctx));
     fixture_close(&x);
 }
 

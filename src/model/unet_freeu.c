@@ -32,8 +32,10 @@ static void fill_basis(float *f, int64_t h, int64_t w)
 static sm_node *basis(sm_graph *g, int64_t n, int64_t h, int64_t w)
 {
     float *f = sm_alloc(g->mem, SM_MEM_GRAPH, sizeof *f * BASIS * (size_t)(h * w));
-    if (!f)
-        return sm_graph_fail(g, "FreeU: out of memory");
+    if (!f) {
+        sm_fail(&g->err, SUMI_E_MEMORY, "out of memory for FreeU's filter");
+        return g->poison;
+    }
     fill_basis(f, h, w);
     sm_node *k = sm_const(g, SM_F32, 3, (int64_t[]){1, BASIS, h * w}, f);
     sm_free(f);
