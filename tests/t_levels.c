@@ -224,6 +224,31 @@ TEST(levels_refusals)
     sumi_context_free(ctx);
 }
 
+/* Every allocation fails once. */
+TEST(levels_out_of_memory)
+{
+    static const struct { const char *schedule, *sigmas; } cases[] = {{"cosine", ""}, {"", "3,2,1,0"}};
+    sumi_context *ctx = context();
+    size_t before = ctx->mem.total;
+    for (size_t c = 0; c < SM_COUNT(cases); c++) {
+        sumi_status st = SUMI_E_MEMORY;
+        for (int i = 1; st == SUMI_E_MEMORY && i < 100; i++) {
+            sumi_levels *l = NULL;
+            sumi_request r = sumi_request_default();
+            r.schedule = cases[c].schedule;
+            r.sigmas = cases[c].sigmas;
+            ctx->mem.fail_at = i;
+            st = sumi_schedule_levels(ctx, NULL, "sd15", &r, &l);
+            ctx->mem.fail_at = 0;
+            CHECKF(!st == (l != NULL), "case %zu, allocation %d", c, i);
+            sumi_levels_free(l);
+            CHECKF(ctx->mem.total == before, "case %zu, allocation %d: %zu bytes are left", c, i, ctx->mem.total - before);
+        }
+        CHECKF(!st, "%s", sumi_error(ctx));
+    }
+    sumi_context_free(ctx);
+}
+
 /* ---- folders ----------------------------------------------------------------------------------------------------- */
 
 /* Levels of family sd1's folder with another scheduler_config.json, which is put back; NULL and the message. */
