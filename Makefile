@@ -53,7 +53,7 @@ help:
 	@echo 'make mutate        breaks the source line by line, the suite must notice'
 	@echo 'make lint          the house rules, cppcheck where it is installed'
 	@echo 'make install       program, library, header, man page, model            PREFIX=$(PREFIX) DESTDIR='
-	@echo 'make man           writes docs/sumi.1 from the command tables'
+	@echo 'make man           writes docs/sumi.1 and docs/PARAMETERS.md from the tables'
 	@echo 'make clean         removes $(BUILD)'
 	@echo 'Variables: CC=$(CC) OPT=$(OPT) BUILD=$(BUILD) EXTRA= CFLAGS='
 
@@ -75,6 +75,7 @@ $(BUILD)/%.o: %.c
 
 # Compiled in with .incbin, which the dependency files do not see.
 $(BUILD)/src/text/bpe_clip.o: models/clip/bpe_simple_vocab_16e6.txt.gz
+$(BUILD)/src/pipeline/label.o: src/pipeline/label_font.bin.gz
 
 define isa_rule
 $(BUILD)/%.$(1).o: %.c
@@ -120,6 +121,7 @@ install: $(BUILD)/sumi $(BUILD)/libsumi.a $(BUILD)/$(SO)
 
 man: $(BUILD)/sumi
 	$(BUILD)/sumi help --man > docs/sumi.1
+	$(BUILD)/sumi schema --markdown > docs/PARAMETERS.md
 
 clean:
 	rm -rf $(BUILD)

@@ -109,6 +109,7 @@ install_part() {
     fi
     run "the installed command starts" "$at/usr/local/bin/sumi" version
     run "the man page is current" diff <("$BUILD/sumi" help --man) docs/sumi.1
+    run "the page of parameters is current" diff <("$BUILD/sumi" schema --markdown) docs/PARAMETERS.md
     run "the header compiles as C++ and as C99" both_languages
     part_sum
 }

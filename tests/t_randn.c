@@ -77,9 +77,9 @@ static bool same(const sumi_image *a, const sumi_image *b)
 /* Each generator draws a picture of its own; picture k of a batch is a single one with seed + k; the text says which. */
 TEST(randn_request)
 {
-    static const struct { const char *name, *text; } kinds[] = {{"sumi", "Model: tiny, Version"},
-                                                                {"torch", "Model: tiny, RNG: CPU, Version"},
-                                                                {"philox", "Model: tiny, RNG: NV, Version"}};
+    static const struct { const char *name, *text; } kinds[] = {{"sumi", "Model: tiny, Model file: "},
+                                                                {"torch", "Model: tiny, RNG: CPU, "},
+                                                                {"philox", "Model: tiny, RNG: NV, "}};
     sumi_context *c = NULL;
     sumi_model *m = NULL;
     sumi_images *last = NULL;

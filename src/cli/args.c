@@ -213,7 +213,7 @@ static bool read_option(cli_args *a, int argc, char **argv, int *i)
 bool cli_parse(cli_args *a, const cli_command *c, int argc, char **argv)
 {
     size_t room = (size_t)argc + 1;
-    *a = (cli_args){.command = c, .v.score = {.cfg_scale = -1, .seed = 1}};
+    *a = (cli_args){.command = c, .v.score = {.cfg_scale = -1, .seed = 1}, .v.grid = {.margin = 4, .legend = 1}};
     a->set = calloc(2 * room, sizeof *a->set); /* --size makes two */
     a->word = calloc(room, sizeof *a->word);
     a->size = calloc(2 * room, sizeof *a->size);

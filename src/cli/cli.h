@@ -27,6 +27,12 @@ typedef struct cli_values {
     sumi_pull_options pull;
     sumi_convert_options convert;
     bool check, list, insecure_http; /* pull's switches */
+    const char *from;    /* a picture whose parameters are taken */
+    const char *prompts; /* a file of requests */
+    bool markdown;       /* schema */
+    sumi_grid_options grid;
+    bool no_legend;
+    const char *cells;   /* grid's pattern for single pictures */
 } cli_values;
 
 typedef enum cli_kind { CLI_SWITCH, CLI_TEXT, CLI_INT, CLI_INT64, CLI_FLOAT, CLI_SIZE, CLI_HELP } cli_kind;
@@ -67,7 +73,7 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
-extern const cli_command cmd_run;
+extern const cli_command cmd_run, cmd_info, cmd_grid, cmd_schema;
 extern const cli_command cmd_schedule;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
@@ -111,14 +117,28 @@ typedef struct cli_session {
     sumi_context *ctx;
     sumi_model *model;
     sumi_request request;
+    sumi_images *picture;   /* --from's; NULL: none */
+    sumi_infotext *from;
 } cli_session;
 
-/* Makes the context and applies the request's flags; 0 or an exit status after an error line. cli_close in any case. */
+/* Makes the context and the request, from --from's picture and the flags; 0 or an exit status after an error line. cli_close in any
+ * case. */
 int cli_open(cli_session *s, const cli_args *a);
+/* The one word of the command line becomes the prompt. needed: there must be one by now. 0 or an exit status. */
+int cli_prompt(cli_session *s, const cli_args *a, bool needed);
 int cli_open_model(cli_session *s, const cli_args *a);
 void cli_close(cli_session *s);
 /* "12.3 MB", "4.5 GFLOP" and so on, in a static buffer; two may be used in one call. */
 const char *cli_amount(double x, double base, const char *unit);
+
+#define CLI_OPT_FROM {"from", 0, CLI_TEXT, "PICTURE", CLI_AT(from), 0, 0, \
+     "draw what this picture's parameters say (sumi's, A1111's and others'); other flags go before them"}
+
+/* ---- batch.c ---- */
+
+struct cli_output;
+/* Draws the requests of --prompts, one after the other; an exit status. */
+int cli_batch(cli_session *s, const cli_args *a, const struct cli_output *o);
 
 /* ---- output.c: names of picture files ---- */
 
@@ -127,6 +147,7 @@ typedef struct cli_output {
     char stem[512];     /* pattern of the name without extension, "" for the default name */
     const char *ext;    /* ".png" */
     bool numbered;      /* the pattern tells pictures apart */
+    bool seeded;        /* by their seeds */
 } cli_output;
 
 /* Takes the pattern apart (NULL: default names in the working folder) and checks that a picture can be written there;

@@ -46,15 +46,16 @@ static int run(cli_args *a)
     cli_session s;
     cli_output o;
     int rc = cli_open(&s, a);
-    if (!rc && a->nword > 1)
-        rc = cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0], a->word[1]);
-    if (!rc && a->nword == 1)
-        s.request.prompt = a->word[0];
-    if (!rc && !s.request.prompt[strspn(s.request.prompt, " \t\r\n")])
-        rc = cli_fail(EXIT_USAGE, "the prompt is empty: say what to draw, as in sumi \"a red apple\"");
+    if (!rc && a->v.resume && !a->v.prompts)
+        rc = cli_fail(EXIT_USAGE, "--resume goes with --prompts");
+    rc = rc ? rc : cli_prompt(&s, a, !a->v.prompts);
     rc = rc ? rc : cli_output_open(&o, a->v.output);
-    rc = rc ? rc : cli_open_model(&s, a);
-    rc = rc ? rc : draw(&s, a, &o);
+    if (!rc && a->v.prompts)
+        rc = cli_batch(&s, a, &o);
+    else {
+        rc = rc ? rc : cli_open_model(&s, a);
+        rc = rc ? rc : draw(&s, a, &o);
+    }
     cli_close(&s);
     return rc;
 }
@@ -65,6 +66,10 @@ static const cli_option options[] = {
      "file to write (.png, .jpg, .webp), or a folder; %d or %03d: number, {seed}, {prompt}; PROMPT-SEED.png without it"},
     {"preview", 0, CLI_TEXT, "PATTERN", CLI_AT(preview), 0, 0, "file to write small pictures of the state to, as -o; each costs a decoding"},
     {"preview-every", 0, CLI_INT, "N", CLI_AT(preview_every), 1, 1000, "steps from one preview to the next; 5 without it"},
+    CLI_OPT_FROM,
+    {"prompts", 0, CLI_TEXT, "FILE", CLI_AT(prompts), 0, 0,
+     "draw every line of the file (-: standard input): a prompt with flags, or a JSON object of parameters; # begins a comment"},
+    {"resume", 0, CLI_SWITCH, NULL, CLI_AT(resume), 0, 0, "with --prompts: skip what is there already; -o names the pictures by their number"},
     CLI_OPT_MODEL,
     CLI_OPT_PARTS,
     CLI_OPT_CONTEXT,
@@ -80,6 +85,15 @@ static const char *const examples[] = {
     "sumi \"a clock\" --steps 40 --cfg 5 --sampler heun --schedule karras", "another way through the noise",
     "sumi \"a castle\" --model sd15.safetensors --vae vae-ft-mse.safetensors --negative \"blurry\" --clip-skip 2", "a checkpoint with another autoencoder",
     "sumi \"a castle\" --model sd15.safetensors --rng philox --seed 42 --preview now.png", "A1111's seeds; the state every five steps",
+    "sumi --from apple-2.png -o again.png", "the same picture, bit for bit, from the parameters in its file",
+    "sumi --from apple-2.png --steps 60 -o better.png", "with one thing changed",
+    "sumi --prompts list.txt --steps 20 -o 'out/%04d.png' --resume", "a line a picture; what was drawn before is skipped",
+    "sumi \"a {red|green|blue} ball, __style__\" --wildcards lists/ --count 9", "choices, by each picture's seed; lists/style.txt has a line a style",
+    "sumi \"a castle in snow\" --init-image castle.png --strength 0.6 -o snow.png", "drawn over, from six tenths of the noise",
+    "sumi \"a red door\" --init-image castle.png --mask door.png --only-masked 1 -o door.png", "where the mask is white, at full size",
+    "sumi \"a castle\" --init-image castle.png --outpaint-left 128 -o wide.png", "with 128 pixels more on the left",
+    "sumi \"a castle\" --hires-upscale 2 --hires-upscaler Lanczos -o large.png", "drawn small, enlarged, drawn over",
+    "sumi \"moss\" --tile both -o moss.png", "a pattern without seams",
     "sumi generate \"train\" -o pictures/{prompt}-{seed}.webp", "a prompt that is also a command's name",
     NULL,
 };

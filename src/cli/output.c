@@ -54,6 +54,7 @@ static int check_stem(cli_output *o, const char *pattern)
         if (*s == '%')
             o->numbered |= s[n - 1] == 'd', s += n - 1;
         o->numbered |= !strncmp(s, "{n}", 3) || !strncmp(s, "{seed}", 6);
+        o->seeded |= !strncmp(s, "{seed}", 6);
     }
     return 0;
 }

@@ -33,7 +33,10 @@ static void print_plan(const cli_session *s, const sumi_plan_info *p)
     print_flops("text", p->encode_flops, "once");
     print_flops("step", p->step_flops, steps);
     print_flops("decode", p->decode_flops, "once");
-    print_flops("in all", p->total_flops, "");
+    if (p->total_flops > 0)
+        print_flops("in all", p->total_flops, "");
+    else
+        printf("%-14s %10s   the sampler takes the steps that a picture needs\n", "in all", "?");
 }
 
 static int run(cli_args *a)
@@ -41,11 +44,7 @@ static int run(cli_args *a)
     cli_session s;
     sumi_plan_info info;
     int rc = cli_open(&s, a);
-    if (!rc && a->nword > 1)
-        rc = cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0],
-                      a->word[1]);
-    if (!rc && a->nword == 1)
-        s.request.prompt = a->word[0];
+    rc = rc ? rc : cli_prompt(&s, a, false);
     if (!rc && !s.request.prompt[0])
         s.request.prompt = "a picture"; /* the plan does not depend on the words */
     rc = rc ? rc : cli_open_model(&s, a);

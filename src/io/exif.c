@@ -1,4 +1,4 @@
-/* Texts in EXIF, the metadata of JPEG and WebP (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Four keys have tags of
+/* Texts in EXIF, the metadata of JPEG and WebP (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Some keys have tags of
  * their own in the first directory, "parameters" is the UserComment of the EXIF directory as in the other tools of the field,
  * everything else travels in a MakerNote of ours: "sumi", then key and value in turn, each with a NUL. */
 #include <string.h>
@@ -10,7 +10,7 @@ enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BY
 
 /* Texts of the first directory, in order of tag. The keys are PNG's. */
 static const struct { uint16_t tag; const char *key; } tags[] = {
-    {0x010e, "Description"}, {0x0131, "Software"}, {0x013b, "Author"}, {0x8298, "Copyright"}};
+    {0x010e, "Description"}, {0x010f, "Make"}, {0x0110, "Model"}, {0x0131, "Software"}, {0x013b, "Author"}, {0x8298, "Copyright"}};
 
 static int tag_of(const char *key)
 {

@@ -5,7 +5,9 @@
 
 #include "io/image.h"
 #include "pipeline/generate.h"
+#include "pipeline/images.h"
 #include "pipeline/model.h"
+#include "pipeline/span.h"
 #include "sample/sampler.h"
 #include "sample/schedule.h"
 
@@ -26,7 +28,7 @@ sumi_status sumi_model_load_with(sumi_context *ctx, const sumi_model_options *o,
 
 const char *sumi_model_summary(const sumi_model *m) { return m->summary; }
 
-static sumi_images *new_images(sm_mem *mem, size_t n)
+sumi_images *sm_images_new(sm_mem *mem, size_t n)
 {
     sumi_images *im = sm_alloc0(mem, SM_MEM_DATA, sizeof *im + n * sizeof im->at[0]);
     if (im)
@@ -43,18 +45,21 @@ void sumi_images_free(sumi_images *im)
     sm_free(im);
 }
 
+sumi_image *sm_images_put(sumi_images *im, size_t i) { return &im->at[i]; }
+void sm_images_release(sumi_images *im) { sm_free(im); }
+
 size_t sumi_images_count(const sumi_images *im) { return im ? im->count : 0; }
 const sumi_image *sumi_images_at(const sumi_images *im, size_t i) { return im && i < im->count ? &im->at[i] : NULL; }
 
 /* Cuts the request's pixels into pictures of their own, each with its infotext. */
 static sumi_images *to_images(const sm_job *j, const uint8_t *rgb, sm_mem *mem)
 {
-    size_t bytes = (size_t)j->r.width * (size_t)j->r.height * 3;
-    sumi_images *im = new_images(mem, (size_t)j->r.count);
+    size_t bytes = (size_t)j->out_width * (size_t)j->out_height * 3;
+    sumi_images *im = sm_images_new(mem, (size_t)j->r.count);
     for (int k = 0; im && k < j->r.count; k++) {
         sm_buf text = {.mem = mem};
         sm_job_infotext(j, k, &text);
-        im->at[k] = (sumi_image){j->r.width, j->r.height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), j->r.seed + k, text.data};
+        im->at[k] = (sumi_image){j->out_width, j->out_height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), j->r.seed + k, text.data};
         if (!im->at[k].pixels || text.oom) {
             sumi_images_free(im);
             return NULL;
@@ -62,6 +67,40 @@ static sumi_images *to_images(const sm_job *j, const uint8_t *rgb, sm_mem *mem)
         memcpy(im->at[k].pixels, rgb + (size_t)k * bytes, bytes);
     }
     return im;
+}
+
+/* Pictures with negative prompts of their own, one by one. */
+static sumi_status run_each(sm_job *j, uint8_t *rgb, size_t bytes, sm_err *e)
+{
+    sm_span span;
+    sumi_callbacks cb = sm_span_start(&span, j->cb, "sample", (double)j->r.steps * j->r.count);
+    for (int k = 0; k < j->r.count && !e->code; k++) {
+        sm_job one = *j;
+        one.cb = &cb;
+        one.r.count = 1;
+        one.r.seed += k;
+        one.prompts = j->prompts ? j->prompts + k : NULL;
+        one.r.negative_prompt = j->negatives[k];
+        sm_span_next(&span, j->r.steps);
+        sm_job_run(&one, rgb + (size_t)k * bytes, e);
+    }
+    return e->code;
+}
+
+static sumi_status run_job(sm_job *j, sm_mem *mem, sumi_images **out, sm_err *e)
+{
+    size_t bytes = (size_t)j->out_width * (size_t)j->out_height * 3;
+    sm_arena texts;
+    sm_arena_init(&texts, mem, SM_MEM_DATA);
+    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, (size_t)j->r.count * bytes);
+    if (!rgb)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j->r.count, j->out_width, j->out_height);
+    if (!e->code && !sm_job_choose(j, &texts, e) && !(j->negatives ? run_each(j, rgb, bytes, e) : sm_job_run(j, rgb, e)) &&
+        !(*out = to_images(j, rgb, mem)))
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j->r.count, j->out_width, j->out_height);
+    sm_free(rgb);
+    sm_arena_free(&texts);
+    return e->code;
 }
 
 sumi_status sumi_generate(sumi_context *ctx, sumi_model *m, const sumi_request *r, const sumi_callbacks *cb, sumi_images **out)
@@ -72,12 +111,8 @@ sumi_status sumi_generate(sumi_context *ctx, sumi_model *m, const sumi_request *
     if (sm_job_init(&j, m, ctx, r, e))
         return e->code;
     j.cb = cb;
-    uint8_t *rgb = sm_alloc(&ctx->mem, SM_MEM_DATA, (size_t)j.r.count * (size_t)j.r.width * (size_t)j.r.height * 3);
-    if (!rgb)
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j.r.count, j.r.width, j.r.height);
-    if (!sm_job_run(&j, rgb, e) && !(*out = to_images(&j, rgb, &ctx->mem)))
-        sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", j.r.count, j.r.width, j.r.height);
-    sm_free(rgb);
+    run_job(&j, &ctx->mem, out, e);
+    sm_job_done(&j);
     return e->code;
 }
 
@@ -85,7 +120,11 @@ sumi_status sumi_plan_request(sumi_context *ctx, sumi_model *m, const sumi_reque
 {
     sm_err *e = sm_begin(ctx);
     sm_job j;
-    return sm_job_init(&j, m, ctx, r, e) ? e->code : sm_job_plan(&j, out, e);
+    if (sm_job_init(&j, m, ctx, r, e))
+        return e->code;
+    sm_job_plan(&j, out, e);
+    sm_job_done(&j);
+    return e->code;
 }
 
 const char *sumi_sampler_name(size_t i, const char **advice)
@@ -124,7 +163,7 @@ sumi_status sumi_image_load(sumi_context *ctx, const char *path, sumi_images **o
         return e->code;
     size_t bytes = (size_t)im.width * (size_t)im.height * (size_t)im.channels;
     const char *text = sm_image_text_find(&im, "parameters");
-    sumi_images *o = new_images(&ctx->mem, 1);
+    sumi_images *o = sm_images_new(&ctx->mem, 1);
     sm_buf b = {.mem = &ctx->mem};
     sm_buf_fmt(&b, "%s", text ? text : "");
     if (o) {

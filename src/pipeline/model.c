@@ -8,6 +8,7 @@
 #include "hub/hub.h"
 #include "hub/name.h"
 #include "pipeline/builtin.h"
+#include "pipeline/origin.h"
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
 {
@@ -66,7 +67,8 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
     m->mem = mem;
     m->low_memory = o->low_memory;
     m->w = sm_weights_new(mem, e);
-    if (m->w && !open_path(m, &given, words, e)) {
+    m->origin = sm_origin_new(o, given.path, mem, e);
+    if (m->w && m->origin && !open_path(m, &given, words, e)) {
         summarise(m);
         *out = m;
     } else {
@@ -82,5 +84,8 @@ void sumi_model_free(sumi_model *m)
     sm_weights_unref(&m->w);
     sm_bpe_free(m->bpe);
     sm_free(m->trained_betas);
+    sm_origin_free(m->origin);
     sm_free(m);
 }
+
+const char *sumi_model_hash(const sumi_model *m) { return m->origin ? sm_origin_hash(m->origin) : ""; }

@@ -1,16 +1,15 @@
-/* From a caller's request to a job: the model's defaults filled in, names and sizes checked; and its infotext. */
+/* From a caller's request to a job: the model's defaults filled in, names and sizes checked, choices made. */
 #include <string.h>
 #include <time.h>
 
-#include "io/json.h"
-#include "pipeline/generate.h"
+#include "pipeline/hires.h"
+#include "pipeline/levels.h"
 #include "pipeline/params.h"
-#include "pipeline/randn.h"
-#include "sample/sampler.h"
-#include "sample/schedule.h"
+#include "pipeline/refine.h"
+#include "text/choices.h"
 
 /* Unguessable is not needed, different is. */
-static int64_t random_seed(void)
+int64_t sm_random_seed(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
@@ -19,25 +18,21 @@ static int64_t random_seed(void)
 
 static void fill_defaults(sumi_request *r, const sumi_model *m)
 {
-    r->seed = r->seed < 0 ? random_seed() : r->seed;
+    r->seed = r->seed < 0 ? sm_random_seed() : r->seed;
     r->steps = r->steps ? r->steps : m->traits.steps;
-    r->cfg_scale = r->cfg_scale < 0 ? m->traits.cfg_scale : r->cfg_scale;
+    r->cfg_scale = r->cfg_scale == SUMI_CFG_DEFAULT ? m->traits.cfg_scale : r->cfg_scale;
     r->width = r->width ? r->width : m->traits.width;
     r->height = r->height ? r->height : m->traits.height;
     r->sampler = r->sampler[0] ? r->sampler : m->traits.sampler;
-    r->schedule = r->schedule[0] ? r->schedule : m->traits.schedule;
+    r->schedule = r->schedule[0] || r->sigmas[0] ? r->schedule : m->traits.schedule;
 }
 
-static sumi_status check_names(const sumi_request *r, bool flow, sm_err *e)
+static sumi_status check_sampler(const sumi_request *r, bool flow, sm_err *e)
 {
     if (!sm_sampler_find(r->sampler))
-        return sm_fail(e, SUMI_E_ARG, "--sampler: '%.40s' is unknown; see `sumi generate --help`", r->sampler);
+        return sm_fail(e, SUMI_E_MODEL, "the model's default sampler '%.40s' is unknown; give --sampler", r->sampler);
     if (flow && !sm_sampler_find(r->sampler)->flow)
         return sm_fail(e, SUMI_E_ARG, "--sampler: %s does not work with flow models; see `sumi generate --help`", r->sampler);
-    if (!sm_schedule_find(r->schedule))
-        return sm_fail(e, SUMI_E_ARG, "--schedule: '%.40s' is unknown; see `sumi generate --help`", r->schedule);
-    if (sm_randn_find(r->rng) == SM_RANDN_COUNT)
-        return sm_fail(e, SUMI_E_ARG, "--rng: '%.40s' is unknown; sumi, torch or philox", r->rng);
     return SUMI_OK;
 }
 
@@ -52,6 +47,65 @@ static sumi_status check_size(const sm_job *j, sm_err *e)
     return SUMI_OK;
 }
 
+/* Streams of the numbers that choices are drawn with. */
+#define STREAM_PROMPT 0x70726f6d70740001u
+#define STREAM_NEGATIVE 0x70726f6d70740002u
+
+/* The text of each picture; NULL in *out where all have the same. */
+static sumi_status choose(const sm_job *j, const char *text, uint64_t stream, sm_arena *a, const char *const **out, sm_err *e)
+{
+    const char **made = sm_choices_any(text, j->r.wildcards[0]) ? sm_arena_get(a, (size_t)j->r.count * sizeof *made) : NULL;
+    if (!sm_choices_any(text, j->r.wildcards[0]))
+        return SUMI_OK;
+    for (int k = 0; made && k < j->r.count; k++)
+        if (!(made[k] = sm_choices_make(text, j->r.wildcards, (uint64_t)(j->r.seed + k), stream, a, e)))
+            return e->code;
+    *out = made;
+    return made ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d prompts", j->r.count);
+}
+
+sumi_status sm_job_choose(sm_job *j, sm_arena *a, sm_err *e)
+{
+    if (!j->r.choices || choose(j, j->r.prompt, STREAM_PROMPT, a, &j->prompts, e))
+        return e->code;
+    if (!choose(j, j->r.negative_prompt, STREAM_NEGATIVE, a, &j->negatives, e) && j->negatives && j->r.count > 1 &&
+        (j->r.save_latents[0] || j->r.init_latents[0]))
+        return sm_fail(e, SUMI_E_ARG, "--%s: not for several pictures with choices in the negative prompt; --choices 0 makes them text",
+                       j->r.save_latents[0] ? "save-latents" : "init-latents");
+    return e->code;
+}
+
+/* Edges that meet. */
+static sumi_status fill_circular(sm_job *j, sm_err *e)
+{
+    const char *t = j->r.tile;
+    bool both = !strcmp(t, "both");
+    j->circular[0] = both || !strcmp(t, "y");
+    j->circular[1] = both || !strcmp(t, "x");
+    if (t[0] && !j->circular[0] && !j->circular[1])
+        return sm_fail(e, SUMI_E_ARG, "--tile: '%.40s' is unknown; x, y or both", t);
+    if (t[0] && j->m->family->kind != SM_MODEL_UNET)
+        return sm_fail(e, SUMI_E_SUPPORT, "--tile: %s has no convolutions whose edges could meet", j->m->name);
+    return SUMI_OK;
+}
+
+/* Defaults, pictures, sizes. */
+static sumi_status complete(sm_job *j, sm_err *e)
+{
+    bool flow = !strcmp(j->m->traits.prediction, "flow_prediction");
+    int step = sm_vae_factor(&j->m->vae) * j->m->family->multiple(&j->m->denoiser);
+    if (sm_edit_open(j, e))
+        return e->code;
+    if (j->r.sigmas[0] && sm_levels_list(j->r.sigmas, &j->r.steps, j->mem, &j->sigmas, e))
+        return e->code;
+    j->r.sigmas = j->sigmas ? j->sigmas : "";
+    fill_defaults(&j->r, j->m);
+    if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
+        sm_refine_load(j, e))
+        return e->code;
+    return sm_hires_open(j, step, e);
+}
+
 sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const sumi_request *r, sm_err *e)
 {
     *j = (sm_job){.m = m, .be = ctx->be, .pool = ctx->pool, .mem = &ctx->mem, .r = *r};
@@ -61,49 +115,8 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
         return e->code;
     if (!r->prompt[strspn(r->prompt, " \t\r\n")])
         return sm_fail(e, SUMI_E_ARG, "the prompt is empty: say what to draw");
-    fill_defaults(&j->r, m);
-    return check_names(&j->r, !strcmp(m->traits.prediction, "flow_prediction"), e) ? e->code : check_size(j, e);
-}
-
-/* As A1111 quotes a value that its reader would take apart. */
-static void put_value(const char *text, sm_buf *b)
-{
-    if (strpbrk(text, ",:\n"))
-        sm_json_put_text(b, text);
-    else
-        sm_buf_fmt(b, "%s", text);
-}
-
-/* What XL was told of sizes and scores, where it is not the usual. */
-static void put_sizes(const sumi_request *r, int time_ids, sm_buf *b)
-{
-    if (time_ids && (r->original_width || r->original_height))
-        sm_buf_fmt(b, ", Original size: %dx%d", r->original_width ? r->original_width : r->width, r->original_height ? r->original_height : r->height);
-    if (time_ids && (r->crop_left || r->crop_top))
-        sm_buf_fmt(b, ", Crop: %d %d", r->crop_left, r->crop_top);
-    if (time_ids == 6 && (r->target_width || r->target_height))
-        sm_buf_fmt(b, ", Target size: %dx%d", r->target_width ? r->target_width : r->width, r->target_height ? r->target_height : r->height);
-    if (time_ids == 5)
-        sm_buf_fmt(b, ", Aesthetic score: %g, Negative aesthetic score: %g", (double)r->aesthetic_score, (double)r->negative_aesthetic_score);
-}
-
-void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
-{
-    const sumi_request *r = &j->r;
-    const char *rng = sm_randn_a1111(sm_randn_find(r->rng));
-    sm_buf_fmt(b, "%s\n", j->prompts ? j->prompts[k] : r->prompt);
-    if (r->negative_prompt[0])
-        sm_buf_fmt(b, "Negative prompt: %s\n", r->negative_prompt);
-    sm_buf_fmt(b, "Steps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %lld, Size: %dx%d, Model: ",
-               r->steps, sm_sampler_find(r->sampler)->a1111, sm_schedule_find(r->schedule)->a1111, (double)r->cfg_scale,
-               (long long)(r->seed + k), r->width, r->height);
-    put_value(j->m->name, b);
-    if (r->clip_skip)
-        sm_buf_fmt(b, ", Clip skip: %d", r->clip_skip);
-    if (rng)
-        sm_buf_fmt(b, ", RNG: %s", rng);
-    if (r->prediction[0])
-        sm_buf_fmt(b, ", Prediction type: %s", r->prediction);
-    put_sizes(r, j->m->traits.time_ids, b);
-    sm_buf_fmt(b, ", Version: sumi " SUMI_VERSION);
+    sm_request_spell(&j->r);
+    if (complete(j, e))
+        sm_job_done(j);
+    return e->code;
 }

@@ -54,7 +54,7 @@ check "without arguments: how to call it" grep -q Usage "$T/err"
 same "version" "$("$S" version --cpu scalar --threads 1)" "sumi $(sed -n 's/^#define SUMI_VERSION "\(.*\)"/\1/p' include/sumi.h) (scalar, 1 threads)"
 check "--version" "$S" --version
 check "--help" "$S" --help
-for c in generate inspect plan schedule train score tokenize pull models version help; do
+for c in generate grid info schema inspect plan schedule train score tokenize pull models version help; do
     "$S" help $c >"$T/a" && "$S" $c --help >"$T/b"
     check "help $c and $c --help are the same" cmp "$T/a" "$T/b"
     check "help $c has examples" grep -q '^Examples' "$T/a"
