@@ -175,6 +175,19 @@ TEST(guidance_of_edits)
     near(got, want, "two scales");
 }
 
+/* Imagen's thresholding leaves what is within -1..1, and cuts at most at the given value. */
+TEST(guidance_clamp_within_one)
+{
+    float x[5] = {0.25f, -0.9f, 0.5f, -0.125f, 0.75f}, was[5], big[5] = {8, -4, 2, 1, 0}, room[5];
+    memcpy(was, x, sizeof x);
+    sm_clamp_apply(0.5, 0, x, 5, room);
+    CHECK(!memcmp(x, was, sizeof x));
+    sm_clamp_apply(0.75, 0, big, 5, room); /* the value at three quarters is 4 */
+    CHECK(big[0] == 1 && big[1] == -1 && big[2] == 0.5f && big[3] == 0.25f && big[4] == 0);
+    sm_clamp_apply(1, 0.5, big, 5, room);
+    CHECK(big[0] == 1 && big[2] == 1 && big[3] == 0.5f);
+}
+
 /* Outside the mask nothing changes, a constant estimate is blurred into itself, and flows keep 1 - sigma of the change. */
 TEST(guidance_sag_degrades)
 {

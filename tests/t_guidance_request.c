@@ -166,6 +166,18 @@ TEST(guidance_clamp) { check_cases("clamp"); }       /* DPMSolverMultistepSchedu
 TEST(guidance_parts) { check_cases("parts"); }       /* A1111's combine_denoised */
 TEST(guidance_mimic) { check_cases("mimic"); }       /* sd-dynamic-thresholding */
 
+/* Names of layers begin below the component. */
+TEST(guidance_pag_layers)
+{
+    fixture x;
+    fixture_open(&x, 0, 0);
+    if (x.ok) {
+        cJSON_AddStringToObject(cJSON_GetObjectItem(x.cases, "pag"), "pag-layers", "nowhere, ^mid_block\\.");
+        check_case(&x, "pag", "layers by name");
+    }
+    fixture_close(&x);
+}
+
 /* One plan at a time, one row at a time: what asks for several plans a step makes them anew. */
 TEST(guidance_in_low_memory)
 {
