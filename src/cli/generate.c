@@ -85,6 +85,7 @@ static const char *const examples[] = {
     "sumi \"a clock\" --steps 40 --cfg 5 --sampler heun --schedule karras", "another way through the noise",
     "sumi \"a castle\" --model sd15.safetensors --vae vae-ft-mse.safetensors --negative \"blurry\" --clip-skip 2", "a checkpoint with another autoencoder",
     "sumi \"a castle\" --model sd15.safetensors --rng philox --seed 42 --preview now.png", "A1111's seeds; the state every five steps",
+    "sumi \"a castle\" --model sd15.safetensors --cfg 12 --mimic-scale 7 --pag 2 --freeu v2", "guidance of several kinds together",
     "sumi --from apple-2.png -o again.png", "the same picture, bit for bit, from the parameters in its file",
     "sumi --from apple-2.png --steps 60 -o better.png", "with one thing changed",
     "sumi --prompts list.txt --steps 20 -o 'out/%04d.png' --resume", "a line a picture; what was drawn before is skipped",
