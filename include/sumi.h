@@ -199,7 +199,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT, mask_invert, 0, 0, 1, "mask-invert", "Mask mode", "1: black is drawn anew instead")                             \
     X(TEXT, masked_content, "", 0, 0, "masked-content", "Masked content", "what is under the mask at first: original, fill, latent noise, latent nothing; empty: original, fill where a picture is extended") \
     X(INT, only_masked, 0, 0, 1, "only-masked", "Inpaint area", "1: the mask's surroundings are drawn at full size and put back") \
-    X(INT, mask_padding, 32, 0, 4096, "mask-padding", "Masked area padding", "pixels around the mask, with only-masked")   \
+    X(INT, mask_padding, -1, -1, 4096, "mask-padding", "Masked area padding", "pixels around the mask, with only-masked; -1: 32") \
     X(INT, outpaint_left, 0, 0, 4096, "outpaint-left", "Outpaint left", "pixels by which the init image is extended")       \
     X(INT, outpaint_right, 0, 0, 4096, "outpaint-right", "Outpaint right", "see outpaint-left")                           \
     X(INT, outpaint_up, 0, 0, 4096, "outpaint-up", "Outpaint up", "see outpaint-left")                                     \
@@ -207,7 +207,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, hires_upscale, 0, 0, 8, "hires-upscale", "Hires upscale", "hires fix: draw, enlarge by this factor, draw over with --strength; 0: off") \
     X(INT, hires_width, 0, 0, 8192, "hires-width", "Hires resize-1", "hires fix: enlarge to this width instead; 0: by height or factor") \
     X(INT, hires_height, 0, 0, 8192, "hires-height", "Hires resize-2", "see hires-width")                                    \
-    X(TEXT, hires_upscaler, "Latent", 0, 0, "hires-upscaler", "Hires upscaler", "Latent, Latent (antialiased), Latent (bicubic), Latent (bicubic antialiased), Latent (nearest), Latent (nearest-exact); of pixels: Lanczos, Nearest") \
+    X(TEXT, hires_upscaler, "", 0, 0, "hires-upscaler", "Hires upscaler", "Latent, Latent (antialiased), Latent (bicubic), Latent (bicubic antialiased), " \
+      "Latent (nearest), Latent (nearest-exact); of pixels: Lanczos, Nearest; empty: Latent")                              \
     X(INT, hires_steps, 0, 0, 1000, "hires-steps", "Hires steps", "steps of the second pass; 0: as the first")             \
     X(TEXT, refiner, "", 0, 0, "refiner", "Refiner", "model that takes over the last steps (XL's refiner): file, folder or name; empty: none") \
     X(FLOAT, refiner_switch_at, 0.8, 0.01, 1, "refiner-switch-at", "Refiner switch at", "share of the noise levels that come before it takes over") \

@@ -66,7 +66,7 @@ static const float *saved_step(const sm_weights *w, int step)
 typedef struct edit {
     const char *run, *family, *sampler, *rules;
     float strength;
-    bool mask, edm;
+    bool mask, edm, part;
     const char *content, *refiner;
 } edit;
 
@@ -100,6 +100,13 @@ static sumi_request request(const edit *a, const reference *f, const char *saved
     }
     r.init_image = fixture_picture(f, "in.picture", 3);
     r.mask = a->mask ? fixture_picture(f, "in.mask", 1) : "";
+    if (a->part) {
+        r.mask = fixture_picture(f, "in.part", 1);
+        r.only_masked = 1;
+        r.mask_padding = 2;
+        r.width = WIDTH;
+        r.height = HEIGHT;
+    }
     r.strength = a->strength;
     r.edit_rules = a->rules;
     r.masked_content = a->content ? a->content : "";
@@ -174,6 +181,7 @@ EDIT(mask_sd1_part, "sd1", "dpmpp_2m", "diffusers", 0.7f, .mask = true)
 EDIT(mask_sd1_ddim, "sd1", "ddim", "diffusers", 0.55f, .mask = true)
 EDIT(mask9, "inpaint", "euler", "diffusers", 1, .mask = true)
 EDIT(mask9_part, "inpaint", "euler", "diffusers", 0.7f, .mask = true)
+EDIT(mask_crop, "sd1", "euler", "diffusers", 0.7f, .part = true)
 EDIT(ip2p, "ip2p", "euler", "diffusers", -1, .mask = false)
 EDIT(a1111_original, "sd1", "euler", "a1111", 0.75f, .mask = true)
 EDIT(a1111_fill, "sd1", "euler", "a1111", 0.75f, .mask = true, .content = "fill")

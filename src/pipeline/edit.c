@@ -138,7 +138,9 @@ sumi_status sm_edit_open(sm_job *j, sm_err *e)
     bool edits = j->m->traits.extra == SM_EXTRA_EDIT;
     r->strength = r->strength >= 0 ? r->strength : edits || extends(r) ? 1 : 0.75f;
     r->mask_blur = r->mask_blur >= 0 || !(d->mask || extends(r)) ? r->mask_blur : d->diffusers ? 0 : 4;
-    if (!r->only_masked) {
+    if (r->only_masked)
+        r->mask_padding = r->mask_padding < 0 ? 32 : r->mask_padding;
+    else {
         r->width = r->width ? r->width : side(d->width, r->outpaint_left + r->outpaint_right, step);
         r->height = r->height ? r->height : side(d->height, r->outpaint_up + r->outpaint_down, step);
     }

@@ -37,6 +37,7 @@ sumi_status sm_hires_open(sm_job *j, int multiple, sm_err *e)
         return SUMI_OK;
     if (j->edit)
         return sm_fail(e, SUMI_E_ARG, "--hires-...: hires fix begins from noise; with --init-image draw at the larger --size instead");
+    r->hires_upscaler = r->hires_upscaler[0] ? r->hires_upscaler : "Latent";
     if (upscaler(r) < 0)
         return sm_fail(e, SUMI_E_ARG, "--hires-upscaler: '%.40s' is unknown; Latent, Latent (bicubic), Lanczos ...: see `sumi generate --help`",
                        r->hires_upscaler);
