@@ -11,6 +11,7 @@
 #include "pipeline/context.h"
 #include "reference.h"
 #include "test.h"
+#include "tiny.h"
 
 enum { STEPS = 5 };
 
@@ -331,4 +332,37 @@ TEST(guidance_refusals)
                i, sumi_error(x.ctx));
     }
     fixture_close(&x);
+}
+
+/* What a model cannot do: embedded scales, transformers, edit models. */
+TEST(guidance_refusals_of_models)
+{
+    static const struct { const char *model, *set[4], *says; } cases[] = {
+        {"lcm", {"guidance", "apg", "steps", "2"}, "takes the guidance scale as an input"},
+        {"lcm", {"cfg-mode", "linear_up", "steps", "2"}, "takes the guidance scale as an input"},
+        {"mmdit", {"pag", "3", "steps", "2"}, "is a transformer"},
+        {"mmdit", {"freeu", "v1", "steps", "2"}, "is a transformer"},
+        {"ip2p", {"guidance", "apg", "steps", "2"}, "edit models two"},
+        {"ip2p", {"sag", "1", "steps", "2"}, "--sag"},
+        {"playground", {"pag", "1", "pag-adaptive", "0.1"}, "timesteps"},
+    };
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        bool mmdit = !strcmp(cases[i].model, "mmdit");
+        sumi_model_options o = {.path = mmdit ? tiny_model(TINY_MMDIT) : family_model(cases[i].model, FAMILY_FOLDER),
+                                .tokenizer = mmdit ? NULL : family_tokenizer()};
+        sumi_request r = request("", "");
+        sumi_context *ctx;
+        sumi_model *m = NULL;
+        sumi_images *im = NULL;
+        r.save_steps = 0;
+        r.sampler = r.schedule = "";
+        CHECK(sumi_context_new(NULL, &ctx) == SUMI_OK);
+        for (int k = 0; k < 4; k += 2)
+            CHECK(!sumi_request_set(ctx, &r, cases[i].set[k], cases[i].set[k + 1]));
+        CHECKF(!sumi_model_load_with(ctx, &o, &m), "%s", sumi_error(ctx));
+        CHECKF(m && sumi_generate(ctx, m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), cases[i].says), "case %zu: %s", i,
+               sumi_error(ctx));
+        sumi_model_free(m);
+        sumi_context_free(ctx);
+    }
 }

@@ -67,6 +67,7 @@ static sumi_status check_model(const sm_denoise *d, sm_err *e)
                           : strcasecmp(r->guidance, "cfg")                  ? "guidance"
                           : strcasecmp(r->cfg_mode, "constant")             ? "cfg-mode"
                           : r->guidance_start != 0 || r->guidance_stop != 1 ? "guidance-start"
+                          : r->guidance_sigma_min != 0 || r->guidance_sigma_max != 0 ? "guidance-sigma-min"
                                                                             : NULL;
     if (inside && m->family->kind != SM_MODEL_UNET)
         return sm_fail(e, SUMI_E_ARG, "--%s: changes the inside of UNets; %s is a transformer", inside, m->name);
