@@ -75,6 +75,7 @@ typedef struct cli_command {
 extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
 extern const cli_command cmd_run, cmd_info, cmd_grid, cmd_schema;
 extern const cli_command cmd_schedule;
+extern const cli_command cmd_prompt;
 extern const cli_command *const cli_commands[]; /* ends with NULL */
 const cli_command *cli_find(const char *name);  /* NULL: none */
 
@@ -119,6 +120,7 @@ typedef struct cli_session {
     sumi_request request;
     sumi_images *picture;   /* --from's; NULL: none */
     sumi_infotext *from;
+    char *texts;            /* of the request, once suffixes were taken off the prompt */
 } cli_session;
 
 /* Makes the context and the request, from --from's picture and the flags; 0 or an exit status after an error line. cli_close in any

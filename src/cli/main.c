@@ -4,7 +4,10 @@
 
 #include "cli/cli.h"
 
-const cli_command *const cli_commands[] = {&cmd_generate, &cmd_grid, &cmd_info, &cmd_inspect, &cmd_plan, &cmd_schedule, &cmd_train, &cmd_score, &cmd_tokenize, &cmd_run, &cmd_convert, &cmd_pull, &cmd_models, &cmd_schema, &cmd_version, &cmd_help, NULL};
+const cli_command *const cli_commands[] = {
+    &cmd_generate, &cmd_grid, &cmd_info, &cmd_inspect, &cmd_plan, &cmd_schedule, &cmd_train, &cmd_score, &cmd_tokenize,
+    &cmd_prompt, &cmd_run, &cmd_convert, &cmd_pull, &cmd_models, &cmd_schema, &cmd_version, &cmd_help, NULL,
+};
 
 const cli_command *cli_find(const char *name)
 {

@@ -92,12 +92,15 @@ int cli_open_model(cli_session *s, const cli_args *a)
         o.low_memory |= f->low_memory;
     }
     sumi_status st = sumi_model_load_with(s->ctx, &o, &s->model);
+    if (!st)
+        st = sumi_request_midjourney(s->ctx, s->model, &s->request, &s->texts);
     return st ? cli_failed(s->ctx, st) : s->from ? check_model(s, a) : 0;
 }
 
 void cli_close(cli_session *s)
 {
     sumi_model_free(s->model);
+    sumi_text_free(s->texts);
     sumi_infotext_free(s->from);
     sumi_images_free(s->picture);
     sumi_context_free(s->ctx);
