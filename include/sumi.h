@@ -160,7 +160,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, guidance_stop, 1, 0, 1, "guidance-stop", "Guidance stop", "share of the steps after which it acts no more")      \
     X(FLOAT, guidance_sigma_min, 0, 0, 100000, "guidance-sigma-min", "Guidance sigma min", "lowest noise level at which it acts (A1111's NGMS of all steps)") \
     X(FLOAT, guidance_sigma_max, 0, 0, 100000, "guidance-sigma-max", "Guidance sigma max", "highest noise level at which it acts; 0: any") \
-    X(TEXT, cfg_mode, "constant", 0, 0, "cfg-mode", "CFG mode", "how the scale changes: constant; linear, cosine, half_cosine or power with _down or _up; linear_repeating, cosine_repeating, sawtooth; wang_linear, wang_cosine, power_cosine") \
+    X(TEXT, cfg_mode, "constant", 0, 0, "cfg-mode", "CFG mode", \
+      "how the scale changes: constant; linear, cosine, half_cosine or power with _down or _up; linear_repeating, cosine_repeating, sawtooth; wang_linear, wang_cosine, power_cosine") \
     X(FLOAT, cfg_scale_min, -1000, -1000, 1000, "cfg-scale-min", "CFG scale minimum", "where cfg-mode's curve is 0; -1000: 0, of the last three 1") \
     X(FLOAT, sched_val, 4, 0, 1000, "sched-val", "Scheduler value", "exponent of the curves called power, number of waves of the repeating ones") \
     X(FLOAT, guidance_rescale, 0, 0, 1, "guidance-rescale", "CFG Rescale phi", "how much of the unguided prediction's contrast is given back (Lin et al. 2024)") \
@@ -172,7 +173,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, scaling_startpoint, "mean", 0, 0, "scaling-startpoint", "Scaling Startpoint", "dynamic thresholding: values shrink towards their mean, or zero") \
     X(TEXT, variability_measure, "ad", 0, 0, "variability-measure", "Variability Measure", "dynamic thresholding: ad (largest value), std (deviation)") \
     X(FLOAT, interpolate_phi, 1, 0, 1, "interpolate-phi", "Interpolate Phi", "dynamic thresholding: how much of it; the rest is plain guidance") \
-    X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio", "Imagen's: share of x0's values that is kept, the rest is cut and all shrink to -1..1; 0: off, 0.995 is usual for models of pixels") \
+    X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio", \
+      "Imagen's: share of x0's values that is kept, the rest is cut and all shrink to -1..1; 0: off, 0.995 is usual for models of pixels") \
     X(FLOAT, sample_max_value, 0, 0, 100000, "sample-max-value", "Sample max value", "largest value that Imagen's thresholding cuts at; 0: any") \
     X(FLOAT, apg_eta, 0, -10, 10, "apg-eta", "APG eta", "projected guidance: how much of the part along the prediction stays") \
     X(FLOAT, apg_momentum, -0.5, -1, 1, "apg-momentum", "APG momentum", "projected guidance: weight of the earlier steps'")   \
