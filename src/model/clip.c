@@ -28,19 +28,19 @@ static sm_node *embeddings(const nn_scope *s, const sm_clip_config *c, sm_node *
     return sm_add(x, nn_embedding(s, "position_embedding", positions, c->max_position_embeddings, c->hidden_size, NN_NORMAL_002));
 }
 
-static sm_node *self_attention(const nn_scope *s, const sm_clip_config *c, sm_node *x)
+static sm_node *self_attention(const nn_scope *s, const sm_clip_config *c, sm_node *x, sm_node *mask)
 {
     sm_node *q = nn_linear(s, "q_proj", x, c->hidden_size, true);
     sm_node *k = nn_linear(s, "k_proj", x, c->hidden_size, true);
     sm_node *v = nn_linear(s, "v_proj", x, c->hidden_size, true);
-    return nn_linear(s, "out_proj", nn_heads_attention(q, k, v, c->num_attention_heads, NULL, true), c->hidden_size, true);
+    return nn_linear(s, "out_proj", nn_heads_attention(q, k, v, c->num_attention_heads, mask, true), c->hidden_size, true);
 }
 
-static sm_node *layer(const nn_scope *s, const sm_clip_config *c, sm_node *x)
+static sm_node *layer(const nn_scope *s, const sm_clip_config *c, sm_node *x, sm_node *mask)
 {
     sm_node *h = nn_layer_norm(s, "layer_norm1", x, c->layer_norm_eps, true);
     nn_scope attn = nn_sub(s, "self_attn");
-    h = self_attention(&attn, c, h);
+    h = self_attention(&attn, c, h, mask);
     nn_here(s);
     x = sm_add(x, h);
     h = nn_layer_norm(s, "layer_norm2", x, c->layer_norm_eps, true);
@@ -59,6 +59,11 @@ sm_node *sm_clip_final_norm(const nn_scope *s, const sm_clip_config *c, sm_node 
 
 sm_clip_out sm_clip_text(const nn_scope *s, const sm_clip_config *c, sm_node *ids, sm_node *eos)
 {
+    return sm_clip_text_masked(s, c, ids, eos, NULL);
+}
+
+sm_clip_out sm_clip_text_masked(const nn_scope *s, const sm_clip_config *c, sm_node *ids, sm_node *eos, sm_node *mask)
+{
     sm_clip_out o = {.last = s->g->poison};
     if (sm_poisoned(ids) || !config_ok(s, c, ids))
         return o;
@@ -67,7 +72,7 @@ sm_clip_out sm_clip_text(const nn_scope *s, const sm_clip_config *c, sm_node *id
     sm_node *x = o.hidden[0] = embeddings(&e, c, ids);
     for (int i = 0; i < c->num_hidden_layers; i++) {
         nn_scope l = nn_sub(&text, "encoder.layers.%d", i);
-        o.hidden[i + 1] = x = layer(&l, c, x);
+        o.hidden[i + 1] = x = layer(&l, c, x, mask);
     }
     o.layers = c->num_hidden_layers;
     o.last = sm_clip_final_norm(s, c, x);

@@ -28,6 +28,8 @@ typedef struct sm_clip_out {
 
 /* ids [N,T] i32. eos [N] i32: for each text the row n*T + position of its end mark, from sm_clip_eos_rows; or NULL. */
 sm_clip_out sm_clip_text(const nn_scope *s, const sm_clip_config *c, sm_node *ids, sm_node *eos);
+/* The same; mask [N,1,1,T], added to the attention's scores (-INFINITY: the token is not seen), may be NULL. */
+sm_clip_out sm_clip_text_masked(const nn_scope *s, const sm_clip_config *c, sm_node *ids, sm_node *eos, sm_node *mask);
 void sm_clip_eos_rows(const sm_clip_config *c, const int32_t *ids, int n, int t, int32_t *rows);
 /* final_layer_norm of any hidden state (clip skip). */
 sm_node *sm_clip_final_norm(const nn_scope *s, const sm_clip_config *c, sm_node *hidden);

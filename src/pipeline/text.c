@@ -13,6 +13,35 @@ static sumi_status no_memory(sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out 
 
 /* ---- groups and rows ------------------------------------------------------------------------------------------------- */
 
+static bool has_piece(const sm_chunks *c, int chunk, int piece)
+{
+    for (int i = 0; i < c->length; i++)
+        if (c->piece[(size_t)chunk * (size_t)c->length + (size_t)i] == piece)
+            return true;
+    return false;
+}
+
+/* A piece without tokens weighs nothing. */
+static sumi_status add_downs(sm_text_table *t, int group, int text, sm_err *e)
+{
+    const sm_chunks *c = &t->group[group].text[text].words;
+    for (int piece = 0; piece < c->pieces; piece++)
+        for (int chunk = 0; chunk < c->n && c->piece_weight[piece] < 1; chunk++) {
+            if (!has_piece(c, chunk, piece))
+                continue;
+            if (t->downs == t->down_cap) {
+                int cap = t->down_cap ? 2 * t->down_cap : 8;
+                void *more = sm_realloc(t->mem, SM_MEM_MISC, t->down, sizeof *t->down * (size_t)cap);
+                if (!more)
+                    return no_memory(e);
+                t->down = more;
+                t->down_cap = cap;
+            }
+            t->down[t->downs++] = (sm_text_down){group, text, piece, chunk, t->seqs++};
+        }
+    return SUMI_OK;
+}
+
 static sumi_status fill_group(sm_text_table *t, sm_text_group *g, const sm_job *j, sm_err *e)
 {
     const sm_prompt_part *p = g->part;
@@ -32,6 +61,8 @@ static sumi_status fill_group(sm_text_table *t, sm_text_group *g, const sm_job *
             if (sm_chunks_make(j->m->bpe, w->text, t->emphasis, t->length, t->mem, &w->words, e))
                 return e->code;
             t->seqs += w->words.n;
+            if (t->emphasis == SM_EMPHASIS_COMPEL && add_downs(t, (int)(g - t->group), k - 1, e))
+                return e->code;
             g->chunks = SM_MAX(g->chunks, w->words.n);
         }
         g->stage_text[i] = k - 1;
@@ -227,6 +258,7 @@ void sm_text_close(sm_text_cond *c)
     if (t) {
         sm_free(t->group);
         sm_free(t->row);
+        sm_free(t->down);
         sm_free(t->context);
         sm_free(t->pooled);
         sm_arena_free(&t->room);

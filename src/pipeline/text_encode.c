@@ -7,7 +7,8 @@
 
 #include "pipeline/text_table.h"
 
-sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows, sm_err *e)
+/* masked: with in[2], [rows,1,1,tokens] for sm_clip_text_masked. */
+static sumi_status open_part(sm_part *p, const sm_job *j, int encoder, int rows, bool masked, sm_err *e)
 {
     const sumi_model *m = j->m;
     const sm_text_use *u = &m->traits.text[encoder];
@@ -20,7 +21,8 @@ sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows
     nn_scope root = nn_root(p->g, m->w, NULL), s = nn_sub(&root, "%s", u->component);
     p->in[0] = sm_input(p->g, "input_ids", SM_I32, 2, (int64_t[]){n, u->clip.max_position_embeddings});
     p->in[1] = pooled ? sm_input(p->g, "eos", SM_I32, 1, &n) : NULL;
-    sm_clip_out text = sm_clip_text(&s, &u->clip, p->in[0], p->in[1]);
+    p->in[2] = masked ? sm_input(p->g, "mask", SM_F32, 4, (int64_t[]){n, 1, 1, u->clip.max_position_embeddings}) : NULL;
+    sm_clip_out text = sm_clip_text_masked(&s, &u->clip, p->in[0], p->in[1], p->in[2]);
     p->out = text.last;
     if (skip >= text.layers && !sm_poisoned(text.last))
         return sm_fail(e, SUMI_E_ARG, "--clip-skip: %d, but the %s has %d layers", skip + 1, u->component, text.layers);
@@ -31,6 +33,8 @@ sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows
     p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, &opts, e);
     return e->code;
 }
+
+sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows, sm_err *e) { return open_part(p, j, encoder, rows, false, e); }
 
 /* One encoder's answers to all sequences. */
 typedef struct encoded {
@@ -62,10 +66,27 @@ static void fill_ids(encoded *x, const sm_bpe *bpe)
             const sm_text_words *w = &t->group[i].text[k];
             memcpy(x->ids + (size_t)w->seq * length, w->words.id, sizeof *x->ids * (size_t)w->words.n * length);
         }
+    for (int i = 0; i < t->downs; i++) {
+        const sm_chunks *c = &t->group[t->down[i].group].text[t->down[i].text].words;
+        memcpy(x->ids + (size_t)t->down[i].seq * length, c->id + (size_t)t->down[i].chunk * length, sizeof *x->ids * length);
+    }
     for (size_t i = 0; t->empty >= 0 && i < length; i++)
         x->ids[(size_t)t->empty * length + i] = i ? sm_bpe_end(bpe) : sm_bpe_start(bpe);
     for (int s = 0; s < t->seqs; s++)
         pad(x->ids + (size_t)s * length, t->length, sm_bpe_end(bpe), x->use->pad);
+}
+
+/* What sequence s does not see of itself. */
+static void fill_mask(const sm_text_table *t, int s, float *mask)
+{
+    memset(mask, 0, sizeof *mask * (size_t)t->length);
+    for (int i = 0; i < t->downs; i++) {
+        const sm_text_down *d = &t->down[i];
+        const sm_chunks *c = &t->group[d->group].text[d->text].words;
+        for (int k = 0; d->seq == s && k < t->length; k++)
+            if (c->piece[(size_t)d->chunk * (size_t)t->length + (size_t)k] == d->piece)
+                mask[k] = -INFINITY;
+    }
 }
 
 /* Runs all sequences, a batch at a time; the last one's free places repeat a sequence. */
@@ -78,6 +99,8 @@ static sumi_status run(encoded *x, const sm_job *j, sm_part *p, int batch, sm_er
         int32_t *ids = sm_plan_data(p->p, p->in[0]);
         for (int i = 0; i < batch; i++)
             memcpy(ids + (size_t)i * length, x->ids + (size_t)(s + SM_MIN(i, n - 1)) * length, sizeof *ids * length);
+        for (int i = 0; p->in[2] && i < batch; i++)
+            fill_mask(t, s + SM_MIN(i, n - 1), (float *)sm_plan_data(p->p, p->in[2]) + (size_t)i * length);
         if (p->in[1])
             sm_clip_eos_rows(&x->use->clip, ids, batch, t->length, sm_plan_data(p->p, p->in[1]));
         if (sm_plan_run(p->p, j->pool, sm_job_cancel(j), e))
@@ -124,6 +147,42 @@ static void weigh(const float *z, const float *from, double w, int hidden, float
         out[h] = w == 1 ? z[h] : from ? (float)((z[h] - from[h]) * w + from[h]) : (float)(z[h] * w);
 }
 
+/* compel's weights below 1: the chunk's outputs, weighed already, go towards what they are without the piece, at weight w by
+ * tan((1 - w) pi / 2) parts to one. Chunks without a piece of the text are the same without it. */
+static void take_down(const encoded *x, const sm_text_row *r, const sm_text_words *words, int chunk, float *out)
+{
+    const sm_text_table *t = x->t;
+    int hidden = x->use->clip.hidden_size, width = x->c->width, last = -1;
+    size_t each = (size_t)t->length * (size_t)hidden;
+    const float *empty = x->z + (size_t)t->empty * each;
+    double all = 1, here = 0;
+    for (int pass = 0; pass < 2; pass++) /* first the sums, then each piece's part */
+        for (int i = 0; i < t->downs; i++) {
+            const sm_text_down *d = &t->down[i];
+            if (d->group != r->group || d->text != r->text)
+                continue;
+            double part = tan((1 - fmax(1e-5, words->words.piece_weight[d->piece])) * M_PI / 2);
+            if (!pass) {
+                all += d->piece != last ? part : 0;
+                here += d->chunk == chunk ? part : 0;
+                last = d->piece;
+                continue;
+            }
+            for (int k = 0; d->chunk == chunk && k < t->length; k++) {
+                double w = (double)words->words.weight[chunk * t->length + k];
+                const float *z = x->z + (size_t)d->seq * each + k * hidden, *from = empty + k * hidden;
+                float *to = out + k * width;
+                for (int h = 0; h < hidden; h++) {
+                    double without = (z[h] - from[h]) * w + from[h];
+                    to[h] = (float)(to[h] + part / (all - here) * without);
+                }
+            }
+        }
+    for (int k = 0; here > 0 && k < t->length; k++)
+        for (int h = 0; h < hidden; h++)
+            out[k * width + h] = (float)(out[k * width + h] * ((all - here) / all));
+}
+
 static void fill_row(const encoded *x, const sm_text_row *r, const sm_text_group *g)
 {
     const sm_text_table *t = x->t;
@@ -135,9 +194,12 @@ static void fill_row(const encoded *x, const sm_text_row *r, const sm_text_group
     for (int chunk = 0; chunk < g->chunks; chunk++) {
         const float *z = x->z + (size_t)seq_of(t, words, chunk) * each, *w = weights_of(words, chunk);
         double norm = t->emphasis == SM_EMPHASIS_ORIGINAL ? norm_of(x, g, chunk) : 1;
+        float *begin = out;
         for (int i = 0; i < t->length; i++, out += width)
             weigh(z + i * hidden, relative && t->empty >= 0 ? x->z + (size_t)t->empty * each + i * hidden : NULL,
                   ignore ? 1 : norm * (double)(w ? w[i] : 1), hidden, out);
+        if (t->downs)
+            take_down(x, r, words, chunk, begin);
     }
     for (int i = g->chunks * t->length; i < r->tokens; i++, out += width)
         memcpy(out, out - width, sizeof *out * (size_t)hidden);
@@ -170,7 +232,7 @@ static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int
     size_t tokens = (size_t)c->t->seqs * (size_t)c->t->length;
     encoded x = {.c = c, .t = c->t, .use = u, .at = at};
     sm_part p = {0};
-    if (!sm_text_open_part(&p, j, encoder, batch, e)) {
+    if (!open_part(&p, j, encoder, batch, c->t->downs > 0, e)) {
         x.ids = sm_alloc(j->mem, SM_MEM_MISC, sizeof *x.ids * tokens);
         x.z = sm_alloc(j->mem, SM_MEM_MISC, sizeof *x.z * tokens * (size_t)u->clip.hidden_size);
         x.pooled = p.pooled ? sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)c->t->seqs * (size_t)c->pool) : NULL;

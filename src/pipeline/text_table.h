@@ -23,6 +23,9 @@ typedef struct sm_text_group {
     bool zero;        /* no text: zeros */
 } sm_text_group;
 
+/* compel's weights below 1: a chunk once more, with a piece's tokens unseen. Those of a text follow each other, by piece, then chunk. */
+typedef struct sm_text_down { int group, text, piece, chunk, seq; } sm_text_down;
+
 typedef struct sm_text_row { int group, text, tokens; size_t at; } sm_text_row; /* at: its context's first float */
 
 typedef struct sm_text_span { int end; sm_text_pick *pick; } sm_text_span; /* for calls up to end */
@@ -50,6 +53,8 @@ typedef struct sm_text_table {
     int groups, group_cap;
     sm_text_row *row;
     int rows, row_cap;
+    sm_text_down *down;
+    int downs, down_cap;
     int seqs, empty;       /* sequences of all groups; the empty one's number, -1: none is needed */
     int quiet;             /* networks and cuts were told of already: a second pass */
     float *context;        /* every row's [tokens, width] */
