@@ -474,7 +474,7 @@ static sumi_request request_of(const session *s, const kind *k)
 {
     static char refiner[300];
     sumi_request r = small(s);
-    r.width = r.height = k->low ? 256 : 64;
+    r.width = r.height = k->low ? 200 : 64;
     r.steps = k->low ? 1 : 8;
     r.save_latents = "";
     r.save_steps = 0;
@@ -503,7 +503,7 @@ static bool begin_kind(session *s, const kind *k)
     return s->m != NULL;
 }
 
-/* The plan is what the request takes, within a quarter. */
+/* The plan is what the request takes, within a tenth; that of tiles leaves out their recordings, 2.3 MB of this autoencoder. */
 TEST(edit_rules_plan)
 {
     static const int steps[] = {7, 7, 16, 8, 1};
@@ -519,7 +519,7 @@ TEST(edit_rules_plan)
             sumi_request r = request_of(&s, &kinds[i]);
             sumi_images_free(draw(&s, &r));
             double took = (double)sumi_memory_peak(s.ctx), said = (double)info.peak_bytes - (double)info.weight_bytes;
-            CHECKF(said > 0.8 * took && said < 1.25 * took, "%zu: said %.0f, took %.0f", i, said, took);
+            CHECKF(said > 0.9 * took - (kinds[i].low ? 2.5e6 : 0) && said < 1.1 * took, "%zu: said %.0f, took %.0f", i, said, took);
             CHECKF(info.encode_flops > 0 && info.steps == steps[i], "%zu: %d steps", i, info.steps);
         }
         end(&s);

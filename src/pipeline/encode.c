@@ -66,12 +66,14 @@ sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, s
         sm_tiled_vae v = tiles_of(j, tile);
         sm_vae_tiles_info t;
         if (!sm_vae_tiles_plan(&v, true, h, w, &t, e))
-            *out = (sm_encode_info){.bytes = t.bytes, .flops = t.flops};
+            *out = (sm_encode_info){.bytes = t.bytes, .activation = t.bytes, .flops = t.flops};
         return e->code;
     }
     sm_part p = {0};
+    size_t before = __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); /* an open part holds what it will hold when it runs */
     if (!open_whole(&p, j, h, w, e))
-        *out = (sm_encode_info){sm_plan_activation_bytes(p.p) + sm_plan_packed_bytes(p.p), sm_plan_packed_bytes(p.p), sm_plan_cost(p.p).flops};
+        *out = (sm_encode_info){.bytes = __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED) - before, .packed = sm_plan_packed_bytes(p.p),
+                                .activation = sm_plan_activation_bytes(p.p), .flops = sm_plan_cost(p.p).flops};
     sm_part_close(&p);
     return e->code;
 }

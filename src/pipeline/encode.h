@@ -4,8 +4,8 @@
 
 #include "pipeline/generate.h"
 
-/* What encoding a picture of h x w latents takes beside weights; adds to nothing. */
-typedef struct sm_encode_info { size_t bytes, packed; double flops; } sm_encode_info;
+/* What encoding a picture of h x w latents takes beside mapped weights, the picture and the latents: bytes in all, and of those. */
+typedef struct sm_encode_info { size_t bytes, packed, activation; double flops; } sm_encode_info;
 
 /* image [h f, w f, 3] in -1..1, f the autoencoder's factor, to moments [h, w, 2 c]: mean, then log variance. */
 sumi_status sm_encode_run(const sm_job *j, int h, int w, const float *image, float *moments, sm_err *e);

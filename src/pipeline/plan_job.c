@@ -5,39 +5,42 @@
 
 static size_t held(const sm_job *j) { return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); }
 
-/* bytes: of pictures beside what is held. Of a large model only that component's weights are in memory, of a small one all. */
-static void peak(const sm_job *j, size_t bytes, size_t mapped, sumi_plan_info *out)
+/* What is there whatever runs: pictures, and the mapped weights of all models. */
+typedef struct rest { size_t pictures, mapped; } rest;
+
+/* Of a large model only that component's weights are in memory, of a small one all. */
+static void peak(const sm_job *j, const rest *r, size_t bytes, size_t mapped, sumi_plan_info *out)
 {
-    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + bytes + (sm_job_large(j->m) ? mapped : sm_job_mapped(j->m, NULL)));
+    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + r->pictures + bytes + (sm_job_large(j->m) ? mapped : r->mapped));
 }
 
-static void add_part(const sm_part *p, const sm_job *j, size_t besides, sumi_plan_info *out)
+static void add_part(const sm_part *p, const sm_job *j, const rest *r, sumi_plan_info *out)
 {
     out->packed_bytes += sm_plan_packed_bytes(p->p);
     out->activation_bytes = SM_MAX(out->activation_bytes, sm_plan_activation_bytes(p->p));
-    peak(j, besides, sm_plan_mapped_bytes(p->p), out);
+    peak(j, r, 0, sm_plan_mapped_bytes(p->p), out);
 }
 
-static void plan_decoder(sm_pass *p, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_decoder(sm_pass *p, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = &p->j;
     sm_vae_tiles_info tiles;
     if (sm_decode_tiled(&p->dec)) {
         if (sm_decode_plan_tiles(&p->dec, &tiles, e))
             return;
-        size_t bytes = besides + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
+        size_t bytes = tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
-        peak(j, bytes, sm_job_mapped(j->m, "vae.decoder."), out);
+        peak(j, r, bytes, sm_job_mapped(j->m, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
     } else if (!sm_decode_open(&p->dec, e)) {
-        add_part(&p->dec.part, j, besides, out);
+        add_part(&p->dec.part, j, r, out);
         out->decode_flops += sm_plan_cost(p->dec.part.p).flops * j->r.count;
     }
     sm_decode_done(&p->dec);
 }
 
 /* times pictures of h x w latents are encoded. */
-static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_encoder(const sm_pass *p, int h, int w, int times, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = &p->j;
     sm_encode_info info;
@@ -45,33 +48,33 @@ static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t besid
     if (!times || sm_encode_plan(j, h, w, &info, e))
         return;
     out->packed_bytes += info.packed;
-    out->activation_bytes = SM_MAX(out->activation_bytes, info.bytes - info.packed);
-    peak(j, besides + info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), sm_job_mapped(j->m, "vae.encoder."), out);
+    out->activation_bytes = SM_MAX(out->activation_bytes, info.activation);
+    peak(j, r, info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), sm_job_mapped(j->m, "vae.encoder."), out);
     out->encode_flops += info.flops * times;
 }
 
-static void plan_text(sm_text_cond *c, const sm_job *j, int n, int earlier, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_text(sm_text_cond *c, const sm_job *j, int n, int earlier, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     if (sm_text_open(c, j, 0, n, earlier, e))
         return;
     for (int i = 0; i < j->m->traits.texts && !e->code; i++) {
         sm_part part = {0};
         if (!sm_text_open_part(&part, j, i, sm_text_batch(c), e)) {
-            add_part(&part, j, besides, out);
+            add_part(&part, j, r, out);
             out->encode_flops += sm_plan_cost(part.p).flops / sm_text_batch(c) * sm_text_sequences(c);
         }
         sm_part_close(&part);
     }
 }
 
-static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = d->j;
     double call = 0;
     if (!sm_denoise_open(d, n, text, e) && !sm_denoise_plan(d, sm_sampler_find(j->r.sampler)->cfgpp, &call, e)) {
         double step = call / n * j->r.count;
         for (int i = 0; i < d->nparts; i++)
-            add_part(&d->parts[i].part, j, besides, out);
+            add_part(&d->parts[i].part, j, r, out);
         out->step_flops = SM_MAX(out->step_flops, step);
         out->total_flops += step * calls;
     }
@@ -79,22 +82,22 @@ static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls,
 }
 
 /* Both models of a pass that is handed over, by the steps that are either's. */
-static void plan_steps(sm_pass *p, int n, size_t besides, sumi_plan_info *out, sm_err *e)
+static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     int late = 0, steps = p->j.r.steps;
     double calls = (double)sm_pass_evals(p);
     for (int i = 0; i < steps; i++)
         late += sm_refine_due(&p->refine, &p->den.noise, p->sigmas[i]);
-    plan_text(&p->text, &p->j, n, p->earlier, besides, out, e);
+    plan_text(&p->text, &p->j, n, p->earlier, r, out, e);
     if (!e->code)
-        plan_denoiser(&p->den, &p->text, calls * (steps - late) / steps, n, besides, out, e);
+        plan_denoiser(&p->den, &p->text, calls * (steps - late) / steps, n, r, out, e);
     if (!late || e->code)
         return;
     p->refine.den.sigmas = p->sigmas;
     p->refine.den.steps = steps;
-    plan_text(&p->refine.text, &p->refine.j, n, p->earlier, besides, out, e);
+    plan_text(&p->refine.text, &p->refine.j, n, p->earlier, r, out, e);
     if (!e->code)
-        plan_denoiser(&p->refine.den, &p->refine.text, calls * late / steps, n, besides, out, e);
+        plan_denoiser(&p->refine.den, &p->refine.text, calls * late / steps, n, r, out, e);
 }
 
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
@@ -105,20 +108,21 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
     for (size_t i = 0; j->refiner && i < sm_weights_count(j->refiner->w); i++)
         out->weight_bytes += sm_weights_at(j->refiner->w, i)->bytes;
-    size_t rgb = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3;
-    out->peak_bytes = held(j) + 2 * rgb; /* at the end, when the pictures are handed out */
+    rest r = {.pictures = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3,
+              .mapped = sm_job_mapped(j->m, NULL) + (j->refiner ? sm_job_mapped(j->refiner, NULL) : 0)};
+    out->peak_bytes = held(j) + 2 * r.pictures; /* at the end, when the pictures are handed out */
     sm_drawing_open(&d, j, e);
     for (int i = 0; i < d.passes && !e->code; i++) {
         sm_pass *p = &d.pass[i];
         bool again = d.passes == 2 && sm_hires_pixels(&j->r), masked = p->edit.masked != NULL;
         out->steps += p->j.r.steps;
-        plan_steps(p, d.round, rgb, out, e);
+        plan_steps(p, d.round, &r, out, e);
         if (!e->code)
-            plan_encoder(p, p->edit.eh, p->edit.ew, (p->edit.moments != NULL) + (i == 1 && again ? j->r.count : 0), rgb, out, e);
+            plan_encoder(p, p->edit.eh, p->edit.ew, (p->edit.moments != NULL) + (i == 1 && again ? j->r.count : 0), &r, out, e);
         if (!e->code)
-            plan_encoder(p, p->h, p->w, masked, rgb, out, e);
+            plan_encoder(p, p->h, p->w, masked, &r, out, e);
         if (!e->code && (i == d.passes - 1 || again))
-            plan_decoder(p, rgb, out, e);
+            plan_decoder(p, &r, out, e);
     }
     bool known = !e->code && sm_pass_evals(&d.pass[0]) > 0;
     out->total_flops = known ? out->total_flops + out->encode_flops + out->decode_flops : 0;
