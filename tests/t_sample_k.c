@@ -208,7 +208,7 @@ TEST(sample_k_trajectories)
         d = fmax(d, check_trajectory(r, cJSON_GetObjectItem(j, "start"), cJSON_GetObjectItem(j, "noise")));
         seen++;
     }
-    CHECK(seen == 131);
+    CHECK(seen == 142);
     cJSON_Delete(j);
 }
 
