@@ -443,6 +443,9 @@ TEST(edit_rules_refused)
         {{.hires_width = 8192, .height = 16, .width = 8}, SUMI_E_ARG, "at most 8192"},
         {{.hires_upscale = 2, .strength = 0}, SUMI_E_ARG, "leaves no noise"},
         {{.tile = "z"}, SUMI_E_ARG, "--tile"},
+        {{.refiner = "no-such.safetensors"}, SUMI_E_FILE, "--refiner: "},
+        {{.refiner = family_model("sd1", FAMILY_FILE)}, SUMI_E_ARG, "has other latents or another prediction"},
+        {{.refiner = family_model("inpaint", FAMILY_FILE)}, SUMI_E_SUPPORT, "a UNet that takes latents and text is needed"},
     };
     bool ok = begin(&s, tiny_model(TINY_UNET));
     for (size_t i = 0; ok && i < SM_COUNT(rows); i++) {
@@ -452,7 +455,7 @@ TEST(edit_rules_refused)
 #define TAKE(F) r.F = a->F ? a->F : r.F
         TAKE(init_image), TAKE(mask), TAKE(outpaint_left), TAKE(outpaint_up), TAKE(only_masked), TAKE(mask_padding), TAKE(exact_steps);
         TAKE(edit_rules), TAKE(resize_mode), TAKE(resize_filter), TAKE(vae_encode), TAKE(masked_content), TAKE(hires_upscale);
-        TAKE(hires_upscaler), TAKE(hires_width), TAKE(width), TAKE(height), TAKE(tile);
+        TAKE(hires_upscaler), TAKE(hires_width), TAKE(width), TAKE(height), TAKE(tile), TAKE(refiner);
 #undef TAKE
         r.mask_blur = 0;
         r.strength = a->strength > 0 || strstr(rows[i].says, "0 of 8") || strstr(rows[i].says, "no noise") ? a->strength : -1;

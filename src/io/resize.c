@@ -177,7 +177,9 @@ static void columns_u8(const uint8_t *src, int line, taps *t, uint8_t *dst)
 
 static bool taps_for(taps *t, sm_filter f, int in, double x0, double x1, int out, sm_mem *mem)
 {
-    return f == SM_FILTER_NEAREST ? taps_nearest(t, in, x0, x1, out, mem) : taps_kernel(t, filters[f].at, filters[f].support, in, x0, x1, out, mem);
+    if (f == SM_FILTER_NEAREST)
+        return taps_nearest(t, in, x0, x1, out, mem);
+    return taps_kernel(t, filters[f].at, filters[f].support, in, x0, x1, out, mem);
 }
 
 sumi_status sm_resize(const uint8_t *src, int w, int h, int c, const sm_box *box, sm_filter f, uint8_t *dst, int dw, int dh, sm_mem *mem,

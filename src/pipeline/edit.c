@@ -32,34 +32,13 @@ static uint8_t *pixels(const sm_job *j, int w, int h, int c, sm_err *e)
 
 /* ---- names and combinations ---------------------------------------------------------------------------------------- */
 
-static bool content_of(const char *name, bool extended, sm_content *out)
+static sm_content content_of(const sumi_request *r)
 {
-    static const struct { const char *name; sm_content c; } words[] = {
-        {"original", SM_CONTENT_ORIGINAL}, {"fill", SM_CONTENT_FILL}, {"latent noise", SM_CONTENT_NOISE},
-        {"latent nothing", SM_CONTENT_NOTHING}};
-    *out = extended ? SM_CONTENT_FILL : SM_CONTENT_ORIGINAL;
+    static const char *const words[] = {"original", "fill", "latent noise", "latent nothing"}; /* in sm_content's order */
     for (size_t i = 0; i < SM_COUNT(words); i++)
-        if (!strcmp(name, words[i].name)) {
-            *out = words[i].c;
-            return true;
-        }
-    return !name[0];
-}
-
-static sumi_status check_words(const sumi_request *r, sm_edit *d, sm_err *e)
-{
-    d->diffusers = !strcmp(r->edit_rules, "diffusers");
-    if (!d->diffusers && strcmp(r->edit_rules, "a1111"))
-        return sm_fail(e, SUMI_E_ARG, "--edit-rules: '%.40s' is unknown; a1111 or diffusers", r->edit_rules);
-    if (!content_of(r->masked_content, extends(r), &d->content))
-        return sm_fail(e, SUMI_E_ARG, "--masked-content: '%.40s' is unknown; original, fill, latent noise or latent nothing", r->masked_content);
-    if (sm_filter_find(r->resize_filter) == SM_FILTER_COUNT)
-        return sm_fail(e, SUMI_E_ARG, "--resize-filter: '%.40s' is unknown; lanczos, bicubic, bilinear, hamming, box or nearest", r->resize_filter);
-    if (strcmp(r->resize_mode, "resize") && strcmp(r->resize_mode, "crop") && strcmp(r->resize_mode, "fill") && strcmp(r->resize_mode, "latent"))
-        return sm_fail(e, SUMI_E_ARG, "--resize-mode: '%.40s' is unknown; resize, crop, fill or latent", r->resize_mode);
-    if (strcmp(r->vae_encode, "sample") && strcmp(r->vae_encode, "mean"))
-        return sm_fail(e, SUMI_E_ARG, "--vae-encode: '%.40s' is unknown; sample or mean", r->vae_encode);
-    return SUMI_OK;
+        if (!strcmp(r->masked_content, words[i]))
+            return (sm_content)i;
+    return extends(r) ? SM_CONTENT_FILL : SM_CONTENT_ORIGINAL;
 }
 
 static sumi_status check_together(const sumi_request *r, sm_err *e)
@@ -93,8 +72,8 @@ static sumi_status read_mask(const sm_job *j, sm_edit *d, sm_err *e)
         return e->code;
     size_t n = (size_t)im.width * (size_t)im.height, white = 0;
     if (im.width != d->width || im.height != d->height)
-        sm_fail(e, SUMI_E_ARG, "--mask: %s is %dx%d, the init image %dx%d; both must have one size", j->r.mask, im.width, im.height, d->width,
-                d->height);
+        sm_fail(e, SUMI_E_ARG, "--mask: %s is %dx%d, the init image %dx%d; both must have one size", j->r.mask, im.width, im.height,
+                d->width, d->height);
     else if ((d->mask = pixels(j, im.width, im.height, 1, e)))
         sm_mask_read(&im, d->mask);
     for (size_t i = 0; d->mask && i < n; i++)
@@ -126,13 +105,12 @@ sumi_status sm_edit_open(sm_job *j, sm_err *e)
 {
     sumi_request *r = &j->r;
     int step = sm_vae_factor(&j->m->vae) * j->m->family->multiple(&j->m->denoiser);
-    sm_edit own = {0};
-    if (check_words(r, &own, e) || check_together(r, e) || !r->init_image[0])
+    if (check_together(r, e) || !r->init_image[0])
         return e->code;
     sm_edit *d = j->edit = sm_alloc(j->mem, SM_MEM_DATA, sizeof *d);
     if (!d)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for --init-image");
-    *d = own;
+    *d = (sm_edit){.diffusers = !strcmp(r->edit_rules, "diffusers"), .content = content_of(r)};
     if (read_pictures(j, d, e))
         return e->code;
     bool edits = j->m->traits.extra == SM_EXTRA_EDIT;
@@ -187,7 +165,8 @@ static sumi_status extend_picture(const sm_job *j, sm_edit *d, sm_err *e)
     const sumi_request *r = &j->r;
     int w = r->width - r->outpaint_left - r->outpaint_right, h = r->height - r->outpaint_up - r->outpaint_down;
     if (w < 1 || h < 1)
-        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d is what comes out, and --outpaint-... leaves nothing of the picture in it", r->width, r->height);
+        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d is what comes out, and --outpaint-... leaves nothing of the picture in it",
+                       r->width, r->height);
     if (!d->mask && (d->mask = pixels(j, d->width, d->height, 1, e)))
         memset(d->mask, 0, (size_t)d->width * (size_t)d->height);
     if (!d->mask || refit(j, &d->picture, d->width, d->height, 3, fit_of(r), w, h, e) ||

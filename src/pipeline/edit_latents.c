@@ -40,9 +40,10 @@ static sumi_status shrink_mask(sm_edit_latents *l, sm_err *e)
 static void nearest_mask(const sm_edit_latents *l, float *out)
 {
     const sm_edit *d = l->j->edit;
+    int f = sm_vae_factor(&l->j->m->vae);
     for (int y = 0; y < l->h; y++)
         for (int x = 0; x < l->w; x++)
-            out[y * l->w + x] = !d || !d->mask || d->mask[(size_t)(y * (d->height / l->h)) * (size_t)d->width + (size_t)(x * (d->width / l->w))] > 127;
+            out[y * l->w + x] = !d || !d->mask || d->mask[(size_t)(y * f) * (size_t)d->width + (size_t)(x * f)] > 127;
 }
 
 static sumi_status open_mask(sm_edit_latents *l, sm_err *e)

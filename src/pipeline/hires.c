@@ -38,19 +38,21 @@ sumi_status sm_hires_open(sm_job *j, int multiple, sm_err *e)
     if (j->edit)
         return sm_fail(e, SUMI_E_ARG, "--hires-...: hires fix begins from noise; with --init-image draw at the larger --size instead");
     r->hires_upscaler = r->hires_upscaler[0] ? r->hires_upscaler : "Latent";
-    if (upscaler(r) < 0)
-        return sm_fail(e, SUMI_E_ARG, "--hires-upscaler: '%.40s' is unknown; Latent, Latent (bicubic), Lanczos ...: see `sumi generate --help`",
-                       r->hires_upscaler);
     if (r->hires_upscale > 0 && (r->hires_width || r->hires_height))
         return sm_fail(e, SUMI_E_ARG, "--hires-upscale and --hires-width or --hires-height both say how large: give one");
-    double w = r->hires_upscale > 0 ? r->width * (double)r->hires_upscale : r->hires_width ? r->hires_width : (double)r->hires_height * r->width / r->height;
-    double h = r->hires_upscale > 0 ? r->height * (double)r->hires_upscale : r->hires_height ? r->hires_height : (double)r->hires_width * r->height / r->width;
+    double k = r->hires_upscale, w = r->width * k, h = r->height * k;
+    if (k == 0) { /* a side that is not given goes by the other */
+        w = r->hires_width ? r->hires_width : (double)r->hires_height * r->width / r->height;
+        h = r->hires_height ? r->hires_height : (double)r->hires_width * r->height / r->width;
+    }
     if (w > 8192 || h > 8192)
         return sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f; at most 8192 a side", w, h);
     j->out_width = (int)w / multiple * multiple;
     j->out_height = (int)h / multiple * multiple;
     r->strength = r->strength >= 0 ? r->strength : 0.7f;
-    return j->out_width && j->out_height ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f is too small; sides are multiples of %d", w, h, multiple);
+    if (!j->out_width || !j->out_height)
+        return sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f is too small; sides are multiples of %d", w, h, multiple);
+    return SUMI_OK;
 }
 
 sumi_status sm_hires_stretch(const sm_job *j, sm_stretch *out, sm_err *e)

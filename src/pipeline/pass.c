@@ -79,7 +79,8 @@ static sumi_status sample(sm_pass *p, sm_err *e)
 {
     const sm_job *j = &p->j;
     bool blends = p->edit.mask && j->edit->diffusers;
-    sm_sampling s = {.mem = j->mem, .n = (int64_t)p->n * p->h * p->w * p->c, .flow = p->den.noise.flow, .levels = &p->den.noise, .sigmas = p->sigmas,
+    sm_sampling s = {.mem = j->mem, .n = (int64_t)p->n * p->h * p->w * p->c, .flow = p->den.noise.flow, .levels = &p->den.noise,
+                     .sigmas = p->sigmas,
                      .steps = j->r.steps, .denoise = denoise, .denoise_both = denoise_both, .noise = step_noise, .on_step = on_step,
                      .between = blends ? between : NULL, .ctx = p};
     sm_levels_knobs(&j->r, &s);

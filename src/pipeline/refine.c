@@ -61,7 +61,8 @@ sumi_status sm_refine_take(sm_refine *r, sm_denoise *base, int first, int n, int
     sm_denoise_done(base);
     sm_job_release(base->j, base->j->m->family->component);
     sm_text_close(&r->text);
-    if (sm_text_open(&r->text, &r->j, first, n, earlier, e) || sm_text_encode(&r->text, &r->j, e) || sm_denoise_open(&r->den, n, &r->text, e))
+    if (sm_text_open(&r->text, &r->j, first, n, earlier, e) || sm_text_encode(&r->text, &r->j, e) ||
+        sm_denoise_open(&r->den, n, &r->text, e))
         return e->code;
     r->den.evals = calls; /* prompts and guidance go on counting */
     r->den.sigmas = base->sigmas;
