@@ -88,8 +88,8 @@ static void marks(sm_traits *t, const sm_layout_report *r, family f, const sm_un
     if (c->time_cond_proj_dim && !(r && r->edm_mark)) {
         t->steps = 4;
         t->cfg_scale = 8.5f;
-        t->sampler = "euler_a"; /* like LCM's own sampler it goes back to noise after each step */
-        t->schedule = "sgm_uniform";
+        t->sampler = "lcm";
+        t->schedule = "lcm";
     }
 }
 
