@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "io/image.h"
 #include "io/json.h"
+#include "pipeline/context.h"
 #include "pipeline/infotext.h"
 #include "pipeline/params.h"
 #include "test.h"
@@ -303,5 +304,42 @@ TEST(infotext_of_pictures)
     CHECK(cJSON_GetObjectItemCaseSensitive(r, "height") && cJSON_GetObjectItemCaseSensitive(r, "height")->valueint == 16);
     cJSON_Delete(o);
     sumi_text_free(text);
+    sumi_context_free(c);
+}
+
+/* Each allocation failing in turn is an error that says so, until none fails. */
+static sumi_status with_failing(sumi_context *c, int what, int64_t at, const char *path)
+{
+    sumi_infotext *t = NULL;
+    sumi_request r = sumi_request_default();
+    char *text = NULL;
+    int found;
+    c->mem.fail_at = at;
+    sumi_status st = what == 0 ? sumi_infotext_parse(c, "a\nNegative prompt: b\nSteps: 2, Seed: 3, Model: \"x, y\", Model file: ~/m", &t)
+                     : what == 1 ? sumi_schema(c, 0, &text) : what == 2 ? sumi_request_read(c, "{\"prompt\": \"x\", \"steps\": 3}", &r, &text)
+                     : sumi_picture_info(c, path, 1, &found, &text);
+    CHECK(st == SUMI_OK || (!t && !text));
+    c->mem.fail_at = 0;
+    sumi_infotext_free(t);
+    sumi_text_free(text);
+    return st;
+}
+
+TEST(infotext_out_of_memory)
+{
+    sumi_context *c = NULL;
+    const char *path = picture("oom.png", 1, &(sm_image_text){"parameters", "cat\nSteps: 20, Sampler: Euler a, Seed: 5, Odd: \"1, 2\""});
+    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
+    size_t before = c->mem.total;
+    for (int what = 0; what < 4; what++) {
+        sumi_status st = SUMI_E_MEMORY;
+        int64_t at = 1;
+        for (; st && at < 1000; at++) {
+            st = with_failing(c, what, at, path);
+            CHECKF(st == SUMI_OK || st == SUMI_E_MEMORY, "%d, allocation %lld: %d %s", what, (long long)at, (int)st, sumi_error(c));
+        }
+        CHECKF(at > 2 && at < 1000, "%d: %lld", what, (long long)at);
+    }
+    CHECK(c->mem.total == before);
     sumi_context_free(c);
 }

@@ -12,7 +12,7 @@ typedef struct line {
     int first;           /* of its pictures, from 0 */
     bool missing;        /* has pictures to draw */
     sumi_request request;
-    char *texts;         /* that the request borrows */
+    char *texts, *more;  /* that the request borrows */
 } line;
 
 typedef struct batch {
@@ -73,6 +73,21 @@ static int read_lines(batch *b, cli_session *s, const char *file)
     if (f && f != stdin)
         fclose(f);
     return rc;
+}
+
+/* Midjourney's suffixes in the lines' prompts; they may change how many pictures a line has. */
+static int take_suffixes(batch *b, cli_session *s, const char *file)
+{
+    b->pictures = 0;
+    for (int i = 0; i < b->n; i++) {
+        line *l = &b->at[i];
+        sumi_status st = sumi_request_midjourney(s->ctx, s->model, &l->request, &l->more);
+        if (st)
+            return st == SUMI_E_ARG ? bad_line(file, l->number, sumi_error(s->ctx)) : cli_failed(s->ctx, st);
+        l->first = b->pictures;
+        b->pictures += l->request.count;
+    }
+    return 0;
 }
 
 /* Finds out which pictures are there; only names that are the same every time can be. */
@@ -150,6 +165,8 @@ int cli_batch(cli_session *s, const cli_args *a, const cli_output *o)
     batch b = {0};
     b.show = cli_progress_start(&b.progress, a->v.quiet, 5);
     int rc = read_lines(&b, s, a->v.prompts), skipped = 0;
+    rc = rc ? rc : cli_open_model(s, a);
+    rc = rc ? rc : take_suffixes(&b, s, a->v.prompts);
     if (!rc && a->v.resume)
         rc = find_missing(&b, a, o);
     for (int i = 0; i < b.n; i++) {
@@ -158,12 +175,10 @@ int cli_batch(cli_session *s, const cli_args *a, const cli_output *o)
     }
     if (!rc && skipped && !a->v.quiet)
         fprintf(stderr, "%d of %d lines were drawn before\n", skipped, b.n);
-    if (!rc && b.whole > 0)
-        rc = cli_open_model(s, a);
     for (int i = 0; i < b.n && !rc; i++)
         rc = b.at[i].missing ? draw_line(&b, s, a, o, i) : 0;
     for (int i = 0; i < b.n; i++)
-        sumi_text_free(b.at[i].texts);
+        sumi_text_free(b.at[i].texts), sumi_text_free(b.at[i].more);
     free(b.at);
     return rc;
 }

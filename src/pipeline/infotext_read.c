@@ -26,6 +26,7 @@ typedef struct reader {
     sumi_field field[MAX_FIELDS];
     const char *sampler, *schedule, *rng;
     int first_pass[2]; /* -1: not said */
+    bool oom;
 } reader;
 
 /* ---- finding keys and values --------------------------------------------------------------------------------------- */
@@ -103,6 +104,7 @@ static int count_pairs(span line)
 static char *copy(reader *r, const char *s, size_t n)
 {
     char *c = sm_arena_get(&r->arena, n + 1);
+    r->oom = r->oom || !c;
     if (c)
         memcpy(c, s, n);
     return c;
@@ -112,8 +114,10 @@ static char *copy(reader *r, const char *s, size_t n)
 static char *unquoted(reader *r, span v)
 {
     if (v.n >= 2 && v.at[0] == '"' && v.at[v.n - 1] == '"') {
-        cJSON *j = sm_json_parse(r->arena.mem, v.at, v.n, 1, 4, "", NULL);
-        char *text = cJSON_IsString(j) ? sm_arena_str(&r->arena, j->valuestring) : NULL;
+        sm_err why = {0};
+        cJSON *j = sm_json_parse(r->arena.mem, v.at, v.n, 1, 4, "", &why);
+        char *text = cJSON_IsString(j) ? copy(r, j->valuestring, strlen(j->valuestring)) : NULL;
+        r->oom = r->oom || why.code == SUMI_E_MEMORY;
         cJSON_Delete(j);
         if (text)
             return text;
@@ -169,7 +173,9 @@ static bool set_size(reader *r, const char *key, const char *w, const char *h)
 static const char *path_of(reader *r, const char *value)
 {
     const char *home = getenv("HOME");
-    return value[0] == '~' && value[1] == '/' && home ? sm_arena_fmt(&r->arena, "%s%s", home, value + 1) : value;
+    const char *path = value[0] == '~' && value[1] == '/' && home ? sm_arena_fmt(&r->arena, "%s%s", home, value + 1) : value;
+    r->oom = r->oom || !path;
+    return path;
 }
 
 /* What is no row of the table. */
@@ -331,8 +337,7 @@ static void read_prompts(reader *r, span text)
     const char **at[2] = {&r->out.request.prompt, &r->out.request.negative_prompt};
     for (int i = 0; i < 2; i++) {
         *at[i] = b[i].len ? copy(r, b[i].data, b[i].len) : "";
-        if (b[i].oom)
-            *at[i] = NULL;
+        r->oom = r->oom || b[i].oom;
         sm_buf_free(&b[i]);
     }
 }
@@ -368,7 +373,7 @@ sumi_status sm_infotext_read(sm_mem *mem, const char *text, sumi_infotext **out,
     settle_sampler(r);
     settle_rng(r);
     settle_first_pass(r);
-    if (!r->out.request.prompt || !r->out.request.negative_prompt) {
+    if (r->oom) {
         sumi_infotext_free(&r->out);
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for an infotext");
     }

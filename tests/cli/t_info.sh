@@ -60,6 +60,8 @@ same "--resume draws what is missing" "$("$S" --prompts list.txt $few -o 'made/%
 check "and the same" cmp dog.png made/03.png
 check "and leaves the rest alone" cmp before <(stat -c %Y.%i made/01.png)
 same "from standard input" "$(printf 'x --seed 1\n' | "$S" --prompts - $few -o in.png)" in.png
+printf 'x --no dogs --seed 1\n' | "$S" --prompts - $few -o mj.png >out
+check "Midjourney's suffixes in a line" grep -qx 'Negative prompt: dogs' <("$S" info mj.png)
 refuses 2 'needs names' --prompts list.txt --resume
 refuses 2 'goes with --prompts' x --resume
 printf 'a cat\n{"prompt": "x", "steps": "many"}\n' >bad.txt
