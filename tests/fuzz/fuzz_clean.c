@@ -1,5 +1,6 @@
-/* Fuzz entry of CLIP's clean-up of texts. Whatever is valid UTF-8 comes out as whole characters, single spaces between them and
- * none at the ends; anything else is refused with a message. Repairing a repaired text changes nothing. */
+/* Fuzz entry of CLIP's clean-up of texts and its tokenizer on what comes out. Whatever is valid UTF-8 comes out as whole characters, single spaces between them and
+ * none at the ends; anything else is refused with a message. Repairing a repaired text changes nothing. The ids of a text are known
+ * ones, and a row begins with them. */
 #include "text/bpe_impl.h"
 #include "text/clean.h"
 
@@ -36,6 +37,27 @@ out:
     sm_cps_free(&b);
 }
 
+static void check_tokens(const char *s, size_t n)
+{
+    static sm_bpe *clip;
+    sm_ids ids = {0};
+    sm_err e = {0};
+    int32_t row[77];
+    int used;
+    size_t cut;
+    if (!clip && !(clip = sm_bpe_clip(NULL, &e)))
+        abort();
+    if (sm_bpe_encode(clip, s, n, &ids, &e) != (sm_utf8_valid(s, n) ? SUMI_OK : SUMI_E_ARG))
+        abort();
+    for (size_t i = 0; i < ids.n; i++)
+        if (!sm_bpe_token(clip, ids.id[i]))
+            abort();
+    if (!e.code && (sm_bpe_row(clip, s, n, 77, 0, row, &used, &cut, &e) || (size_t)used - 2 + cut != ids.n ||
+                    memcmp(row + 1, ids.id, ((size_t)used - 2) * sizeof *row) || row[0] != 49406 || row[used - 1] != 49407))
+        abort();
+    sm_ids_free(&ids);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -49,5 +71,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_clean(&c);
     sm_cps_free(&c);
     check_settled(s, size);
+    check_tokens(s, size);
     return 0;
 }

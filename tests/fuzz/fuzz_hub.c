@@ -1,8 +1,9 @@
-/* Fuzz entry of what a hub sends and a user types: the listing and the choice of its files, or, after a first byte '@', a name.
- * Nothing that is accepted may leave the cache. */
+/* Fuzz entry of what a hub sends and a user types: the listing and the choice of its files; after a first byte '@' a name; after
+ * 'H' the head of an answer, line by line. Nothing that is accepted may leave the cache or end a line. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "hub/http.h"
 #include "hub/listing.h"
 #include "hub/name.h"
 
@@ -60,9 +61,43 @@ static void listing(const char *data, size_t size)
         abort();
 }
 
+static bool printable(const char *s, size_t size)
+{
+    size_t n = strnlen(s, size);
+    for (size_t i = 0; i < n; i++)
+        if (s[i] <= 0x20 || s[i] >= 0x7f)
+            return false;
+    return n < size;
+}
+
+/* Each line in memory of its own size, as it comes out of the network: not ended by a NUL. */
+static void head(const char *data, size_t size)
+{
+    sm_http_reply r = {0};
+    for (size_t at = 0, end; at < size; at = end) {
+        const char *nl = memchr(data + at, '\n', size - at);
+        end = nl ? (size_t)(nl - data) + 1 : size;
+        char *line = malloc(end - at);
+        if (!line)
+            abort();
+        memcpy(line, data + at, end - at);
+        sm_http_header(&r, line, end - at);
+        free(line);
+        if (!printable(r.etag, sizeof r.etag) || !printable(r.linked_etag, sizeof r.linked_etag) ||
+            !printable(r.error_code, sizeof r.error_code) || r.range_from < -1 || r.range_total < -1 || r.length < -1)
+            abort();
+        if (r.etag[0] && (strlen(r.etag) < 2 || r.etag[0] != '"' || r.etag[strlen(r.etag) - 1] != '"'))
+            abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char text[3000];
+    if (size && data[0] == 'H') {
+        head((const char *)data + 1, size - 1);
+        return 0;
+    }
     if (!size || data[0] != '@') {
         listing((const char *)data, size);
         return 0;
