@@ -44,9 +44,9 @@ const cli_command cmd_info = {
     .name = "info",
     .summary = "say what pictures were drawn with",
     .usage = "info [--json] PICTURE...",
-    .about = "Prints the parameters in a PNG, JPEG or WebP file, in A1111's format as sumi, A1111 and many programs write them,\n"
-             "and the nodes of ComfyUI's graphs. `sumi generate --from PICTURE` draws from them. A picture that says nothing of\n"
-             "its making is an error.",
+    .about = "Prints the parameters in a PNG, JPEG or WebP file, in A1111's format as sumi, A1111 and many programs\n"
+             "write them, and the nodes of ComfyUI's graphs. `sumi generate --from PICTURE` draws from them. A picture\n"
+             "that says nothing of its making is an error.",
     .options = options,
     .examples = examples,
     .run = run,
