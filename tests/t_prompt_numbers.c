@@ -168,6 +168,55 @@ TEST(prompt_rows_are_shared)
     close_one(&x);
 }
 
+/* Each allocation in turn: an error, nothing lost. */
+TEST(prompt_rows_out_of_memory)
+{
+    static const char *const prompts[][2] = {{"original", "a [cat:(hat:1.3), in the hat, a cat in the hat:2] AND b:0.5 <lora:x>"}, {"compel", "a cat-- in (the hat)1.3"}};
+    for (size_t i = 0; i < SM_COUNT(prompts); i++) {
+        sumi_request r = sumi_request_default();
+        one x;
+        r.emphasis = prompts[i][0];
+        r.prompt = prompts[i][1];
+        r.steps = 4;
+        bool ok = open_one(&x, "sd1", &r), more = ok;
+        sm_text_close(&x.c);
+        for (int64_t k = 1; more; k += 1 + k / 40) { /* the encoder's own ones are tested elsewhere */
+            sm_err e = {0};
+            size_t before = x.ctx->mem.total;
+            x.ctx->mem.fail_at = k;
+            if (!sm_text_open(&x.c, &x.j, 0, 1, 0, &e))
+                sm_text_encode(&x.c, &x.j, &e);
+            more = x.ctx->mem.fail_at == 0;
+            x.ctx->mem.fail_at = 0;
+            CHECKF(e.code == (more ? SUMI_E_MEMORY : SUMI_OK), "%s, allocation %d: %s", r.emphasis, (int)k, e.msg);
+            sm_text_close(&x.c);
+            CHECKF(x.ctx->mem.total == before, "%s, allocation %d: %zu bytes are lost", r.emphasis, (int)k, x.ctx->mem.total - before);
+        }
+        close_one(&x);
+    }
+}
+
+TEST(prompt_too_many_chunks)
+{
+    static char text[20000];
+    sumi_request r = sumi_request_default();
+    sm_err e = {0};
+    one x;
+    r.prompt = "a";
+    r.steps = 1000;
+    bool ok = open_one(&x, "sd1", &r);
+    int n = sprintf(text, "[");
+    for (int i = 0; i < 997; i++)
+        n += sprintf(text + n, "%d|", i);
+    n += sprintf(text + n, "a]");
+    for (int i = 0; i < 17; i++)
+        n += sprintf(text + n, " BREAK b");
+    sm_text_close(&x.c);
+    x.j.r.prompt = text;
+    CHECKF(ok && sm_text_open(&x.c, &x.j, 0, 1, 0, &e) == SUMI_E_ARG && strstr(e.msg, "at most 16384"), "%s", e.msg);
+    close_one(&x);
+}
+
 /* ---- what is told -------------------------------------------------------------------------------------------------- */
 
 static void listen(void *user, const sumi_progress *p)

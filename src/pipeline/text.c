@@ -7,7 +7,8 @@
 
 #include "sample/sampler.h"
 
-enum { BATCH = 8 }; /* sequences that an encoder reads at a time */
+/* Sequences that an encoder reads at a time; the most of one round, whose outputs must not take more than 2 GB either. */
+enum { BATCH = 8, MOST = 16384, MOST_BYTES = 2147483647 };
 
 static sumi_status no_memory(sm_err *e) { return sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of a request"); }
 
@@ -217,6 +218,9 @@ static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, i
             return e->code;
     }
     want_empty(t);
+    int most = SM_MIN(MOST, (int)(MOST_BYTES / ((int64_t)t->length * c->width * (int64_t)sizeof(float))));
+    if (t->seqs > most)
+        return sm_fail(e, SUMI_E_ARG, "the prompts come to %d chunks over all steps, at most %d: make them shorter or let fewer parts alternate", t->seqs, most);
     size_t tokens = t->row[t->rows - 1].at + (size_t)t->row[t->rows - 1].tokens, bytes;
     bool fits = sm_mul_ok(tokens, sizeof(float) * (size_t)c->width, &bytes);
     t->context = fits ? sm_alloc(t->mem, SM_MEM_MISC, bytes) : NULL;
