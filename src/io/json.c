@@ -76,7 +76,8 @@ cJSON *sm_json_parse(sm_mem *mem, const char *text, size_t n, int max_depth, siz
         sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for a JSON text", label);
         return NULL;
     }
-    memcpy(copy, text, n);
+    if (n) /* an empty file's text is NULL */
+        memcpy(copy, text, n);
     copy[n] = 0;
     const char *end = NULL;
     cJSON *v = cJSON_ParseWithLengthOpts(copy, n + 1, &end, false);
