@@ -32,7 +32,7 @@ static void edit(const tiny *s, const char *from, const char *to)
 
 static const char *in_folder(const tiny *s, const char *name)
 {
-    static char path[2][400];
+    static char path[2][1024];
     static int at;
     char *p = path[at++ % 2];
     snprintf(p, sizeof path[0], "%s/%s", s->dir, name);

@@ -16,9 +16,11 @@ __asm__(".pushsection .rodata\n"
         "sm_label_gz:\n"
         ".incbin \"src/pipeline/label_font.bin.gz\"\n"
         "sm_label_gz_end:\n"
+        ".balign 8\n"
+        "sm_label_gz_bytes: .quad sm_label_gz_end - sm_label_gz\n"
         ".popsection\n");
 extern const uint8_t sm_label_gz[] __attribute__((visibility("hidden")));
-extern const uint8_t sm_label_gz_end[] __attribute__((visibility("hidden")));
+extern const uint64_t sm_label_gz_bytes __attribute__((visibility("hidden")));
 
 enum { FACES = 2, ROW = 16, HEAD = 16, REPLACEMENT = 0xfffd };
 
@@ -30,7 +32,7 @@ static uint32_t u32(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uin
 
 static bool unpack(uint8_t *to, size_t size)
 {
-    z_stream z = {.next_in = (z_const Bytef *)sm_label_gz, .avail_in = (uInt)(sm_label_gz_end - sm_label_gz)};
+    z_stream z = {.next_in = (z_const Bytef *)sm_label_gz, .avail_in = (uInt)sm_label_gz_bytes};
     if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK)
         return false;
     z.next_out = to;
@@ -42,7 +44,7 @@ static bool unpack(uint8_t *to, size_t size)
 
 sm_font *sm_font_open(sm_mem *mem, sm_err *e)
 {
-    size_t size = u32(sm_label_gz_end - 4); /* gzip ends in the length */
+    size_t size = u32(sm_label_gz + sm_label_gz_bytes - 4); /* gzip ends in the length */
     sm_font *f = sm_alloc(mem, SM_MEM_DATA, sizeof *f + size);
     if (!f || !unpack(f->data, size)) {
         sm_free(f);

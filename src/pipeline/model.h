@@ -18,7 +18,7 @@ struct sumi_model {
     int train_steps;            /* training timesteps; 0: 1000 */
     bool low_memory;
     struct sm_origin *origin;   /* for infotexts (origin.h); NULL: trained, not loaded */
-    char name[96], summary[192];
+    char name[96], summary[256];
 };
 
 /* One text encoder, used as the small flow models do: its last output, padded with the end mark. */
