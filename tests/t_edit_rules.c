@@ -344,6 +344,43 @@ TEST(edit_rules_hires)
     end(&s);
 }
 
+/* Both sides given: the first result keeps its proportions, covers them, and its middle is drawn over (A1111). 8x8 latents for 20x10 become
+ * 20x20; ten lines stick out, five of them above. */
+TEST(edit_rules_hires_sides)
+{
+    enum { SMALL = 4 * 8 * 8, W = 20, H = 10, LARGE = 4 * W * H };
+    session s;
+    float x[LARGE], first[SMALL], whole[4 * W * W], noise[LARGE], start[LARGE], *large = whole + 5 * 4 * W;
+    sm_err e = {0};
+    if (begin(&s, tiny_model(TINY_UNET))) {
+        sumi_request r = small(&s);
+        r.width = r.height = 16;
+        sumi_images_free(draw(&s, &r));
+        saved(&s, -1, x, SMALL);
+        to_last(x, 4, 64, first);
+        CHECK(!sm_interpolate(first, 8, 8, 4, SM_INTERP_BILINEAR, whole, W, W, NULL, &e));
+        r.hires_width = 40;
+        r.hires_height = 20;
+        r.strength = 0.6f;
+        sumi_images_free(draw(&s, &r));
+        saved(&s, 0, x, LARGE);
+        to_last(x, 4, W * H, start);
+        sm_rng_normal(5, 1, 0, noise, LARGE);
+        double top = 0, below = 0; /* as above */
+        for (int i = 0; i < LARGE; i++) {
+            top += (start[i] - large[i]) * (noise[i] - large[i]);
+            below += (noise[i] - large[i]) * (noise[i] - large[i]);
+        }
+        for (int i = 0; i < LARGE; i++)
+            CHECKF(fabs(start[i] - large[i] - top / below * (noise[i] - large[i])) < 1e-4, "%d", i);
+        r.hires_upscaler = "Lanczos";
+        sumi_images *im = draw(&s, &r);
+        CHECK(sumi_images_at(im, 0) && sumi_images_at(im, 0)->width == 40 && sumi_images_at(im, 0)->height == 20);
+        sumi_images_free(im);
+    }
+    end(&s);
+}
+
 TEST(edit_rules_hires_pixels)
 {
     session s;
@@ -527,6 +564,24 @@ TEST(edit_rules_plan)
         }
         end(&s);
     }
+}
+
+/* Edit models predict three times where the picture has a scale of its own, and twice where that is 1. */
+TEST(edit_rules_plan_predictions)
+{
+    session s;
+    sumi_plan_info two = {0}, three = {0};
+    if (begin_kind(&s, &(kind){.model = "ip2p"})) {
+        sumi_request r = request_of(&s, &(kind){.mask = 1});
+        r.mask = "";
+        r.cfg_scale = 7;
+        r.image_guidance_scale = 1;
+        CHECKF(!sumi_plan_request(s.ctx, s.m, &r, &two), "%s", sumi_error(s.ctx));
+        r.image_guidance_scale = 1.5f;
+        CHECKF(!sumi_plan_request(s.ctx, s.m, &r, &three), "%s", sumi_error(s.ctx));
+        CHECKF(three.step_flops > 1.45 * two.step_flops, "%g, %g", two.step_flops, three.step_flops);
+    }
+    end(&s);
 }
 
 /* Every allocation that fails is an error, and nothing is lost. */

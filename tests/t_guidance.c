@@ -63,6 +63,8 @@ TEST(guidance_acts_where_it_should)
     CHECK(!sm_guidance_at(&levels, 0.29, 0, 0, 10).active && !sm_guidance_at(&levels, 2.1, 0, 0, 10).active);
     for (int i = 0; i < 10; i++)
         CHECKF(sm_guidance_at(&steps, 1, 0, i, 10).active == (i >= 2 && i < 7), "step %d", i);
+    steps.stop = 1; /* a list of levels that ends above 0: Heun's second call of the last step is at its end */
+    CHECK(sm_guidance_at(&steps, 1, 0, sm_guidance_position((const double[]){3, 2, 1}, 2, 1), 2).active);
     guide(&levels, 3, cond, uncond, out, 2);
     CHECK(!memcmp(out, cond, sizeof cond));
     /* PAG by timesteps: 3 - 0.004 (1000 - t), nothing below t = 250 */

@@ -65,24 +65,48 @@ sumi_status sm_hires_stretch(const sm_job *j, sm_stretch *out, sm_err *e)
     return SUMI_OK;
 }
 
-/* One picture, decoded, to latents by way of its pixels; `small` and `large` have room for both. */
-static sumi_status by_pixels(const sm_pass *from, sm_pass *to, const uint8_t *small, uint8_t *large, float *x, float *moments, sm_err *e)
+/* Of an enlarged first result: its size, and in latents where the second pass's size begins in it. */
+typedef struct cover { int w, h, x, y; } cover;
+
+/* With both sides given it keeps its proportions and covers them; what sticks out goes, the same on either side (A1111). */
+static cover cover_of(const sm_pass *from, const sm_pass *to)
 {
     const sumi_request *a = &from->j.r, *b = &to->j.r;
-    size_t n = (size_t)b->width * (size_t)b->height * 3;
-    if (sm_resize(small, a->width, a->height, 3, NULL, upscalers[upscaler(a)].filter, large, b->width, b->height, from->j.mem, e))
+    int f = sm_vae_factor(&from->j.m->vae);
+    cover v = {.w = b->width, .h = b->height};
+    if (!a->hires_width || !a->hires_height)
+        return v;
+    if ((int64_t)a->width * b->height < (int64_t)b->width * a->height)
+        v.h = (int)((int64_t)b->width * a->height / a->width);
+    else
+        v.w = (int)((int64_t)b->height * a->width / a->height);
+    v.x = (v.w - b->width) / f / 2;
+    v.y = (v.h - b->height) / f / 2;
+    return v;
+}
+
+/* One picture, decoded, to latents by way of its pixels; `small` and `large` have room for both. */
+static sumi_status by_pixels(const sm_pass *from, sm_pass *to, cover v, const uint8_t *small, uint8_t *large, float *x, float *moments,
+                             sm_err *e)
+{
+    const sumi_request *a = &from->j.r, *b = &to->j.r;
+    size_t line = (size_t)b->width * 3;
+    int f = sm_vae_factor(&from->j.m->vae);
+    if (sm_resize(small, a->width, a->height, 3, NULL, upscalers[upscaler(a)].filter, large, v.w, v.h, from->j.mem, e))
         return e->code;
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(large[i] / 127.5 - 1);
+    for (int y = 0; y < b->height; y++)
+        for (size_t i = 0; i < line; i++)
+            x[(size_t)y * line + i] = (float)(large[((size_t)(v.y * f + y) * (size_t)v.w + (size_t)(v.x * f)) * 3 + i] / 127.5 - 1);
     return sm_encode_run(&to->j, to->h, to->w, x, moments, e);
 }
 
 static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, sm_err *e)
 {
     sm_mem *mem = from->j.mem;
+    cover v = cover_of(from, to);
     size_t small = (size_t)from->j.r.width * (size_t)from->j.r.height * 3, large = (size_t)to->j.r.width * (size_t)to->j.r.height * 3;
     int64_t pixels = (int64_t)to->h * to->w, each = pixels * to->c;
-    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, (size_t)n * small + large);
+    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, (size_t)n * small + (size_t)v.w * (size_t)v.h * 3);
     float *x = sm_alloc(mem, SM_MEM_DATA, sizeof *x * (large + 2 * (size_t)each));
     bool sampled = !strcmp(from->j.r.vae_encode, "sample");
     if (!rgb || !x)
@@ -94,20 +118,33 @@ static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, 
     if (sampled)
         sm_randn_draw(&to->edit.randn, -2, to->edit.room);
     for (int k = 0; k < n && !e->code; k++)
-        if (!by_pixels(from, to, rgb + (size_t)k * small, rgb + (size_t)n * small, x, x + large, e))
+        if (!by_pixels(from, to, v, rgb + (size_t)k * small, rgb + (size_t)n * small, x, x + large, e))
             sm_encode_latent(from->j.m, x + large, sampled ? to->edit.room + k * each : NULL, true, pixels, to->edit.init + k * each);
     sm_free(rgb);
     sm_free(x);
     return e->code;
 }
 
+static sumi_status enlarge_latents(sm_pass *from, sm_pass *to, int n, sm_err *e)
+{
+    cover v = cover_of(from, to);
+    int f = sm_vae_factor(&from->j.m->vae), w = v.w / f, h = v.h / f;
+    int64_t a = (int64_t)from->h * from->w * from->c, line = (int64_t)to->w * to->c;
+    sm_interp mode = upscalers[upscaler(&from->j.r)].mode;
+    float *large = sm_alloc(from->j.mem, SM_MEM_DATA, sizeof *large * (size_t)w * (size_t)h * (size_t)to->c);
+    if (!large)
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for pictures of %dx%d", v.w, v.h);
+    for (int k = 0; k < n && !e->code; k++) {
+        float *init = to->edit.init + k * to->h * line;
+        if (!sm_interpolate(from->latents + k * a, from->w, from->h, from->c, mode, large, w, h, from->j.mem, e))
+            for (int y = 0; y < to->h; y++)
+                memcpy(init + y * line, large + ((int64_t)(v.y + y) * w + v.x) * to->c, sizeof *large * (size_t)line);
+    }
+    sm_free(large);
+    return e->code;
+}
+
 sumi_status sm_hires_enlarge(sm_pass *from, sm_pass *to, int first, int n, sm_err *e)
 {
-    int64_t a = (int64_t)from->h * from->w * from->c, b = (int64_t)to->h * to->w * to->c;
-    if (sm_hires_pixels(&from->j.r))
-        return enlarge_pixels(from, to, first, n, e);
-    sm_interp mode = upscalers[upscaler(&from->j.r)].mode;
-    for (int k = 0; k < n && !e->code; k++)
-        sm_interpolate(from->latents + k * a, from->w, from->h, from->c, mode, to->edit.init + k * b, to->w, to->h, from->j.mem, e);
-    return e->code;
+    return sm_hires_pixels(&from->j.r) ? enlarge_pixels(from, to, first, n, e) : enlarge_latents(from, to, n, e);
 }

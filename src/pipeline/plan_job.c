@@ -89,6 +89,7 @@ static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm
     for (int i = 0; i < steps; i++)
         late += sm_refine_due(&p->refine, &p->den.noise, p->sigmas[i]);
     plan_text(&p->text, &p->j, n, p->earlier, r, out, e);
+    p->den.beside = p->edit.beside; /* edit models predict without the picture, too */
     if (!e->code)
         plan_denoiser(&p->den, &p->text, calls * (steps - late) / steps, n, r, out, e);
     if (!late || e->code)

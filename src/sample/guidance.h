@@ -41,7 +41,7 @@ typedef struct sm_guidance {
     double image_scale;      /* InstructPix2Pix's second scale; counts where sm_guided has image */
     double rescale;          /* phi of Lin et al. 2024: 0 none, 1 the whole of the conditional's deviation restored */
     double low, high;        /* sigmas between which guidance acts (Kynkaanniemi et al. 2024); high 0: no upper end */
-    double start, stop;      /* fractions of the steps between which it acts, as in diffusers' guiders; stop 0: to the end */
+    double start, stop;      /* fractions of the steps between which it acts, as in diffusers' guiders; stop 0 or 1: to the end */
     const sm_curve *curve;   /* of scale; NULL: constant */
     double curve_low, power; /* curve's lowest scale; exponent or number of waves */
     double eta, momentum, norm; /* APG: share of the parallel part kept, weight of earlier steps, largest norm (0: any) */
