@@ -73,7 +73,7 @@ static double along(const sm_curve *c, double scale, double low, double u, doubl
 
 sm_guidance_step sm_guidance_at(const sm_guidance *g, double sigma, double t, double position, int steps)
 {
-    const double slack = 1e-4; /* fractions are f32: 0.7 of ten steps is the seventh; Heun also looks at the level that ends the last */
+    const double slack = 1e-4; /* fractions are f32: 0.7 of ten steps is the seventh. Heun looks at the last level, too */
     double u = steps > 1 ? fmin(position / (steps - 1), 1) : 0, step = floor(position + slack);
     bool here = sigma >= g->low && (g->high <= 0 || sigma <= g->high) && step >= floor(g->start * steps + slack) &&
                 (g->stop <= 0 || g->stop >= 1 || steps < 1 || step < floor(g->stop * steps + slack));
