@@ -268,7 +268,8 @@ SUMI_API const char *sumi_param_choice(const char *name, size_t i, const char **
  * docs/PARAMETERS.md. *out is released with sumi_text_free. */
 SUMI_API sumi_status sumi_schema(sumi_context *ctx, int markdown, char **out);
 /* Reads a request from one line onto *r: a JSON object of parameters, or a prompt and then flags, "a red apple --steps 20 --negative
- * blurry", words with blanks in quotes. *texts holds what r borrows; it is released with sumi_text_free, in failure NULL. */
+ * blurry", words with blanks in quotes. Words that begin with "--" and are no flag go to the prompt, for sumi_request_midjourney.
+ * *texts holds what r borrows; it is released with sumi_text_free, in failure NULL. */
 SUMI_API sumi_status sumi_request_read(sumi_context *ctx, const char *line, sumi_request *r, char **texts);
 
 /* ---- infotexts: what a picture was drawn with ----------------------------------------------------------------------- */

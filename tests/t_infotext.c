@@ -116,6 +116,9 @@ TEST(infotext_old_and_strange)
     CHECK(t->request.clip_skip == 2 && t->request.strength == 0.5f && t->request.mask_invert == 1);
     CHECK(!t->field[0].understood && !t->field[1].understood && !t->field[2].understood && !t->field[3].understood && t->field[4].understood);
     sumi_infotext_free(t);
+    t = parse(c, "cat\nSteps: 9, Seed: 3, Init image: 64x64"); /* a file's name may look like a size */
+    CHECK(!strcmp(t->request.init_image, "64x64") && t->field[2].understood);
+    sumi_infotext_free(t);
     t = parse(c, "only words, no parameters");
     CHECK(t->count == 0 && !strcmp(t->request.prompt, "only words, no parameters"));
     sumi_infotext_free(t);

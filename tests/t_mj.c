@@ -108,6 +108,35 @@ TEST(mj_refused)
     close_xl(x);
 }
 
+/* Suffixes in a line of requests stay in the prompt wherever flags stand. */
+TEST(mj_lines)
+{
+    static const struct { const char *line, *prompt, *negative, *tile; int64_t seed; } cases[] = {
+        {"a cat --no dogs --seed 1", "a cat --no dogs", "", "", 1},
+        {"a cat --seed 2 --no dogs, mice --steps 3 --ar 2:1", "a cat --no dogs, mice --ar 2:1", "", "", 2},
+        {"a cat --negative fog, rain --no dogs --seed 3", "a cat --no dogs", "fog, rain", "", 3},
+        {"--prompt \"a cat\" --seed 4 --no dogs", "a cat --no dogs", "", "", 4},
+        {"a cat --tile --ar 2:1 --seed 5", "a cat --ar 2:1", "", "both", 5},
+        {"a cat --seed 6 --tile", "a cat", "", "both", 6},
+        {"a cat --negative \"a --seed 1\" --seed 7", "a cat", "a --seed 1", "", 7},
+    };
+    at_hand x = open_xl();
+    for (size_t i = 0; i < SM_COUNT(cases) && x.ctx; i++) {
+        sumi_request r = sumi_request_default();
+        char *texts = NULL;
+        sumi_status st = sumi_request_read(x.ctx, cases[i].line, &r, &texts);
+        CHECKF(!st && !strcmp(r.prompt, cases[i].prompt) && !strcmp(r.negative_prompt, cases[i].negative) && !strcmp(r.tile, cases[i].tile) &&
+                   r.seed == cases[i].seed, "'%s': '%s', '%s', %s", cases[i].line, r.prompt, r.negative_prompt, sumi_error(x.ctx));
+        sumi_text_free(texts);
+    }
+    sumi_request r = sumi_request_default();
+    char *texts = NULL;
+    CHECKF(sumi_request_read(x.ctx, "a cat --negative 5\" disks --seed 3", &r, &texts) == SUMI_E_ARG && !texts && strstr(sumi_error(x.ctx), "not closed"),
+           "%s", sumi_error(x.ctx));
+    CHECK(sumi_request_read(x.ctx, "a cat --steps --seed 3", &r, &texts) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "--steps needs a value"));
+    close_xl(x);
+}
+
 TEST(prompt_explained)
 {
     at_hand x = open_xl();
@@ -123,6 +152,10 @@ TEST(prompt_explained)
     ok = x.m && !sumi_prompt_explain(x.ctx, x.m, &r, 1, &out);
     CHECKF(ok && strstr(out, "{\"calls\":8,\"chunk\":14,") && strstr(out, "\"networks\":[{\"kind\":\"lora\",\"name\":\"x:1\"}]") && strstr(out, "\"from\":6,\"to\":8"),
            "%s", ok ? out : sumi_error(x.ctx));
+    sumi_text_free(out);
+    r.sampler = "dpm_adaptive"; /* three evaluations a step, but no second_order in A1111's table */
+    ok = x.m && !sumi_prompt_explain(x.ctx, x.m, &r, 1, &out);
+    CHECKF(ok && strstr(out, "{\"calls\":4,"), "%s", ok ? out : sumi_error(x.ctx));
     sumi_text_free(out);
     r.emphasis = "loud";
     CHECK(x.m && sumi_prompt_explain(x.ctx, x.m, &r, 0, &out) == SUMI_E_ARG && !out);

@@ -196,6 +196,31 @@ TEST(prompt_rows_out_of_memory)
     }
 }
 
+/* Hires fix: whole numbers count from A1111's total_steps of the first pass, whatever its sampler evaluates. */
+TEST(prompt_second_pass)
+{
+    static const struct { const char *sampler, *prompt; } cases[] = {
+        {"heun", "[cat:hat:10]"}, {"restart", "[cat:hat:10]"}, {"dpm_adaptive", "[cat:hat:6]"}, {"plms", "[cat:hat:6]"}, {"euler", "[cat:hat:1.5]"}};
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        sumi_request r = sumi_request_default();
+        sm_err e = {0};
+        one x;
+        r.prompt = cases[i].prompt;
+        r.sampler = cases[i].sampler;
+        r.steps = 4;
+        bool ok = open_one(&x, "sd1", &r);
+        sm_text_close(&x.c);
+        if (ok && !sm_text_open(&x.c, &x.j, 0, 1, 4, &e)) {
+            const sm_text_pick *p[4];
+            for (int call = 0; call < 4; call++)
+                sm_text_at(&x.c, 0, call, false, &p[call]);
+            CHECKF(p[0]->row == p[2]->row && p[2]->row != p[3]->row, "%s: %d %d %d %d", r.sampler, p[0]->row, p[1]->row, p[2]->row, p[3]->row);
+        }
+        CHECKF(!e.code, "%s", e.msg);
+        close_one(&x);
+    }
+}
+
 TEST(prompt_too_many_chunks)
 {
     static char text[20000];

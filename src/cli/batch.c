@@ -81,7 +81,7 @@ static int take_suffixes(batch *b, cli_session *s, const char *file)
     b->pictures = 0;
     for (int i = 0; i < b->n; i++) {
         line *l = &b->at[i];
-        sumi_status st = sumi_request_midjourney(s->ctx, s->model, &l->request, &l->more);
+        sumi_status st = cli_drawn(s, &l->request) ? SUMI_OK : sumi_request_midjourney(s->ctx, s->model, &l->request, &l->more);
         if (st)
             return st == SUMI_E_ARG ? bad_line(file, l->number, sumi_error(s->ctx)) : cli_failed(s->ctx, st);
         l->first = b->pictures;

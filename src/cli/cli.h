@@ -128,7 +128,9 @@ typedef struct cli_session {
 int cli_open(cli_session *s, const cli_args *a);
 /* The one word of the command line becomes the prompt. needed: there must be one by now. 0 or an exit status. */
 int cli_prompt(cli_session *s, const cli_args *a, bool needed);
+/* The model; suffixes are taken off the prompt, unless it is --from's picture's, from which they are off already. */
 int cli_open_model(cli_session *s, const cli_args *a);
+bool cli_drawn(const cli_session *s, const sumi_request *r); /* whether it is that */
 void cli_close(cli_session *s);
 /* "12.3 MB", "4.5 GFLOP" and so on, in a static buffer; two may be used in one call. */
 const char *cli_amount(double x, double base, const char *unit);

@@ -77,6 +77,8 @@ static int check_model(const cli_session *s, const cli_args *a)
     return 0;
 }
 
+bool cli_drawn(const cli_session *s, const sumi_request *r) { return s->from && r->prompt == s->from->request.prompt; }
+
 int cli_open_model(cli_session *s, const cli_args *a)
 {
     sumi_model_options o = a->v.load;
@@ -92,7 +94,7 @@ int cli_open_model(cli_session *s, const cli_args *a)
         o.low_memory |= f->low_memory;
     }
     sumi_status st = sumi_model_load_with(s->ctx, &o, &s->model);
-    if (!st)
+    if (!st && !cli_drawn(s, &s->request))
         st = sumi_request_midjourney(s->ctx, s->model, &s->request, &s->texts);
     return st ? cli_failed(s->ctx, st) : s->from ? check_model(s, a) : 0;
 }

@@ -6,7 +6,7 @@
 #include "io/json.h"
 #include "pipeline/model.h"
 #include "pipeline/params.h"
-#include "sample/sampler.h"
+#include "pipeline/text.h"
 #include "text/prompt.h"
 
 typedef struct shown {
@@ -147,7 +147,7 @@ sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *m, const su
         return e->code;
     const sm_sampler *s = sm_sampler_find(r->sampler[0] ? r->sampler : m->traits.sampler);
     shown x = {.bpe = m->bpe, .mem = &ctx->mem, .length = m->traits.text[0].clip.max_position_embeddings, .json = json != 0, .out = &b, .e = e};
-    x.calls = (r->steps ? r->steps : m->traits.steps) * (s ? SM_MAX(1, s->evals) : 1);
+    x.calls = sm_text_calls(s, r->steps ? r->steps : m->traits.steps);
     if (x.length < 3 || !sm_emphasis_by_name(r->emphasis, &x.emphasis))
         return sm_fail(e, SUMI_E_ARG, "--emphasis: '%.40s' is unknown, or the model reads no text", r->emphasis);
     if (json)

@@ -50,7 +50,7 @@ sumi_status sm_drawing_open(sm_drawing *d, const sm_job *j, sm_err *e)
         return e->code;
     int64_t calls = 0;
     for (int i = 0; i < d->passes; i++) {
-        d->pass[i].earlier = (int)calls;
+        d->pass[i].earlier = i ? j->r.steps : 0;
         calls += sm_pass_evals(&d->pass[i]);
     }
     for (int i = 0; i < d->passes; i++)

@@ -208,7 +208,7 @@ static void read_fields(reader *r, span line)
         const char *k = copy(r, key.at, key.n), *v = unquoted(r, value);
         if (!k || !v)
             return;
-        bool ok = set_other(r, k, v) || (size_value(v, w, h) ? set_size(r, k, w, h) : set_row(r, k, v));
+        bool ok = set_other(r, k, v) || (size_value(v, w, h) && set_size(r, k, w, h)) || set_row(r, k, v);
         r->field[r->out.count++] = (sumi_field){k, v, ok};
     }
 }

@@ -165,6 +165,9 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e)
         if (!(v >= p->low && v <= p->high))
             return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.10g to %.10g", p->flag, v, p->low, p->high);
     }
+    double last = sm_param_find("seed")->high;
+    if ((double)r->seed + (r->count - 1) > last) /* pictures whose infotext could not be read */
+        return sm_fail(e, SUMI_E_ARG, "--seed: %lld leaves no seeds for %d pictures, the last one is %.0f", (long long)r->seed, r->count, last);
     return SUMI_OK;
 }
 

@@ -14,7 +14,7 @@ typedef struct sm_pass {
     sm_job j;            /* the request at the pass's size, steps those that run */
     int h, w, c, most;   /* of a latent; pictures at once */
     int first, n;        /* the round's pictures are first .. first+n-1 of the request */
-    int earlier;         /* calls of the denoiser in the pass before */
+    int earlier;         /* steps of the pass before, 0: there is none */
     sm_stretch stretch;
     double *levels;      /* [stretch.all + 1] */
     const double *sigmas;/* [j.r.steps + 1], the end of levels */

@@ -12,6 +12,7 @@ typedef struct line_reader {
     sumi_request *r;
     char *block;
     size_t used;
+    size_t words; /* bytes of the prompt at the block's beginning, which is put together from several places of the line */
     sm_err *e;
 } line_reader;
 
@@ -84,17 +85,18 @@ static const sumi_param_info *flag_at(const char *s, size_t *n, bool *size)
     return *size ? sm_param_find("width") : find(s + 2, *n);
 }
 
+/* A flag, or one of Midjourney's suffixes, which are the prompt's. */
+static bool dashes_at(const char *s) { return s[0] == '-' && s[1] == '-' && ((s[2] | 32) >= 'a' && (s[2] | 32) <= 'z'); }
+
 /* The value at *s: a word with quotes and backslashes taken out or, for prompts, all words up to the next flag. */
 static char *read_value(line_reader *l, const char **s, bool words)
 {
-    char *out = l->block + l->used, *end = out;
+    char *out = l->block + l->used, *end = out, quote = 0;
     const char *p = *s;
-    size_t n;
-    bool size;
-    for (char quote = 0; *p; p++) {
+    for (; *p; p++) {
         if (!quote && blank(*p)) {
             const char *next = p + strspn(p, " \t\r");
-            if (!words || !*next || flag_at(next, &n, &size))
+            if (!words || !*next || dashes_at(next))
                 break;
             *end++ = *p;
         } else if (quote ? *p == quote : (*p == '"' || (*p == '\'' && p == *s))) {
@@ -105,6 +107,8 @@ static char *read_value(line_reader *l, const char **s, bool words)
             *end++ = *p;
         }
     }
+    if (quote)
+        sm_fail(l->e, SUMI_E_ARG, "a quote in '%.40s' is not closed; \\\" is one that is meant", *s);
     *end = 0;
     l->used += (size_t)(end - out) + 1;
     *s = p;
@@ -131,34 +135,70 @@ static const char *first_flag(const char *line)
     return line + strlen(line);
 }
 
-static void read_flags(line_reader *l, const char *line)
+static void add_words(line_reader *l, const char *s, size_t n)
+{
+    while (n && blank(s[n - 1]))
+        n--;
+    if (!n)
+        return;
+    if (l->words)
+        l->block[l->words++] = ' ';
+    memcpy(l->block + l->words, s, n);
+    l->words += n;
+    l->block[l->words] = 0;
+    l->r->prompt = l->block;
+}
+
+/* The flag at s and its value; returns what follows. */
+static const char *read_flag(line_reader *l, const char *s)
+{
+    size_t n;
+    bool size;
+    const sumi_param_info *p = flag_at(s, &n, &size);
+    if (!p) {
+        sm_fail(l->e, SUMI_E_ARG, "'%.40s' is no parameter's flag", s);
+        return s;
+    }
+    const char *name = s + 2;
+    s += 2 + n + strspn(s + 2 + n, " \t\r=");
+    if (!*s || dashes_at(s)) {
+        if (strcmp(p->name, "tile")) /* Midjourney's has none */
+            sm_fail(l->e, SUMI_E_ARG, "--%.*s needs a value", (int)n, name);
+        else
+            l->r->tile = "both";
+        return s;
+    }
+    char *value = read_value(l, &s, p->type == SUMI_PARAM_TEXT && (!strcmp(p->name, "prompt") || !strcmp(p->name, "negative_prompt")));
+    if (l->e->code)
+        return s;
+    if (size)
+        set_size(l, value);
+    else
+        sm_param_set(p, l->r, value, l->e);
+    if (!strcmp(p->name, "prompt")) {
+        l->words = 0;
+        add_words(l, value, strlen(value));
+    }
+    return s;
+}
+
+/* all: bytes of the line. The prompt is before the first flag and where words begin with dashes that are no flag's. */
+static void read_flags(line_reader *l, const char *line, size_t all)
 {
     const char *s = first_flag(line);
     size_t n = (size_t)(s - line);
     while (n && blank(line[n - 1]))
         n--;
-    if (n) {
-        bool quoted = *s && n > 1 && line[0] == '"' && memchr(line + 1, '"', n - 1) == line + n - 1; /* as on a command line */
-        l->r->prompt = keep(l, line + quoted, n - 2 * (size_t)quoted);
-    }
+    bool quoted = *s && n > 1 && line[0] == '"' && memchr(line + 1, '"', n - 1) == line + n - 1; /* as on a command line */
+    l->used = all + 1;
+    add_words(l, line + quoted, n - 2 * (size_t)quoted);
     while (*s && !l->e->code) {
-        bool size;
-        const sumi_param_info *p = flag_at(s, &n, &size);
-        if (!p) {
-            sm_fail(l->e, SUMI_E_ARG, "'%.40s' is no parameter's flag", s);
-            return;
-        }
-        const char *name = s + 2;
-        s += 2 + n + strspn(s + 2 + n, " \t\r=");
-        if (!*s || flag_at(s, &(size_t){0}, &(bool){0})) {
-            sm_fail(l->e, SUMI_E_ARG, "--%.*s needs a value", (int)n, name);
-            return;
-        }
-        char *value = read_value(l, &s, p->type == SUMI_PARAM_TEXT && (!strcmp(p->name, "prompt") || !strcmp(p->name, "negative_prompt")));
-        if (size)
-            set_size(l, value);
-        else
-            sm_param_set(p, l->r, value, l->e);
+        if (dashes_at(s) && !flag_at(s, &n, &(bool){0})) {
+            const char *end = first_flag(s);
+            add_words(l, s, (size_t)(end - s));
+            s = end;
+        } else
+            s = read_flag(l, s);
         s += strspn(s, " \t\r");
     }
 }
@@ -173,7 +213,7 @@ sumi_status sumi_request_read(sumi_context *ctx, const char *line, sumi_request 
         return sm_fail(e, SUMI_E_ARG, "a line of %zu bytes; at most %d are taken", n, LINE_MAX_BYTES);
     line += strspn(line, " \t\r");
     n = strlen(line);
-    line_reader l = {&own, sm_alloc(&ctx->mem, SM_MEM_DATA, 2 * n + 2), 0, e};
+    line_reader l = {&own, sm_alloc(&ctx->mem, SM_MEM_DATA, 2 * n + 2), 0, 0, e};
     if (!l.block)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a request");
     const char *second = line + (*line == '{');
@@ -181,7 +221,7 @@ sumi_status sumi_request_read(sumi_context *ctx, const char *line, sumi_request 
     if (*line == '{' && (*second == '"' || *second == '}')) /* else it begins a choice */
         read_json(&l, &ctx->mem, line, n);
     else
-        read_flags(&l, line);
+        read_flags(&l, line, n);
     if (!e->code && !sm_request_check(&own, e)) {
         *r = own;
         *texts = l.block;

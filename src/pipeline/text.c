@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#include "sample/sampler.h"
-
 /* Sequences that an encoder reads at a time; the most of one round, whose outputs must not take more than 2 GB either. */
 enum { BATCH = 8, MOST = 16384, MOST_BYTES = 2147483647 };
 
@@ -228,11 +226,12 @@ static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, i
     return t->context && t->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for prompts of %zu tokens in all", tokens);
 }
 
+int sm_text_calls(const sm_sampler *s, int steps) { return SM_MAX(1, steps) * (s && s->evals == 2 ? 2 : 1); }
+
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e)
 {
     const sumi_model *m = j->m;
     const sm_sampler *s = sm_sampler_find(j->r.sampler);
-    int evals = s ? SM_MAX(1, s->evals) : 1, steps = j->prompt_steps ? j->prompt_steps : j->r.steps;
     *c = (sm_text_cond){.pool = m->family->pooled_width(&m->denoiser)};
     for (int i = 0; i < m->traits.texts; i++)
         c->width += m->traits.text[i].clip.hidden_size;
@@ -243,8 +242,8 @@ sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int
     sm_arena_init(&t->room, j->mem, SM_MEM_MISC);
     t->length = m->traits.text[0].clip.max_position_embeddings;
     t->pictures = n;
-    t->calls = SM_MAX(1, steps) * evals; /* A1111 counts a second-order sampler's steps twice, the last one, too */
-    t->earlier = (earlier + evals - 1) / evals * evals;
+    t->calls = sm_text_calls(s, j->prompt_steps ? j->prompt_steps : j->r.steps);
+    t->earlier = earlier ? sm_text_calls(s, earlier) : 0;
     t->quiet = earlier > 0;
     if (t->length < 3)
         return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder takes %d tokens, none of which is left for a text", m->name, t->length);

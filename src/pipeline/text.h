@@ -4,6 +4,7 @@
 #define SM_PIPELINE_TEXT_H
 
 #include "pipeline/generate.h"
+#include "sample/sampler.h"
 
 /* One text that a prediction is made for. Where there are several (AND), the prediction is the unconditional one plus each one's
  * weighted difference from it. */
@@ -15,8 +16,11 @@ typedef struct sm_text_cond {
     struct sm_text_table *t; /* text_table.h */
 } sm_text_cond;
 
+/* Calls that whole numbers and fractions in prompts count: as A1111's total_steps, two a step, the last one's too, of samplers that
+ * evaluate twice (its second_order), else one, whatever the sampler does (DPM fast, DPM adaptive, PLMS). */
+int sm_text_calls(const sm_sampler *s, int steps);
 /* Lays out the texts of the request's pictures first..first+n-1 and of the negative prompt, for every call of the denoiser: rows,
- * their tokens and all picks are known from here on, contexts after sm_text_encode. earlier: calls of the pass before, from which
+ * their tokens and all picks are known from here on, contexts after sm_text_encode. earlier: steps of the pass before, from which
  * hires fix counts on; else 0. sm_text_close in any case. */
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e);
 void sm_text_close(sm_text_cond *c);

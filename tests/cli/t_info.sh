@@ -62,6 +62,13 @@ check "and leaves the rest alone" cmp before <(stat -c %Y.%i made/01.png)
 same "from standard input" "$(printf 'x --seed 1\n' | "$S" --prompts - $few -o in.png)" in.png
 printf 'x --no dogs --seed 1\n' | "$S" --prompts - $few -o mj.png >out
 check "Midjourney's suffixes in a line" grep -qx 'Negative prompt: dogs' <("$S" info mj.png)
+printf 'x --seed 1 --no dogs\n' | "$S" --prompts - $few -o mj2.png >out
+check "behind a flag too" cmp mj.png mj2.png
+printf 'a b --no dogs\n' >words.txt
+"$S" "x __words__" --wildcards . --seed 1 $few -o drawn.png >out
+"$S" --from drawn.png -q -o drawn2.png >out
+same "but not of a picture's prompt" "$("$S" info drawn2.png | head -n 1)" "x a b --no dogs"
+refuses 2 'leaves no seeds for 2 pictures' x --seed 9007199254740991 --count 2
 refuses 2 'needs names' --prompts list.txt --resume
 refuses 2 'goes with --prompts' x --resume
 printf 'a cat\n{"prompt": "x", "steps": "many"}\n' >bad.txt
