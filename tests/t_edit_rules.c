@@ -456,6 +456,7 @@ TEST(edit_rules_refused)
         {{.init_image = "no-such.png"}, SUMI_E_FILE, "--init-image: cannot open no-such.png"},
         {{.init_image = tiny_model(TINY_UNET)}, SUMI_E_FORMAT, "--init-image"},
         {{.mask = mask}, SUMI_E_ARG, "--mask needs a picture"},
+        {{.strength = 0.4f}, SUMI_E_ARG, "--strength 0.4 needs a picture"},
         {{.outpaint_left = 8}, SUMI_E_ARG, "--outpaint-... needs a picture"},
         {{.init_image = p, .only_masked = 1}, SUMI_E_ARG, "--only-masked needs a mask"},
         {{.init_image = p, .mask = "no-such.png"}, SUMI_E_FILE, "--mask: cannot open no-such.png"},

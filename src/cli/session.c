@@ -37,7 +37,7 @@ int cli_open(cli_session *s, const cli_args *a)
     if (st)
         return cli_failed(s->ctx, st);
     int rc = a->v.from ? read_from(s, a) : 0;
-    if (!rc && a->v.from && !given(a, "choices") && (a->nword || given(a, "prompt") || given(a, "negative")))
+    if (!rc && a->v.from && !given(a, "choices") && (a->nword || a->v.prompts || given(a, "prompt") || given(a, "negative")))
         s->request.choices = sumi_request_default().choices; /* these words are no result of choices yet */
     for (int i = 0; i < a->nset && !rc && !st; i++)
         st = sumi_request_set(s->ctx, &s->request, a->set[i].name, a->set[i].value);

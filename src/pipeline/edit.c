@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "io/blur.h"
+#include "pipeline/hires.h"
 
 /* Of a picture whose size nobody gave. */
 enum { MAX_PIXELS = 4096 * 4096 };
@@ -47,6 +48,9 @@ static sumi_status check_together(const sumi_request *r, sm_err *e)
     const char *lone = r->mask[0] ? "mask" : extends(r) ? "outpaint-..." : r->only_masked ? "only-masked" : NULL;
     if (!r->init_image[0] && lone)
         return sm_fail(e, SUMI_E_ARG, "--%s needs a picture: --init-image FILE", lone);
+    if (!r->init_image[0] && r->strength >= 0 && r->strength < 1 && !sm_hires_wanted(r)) /* A1111's infotexts do not name the picture */
+        return sm_fail(e, SUMI_E_ARG, "--strength %g needs a picture, --init-image FILE, or hires fix; --strength -1 draws from noise",
+                       (double)r->strength);
     if (r->only_masked && !r->mask[0])
         return sm_fail(e, SUMI_E_ARG, "--only-masked needs a mask: --mask FILE");
     if (r->only_masked && extends(r))

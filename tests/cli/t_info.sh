@@ -64,6 +64,8 @@ printf 'x --no dogs --seed 1\n' | "$S" --prompts - $few -o mj.png >out
 check "Midjourney's suffixes in a line" grep -qx 'Negative prompt: dogs' <("$S" info mj.png)
 printf 'x --seed 1 --no dogs\n' | "$S" --prompts - $few -o mj2.png >out
 check "behind a flag too" cmp mj.png mj2.png
+printf '{"prompt": "a {cat|cat}"}\n' | "$S" --prompts - --from mj.png -q -o line.png >out
+same "choices in a line over a picture's parameters" "$("$S" info line.png | head -n 1)" "a cat"
 printf 'a b --no dogs\n' >words.txt
 "$S" "x __words__" --wildcards . --seed 1 $few -o drawn.png >out
 "$S" --from drawn.png -q -o drawn2.png >out
