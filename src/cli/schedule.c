@@ -101,9 +101,10 @@ const cli_command cmd_schedule = {
     .name = "schedule",
     .summary = "print the noise levels and timesteps of a request's steps",
     .usage = "schedule [options] [--model FILE|DIR | --family NAME] [--json]",
-    .about = "Prints what sampling with the same flags visits: each level's sigma (noise in x = x0 + sigma n; of flow models in\n"
-             "x = (1 - sigma) x0 + sigma n), the timestep that the model sees for it, the picture's factor alpha in the model's\n"
-             "own input and the log of the signal-to-noise ratio. Flags that have nothing to do with it are ignored.",
+    .about = "Prints what sampling with the same flags visits: each level's sigma (noise in x = x0 + sigma n; of flow\n"
+             "models in x = (1 - sigma) x0 + sigma n), the timestep that the model sees for it, the picture's factor\n"
+             "alpha in the model's own input and the log of the signal-to-noise ratio. Flags that have nothing to do\n"
+             "with it are ignored.",
     .request = true,
     .options = options,
     .examples = examples,
