@@ -14,6 +14,9 @@ static void peak(const sm_job *j, const rest *r, size_t bytes, size_t mapped, su
     out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + r->pictures + bytes + (sm_job_large(j->m) ? mapped : r->mapped));
 }
 
+/* Weights that are resident while tiles are drawn: in low memory they are dropped as they are used. */
+static size_t tiles_mapped(const sm_job *j, const char *part) { return j->m->low_memory ? 0 : sm_job_mapped(j->m, part); }
+
 static void add_part(const sm_part *p, const sm_job *j, const rest *r, sumi_plan_info *out)
 {
     out->packed_bytes += sm_plan_packed_bytes(p->p);
@@ -30,7 +33,7 @@ static void plan_decoder(sm_pass *p, const rest *r, sumi_plan_info *out, sm_err 
             return;
         size_t bytes = tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
-        peak(j, r, bytes, sm_job_mapped(j->m, "vae.decoder."), out);
+        peak(j, r, bytes, tiles_mapped(j, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
     } else if (!sm_decode_open(&p->dec, e)) {
         add_part(&p->dec.part, j, r, out);
@@ -49,7 +52,7 @@ static void plan_encoder(const sm_pass *p, int h, int w, int times, const rest *
         return;
     out->packed_bytes += info.packed;
     out->activation_bytes = SM_MAX(out->activation_bytes, info.activation);
-    peak(j, r, info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), sm_job_mapped(j->m, "vae.encoder."), out);
+    peak(j, r, info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), tiles_mapped(j, "vae.encoder."), out);
     out->encode_flops += info.flops * times;
 }
 
