@@ -187,7 +187,7 @@ TEST(grid_draws)
     CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && !im && strstr(sumi_error(c), "one picture for each"));
     r.count = 1;
     o.x = "width=17";
-    CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && strstr(sumi_error(c), "multiples of 4"));
+    CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && strstr(sumi_error(c), "multiples of 2"));
     o.x = "seed=1-1000", o.y = "steps=1-1000";
     CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && strstr(sumi_error(c), "at most 10000"));
     sumi_model_free(m);

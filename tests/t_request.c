@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "pipeline/params.h"
 #include "test.h"
 #include "tiny.h"
 
@@ -96,12 +97,35 @@ TEST(request_metadata_survives_the_file)
     sumi_context_free(ctx);
 }
 
+/* Sides need not divide by what the UNet halves: 9x11 latents become 5x6 and 9x11 again. */
+TEST(request_odd_latents)
+{
+    sumi_context *ctx;
+    sumi_request r = request(1);
+    r.width = 22;
+    r.height = 18;
+    sumi_images *im = draw(&r, 2, &ctx);
+    CHECK(sumi_images_at(im, 0) && sumi_images_at(im, 0)->width == 22 && sumi_images_at(im, 0)->height == 18);
+    sumi_images_free(im);
+    sumi_context_free(ctx);
+}
+
+/* 0.01 as a float is less than 0.01. */
+TEST(request_numbers_at_their_bounds)
+{
+    sumi_request r = request(1);
+    sm_err e = {0};
+    CHECKF(!sm_param_set(sm_param_find("refiner_switch_at"), &r, "0.01", &e) && !sm_request_check(&r, &e), "%s", e.msg);
+    r.refiner_switch_at = 0.0099f;
+    CHECK(sm_request_check(&r, &e) == SUMI_E_ARG);
+}
+
 TEST(request_bad_parameters_are_one_clear_line)
 {
     static const struct { const char *name, *value, *want; } cases[] = {
         {"steps", "1001", "--steps: 1001 is out of range"}, {"steps", "x", "--steps: 'x' is not a whole number"},
         {"cfg", "nan", "--cfg"},
-        {"width", "17", "--size: 17x16, both sides must be multiples of 4"}, {"sampler", "eulr", "--sampler: 'eulr' is unknown"},
+        {"width", "17", "--size: 17x16, both sides must be multiples of 2"}, {"sampler", "eulr", "--sampler: 'eulr' is unknown"},
         {"schedule", "x", "--schedule: 'x' is unknown"}, {"prompt", "", "the prompt is empty"},
         {"prompt", " \t\n", "the prompt is empty"},
         {"prompt", "a\xff", "--prompt: not valid UTF-8"}, {"negative", "\xc0\x80", "--negative: not valid UTF-8"},

@@ -6,7 +6,7 @@
 
 static int unet_channels(const sm_denoiser_config *c) { return c->unet.out_channels; }
 static int unet_context(const sm_denoiser_config *c) { return c->unet.cross_attention_dim; }
-static int unet_multiple(const sm_denoiser_config *c) { return 1 << (c->unet.blocks - 1); }
+static int unet_multiple(const sm_denoiser_config *c) { return 1; } /* its blocks on the way up go to the skips' sizes */
 
 enum { XL_FACTOR = 8 }; /* pixels per latent of SDXL */
 

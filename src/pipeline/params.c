@@ -161,8 +161,9 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e)
                 return e->code;
             continue;
         }
-        double v = sm_param_number(p, r);
-        if (!(v >= p->low && v <= p->high))
+        bool whole = p->type != SUMI_PARAM_FLOAT; /* 0.01 is less as a float */
+        double v = sm_param_number(p, r), low = whole ? p->low : (double)(float)p->low, high = whole ? p->high : (double)(float)p->high;
+        if (!(v >= low && v <= high))
             return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.10g to %.10g", p->flag, v, p->low, p->high);
     }
     double last = sm_param_find("seed")->high;
