@@ -158,7 +158,7 @@ TEST(train_config_errors_name_the_key)
 TEST(train_epoch_order_is_a_permutation)
 {
     enum { N = 37 };
-    int moved = 0;
+    int moved = 0, others = 0;
     for (int epoch = 0; epoch < 4; epoch++) {
         int seen[N] = {0};
         for (int k = 0; k < N; k++) {
@@ -167,11 +167,13 @@ TEST(train_epoch_order_is_a_permutation)
             if (x >= 0 && x < N)
                 seen[x]++;
             moved += x != k;
+            others += x != sm_epoch_order(5, N, k); /* in the first epoch */
         }
         for (int k = 0; k < N; k++)
             CHECKF(seen[k] == 1, "epoch %d: %d comes %d times", epoch, k, seen[k]);
     }
     CHECK(moved > N * 3);
+    CHECKF(others > N * 2, "%d of %d places differ from the first epoch's", others, 3 * N);
     CHECK(sm_epoch_order(5, 1, 3) == 0);
 }
 
