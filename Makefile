@@ -49,7 +49,7 @@ help:
 	@echo 'make bench         times the kernels beside their checks'
 	@echo 'make bigtest       memory of full-size models, weights by a formula        BIG="unet decode"'
 	@echo 'make asan          the suite with AddressSanitizer; also ubsan, and tsan for the threaded tests'
-	@echo 'make fuzz          libFuzzer on every parser, with clang                TIME=600 seconds each, ONLY=fuzz_NAME'
+	@echo 'make fuzz          libFuzzer on every parser, with clang                TIME=600 seconds each, JOBS=2 at a time, ONLY=fuzz_NAME'
 	@echo 'make mutate        breaks the source line by line, the suite must notice'
 	@echo 'make lint          the house rules, cppcheck where it is installed'
 	@echo 'make install       program, library, header, man page, model            PREFIX=$(PREFIX) DESTDIR='
@@ -182,7 +182,7 @@ TIME ?= 60
 fuzz:
 	@tools/setup.sh build test
 	@$(MAKE) --no-print-directory CC=clang BUILD=$(BUILD)-fuzz OPT=-O1 EXTRA="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" fuzz-build
-	@BUILD=$(BUILD)-fuzz TIME=$(TIME) ONLY="$(ONLY)" tests/fuzz/fuzz.sh
+	@BUILD=$(BUILD)-fuzz TIME=$(TIME) JOBS=$(JOBS) ONLY="$(ONLY)" tests/fuzz/fuzz.sh
 fuzz-build: $(FUZZ:%=$(BUILD)/lf_%)
 $(BUILD)/lf_%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libsumi.a
 	clang -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)

@@ -52,7 +52,8 @@ typedef struct sumi_context sumi_context;
 
 typedef struct sumi_context_options {
     int threads;     /* 0: every processor this process may use. The results do not depend on it. */
-    const char *cpu; /* NULL or "auto": the best instruction set; else "scalar", "avx2", "avx512", "neon" */
+    const char *cpu; /* NULL or "auto": the best instruction set; else "scalar", "avx2", "avx512", "neon"; "exact" or a name with "-exact":
+                        convolutions as direct sums instead of minimal filtering, slower, last bits differ */
 } sumi_context_options;
 
 /* o may be NULL. On failure *out is a context that holds the error only, or NULL when memory is out. */

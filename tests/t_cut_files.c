@@ -236,7 +236,7 @@ static void make_folder(const char *dir)
 
 TEST(cut_files_of_a_model_folder)
 {
-    static const char *const files[] = {"unet/config.json", "unet/model.safetensors", "vae/config.json", "vae/model.safetensors",
+    static const char *const files[] = {"model_index.json", "unet/config.json", "unet/model.safetensors", "vae/config.json", "vae/model.safetensors",
                                         "text_encoder/config.json",
                                         "text_encoder/model.safetensors", "tokenizer/vocab.json"};
     sumi_context *ctx;

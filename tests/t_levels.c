@@ -5,24 +5,13 @@
 #include "families.h"
 #include "pipeline/context.h"
 #include "sumi.h"
+#include "known.h"
 #include "test.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static cJSON *fixture(void)
-{
-    sm_buf text = {0};
-    sm_err e = {0};
-    CHECKF(!sm_file_read(test_fixture("schedules.json"), 1 << 20, &text, &e), "%s", e.msg);
-    cJSON *j = cJSON_ParseWithLength(text.data ? text.data : "", text.len);
-    CHECK(j != NULL);
-    sm_buf_free(&text);
-    return j;
-}
 
 static sumi_context *context(void)
 {
@@ -71,7 +60,7 @@ TEST(levels_of_families)
         {"flow:3", "flow 3", "", "flow", 20},
         {"flow", "flow 1", "linear_quadratic", "flow", 20},
     };
-    cJSON *j = fixture();
+    cJSON *j = known_json("schedules.json");
     sumi_context *ctx = context();
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         static const char *const rows[] = {"karras",           "normal", "turbo",           "beta", "kl_optimal", "exponential",
@@ -105,7 +94,7 @@ TEST(levels_of_families)
 /* Shift, zero SNR, another table, the level that is left out. */
 TEST(levels_as_requests_change_them)
 {
-    cJSON *j = fixture();
+    cJSON *j = known_json("schedules.json");
     sumi_context *ctx = context();
     sumi_levels *l = NULL;
     sumi_request r = sumi_request_default();
@@ -273,7 +262,7 @@ static sumi_levels *with_scheduler(sumi_context *ctx, const char *config, const 
 
 TEST(levels_of_a_folder)
 {
-    cJSON *j = fixture(), *t, *tables = cJSON_GetObjectItem(j, "tables");
+    cJSON *j = known_json("schedules.json"), *t, *tables = cJSON_GetObjectItem(j, "tables");
     sumi_context *ctx = context();
     sumi_request r = sumi_request_default();
     r.steps = 20;

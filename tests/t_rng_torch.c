@@ -5,22 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cjson/cJSON.h>
 
 #include "base/rng_torch.h"
+#include "known.h"
 #include "test.h"
-
-static cJSON *fixture(void)
-{
-    FILE *f = fopen(test_fixture("rng_torch.json"), "rb");
-    if (!f)
-        return NULL;
-    char *text = calloc(1, 1 << 20);
-    cJSON *j = fread(text, 1, (1 << 20) - 1, f) ? cJSON_Parse(text) : NULL;
-    fclose(f);
-    free(text);
-    return j;
-}
 
 static double num(const cJSON *o, const char *key) { return cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)); }
 
@@ -59,7 +47,7 @@ static void draw_cuda(uint64_t seed, float *first, float *second, int n)
 /* Every row of the list within `tol`; rows of fewer than 16 numbers bit-equal. */
 static void check_rows(const char *key, draw_two *draw, double tol, bool exact_below_16)
 {
-    cJSON *j = fixture(), *row;
+    cJSON *j = known_json("rng_torch.json"), *row;
     float *x = malloc(sizeof *x * 2 * 16384), *y = x + 16384;
     int rows = 0;
     cJSON_ArrayForEach(row, cJSON_GetObjectItem(j, key))
@@ -91,7 +79,7 @@ TEST(rng_torch_cuda) { check_rows("cuda", draw_cuda, 2.4e-7, false); }
 /* What others state: A1111's CPU model, and real devices to four decimals. */
 TEST(rng_torch_cuda_stated)
 {
-    cJSON *j = fixture(), *v;
+    cJSON *j = known_json("rng_torch.json"), *v;
     static float x[6144];
     double stated = 0, device = 0;
     int i = 0, n = 0;

@@ -3,30 +3,15 @@
  * properties that follow from the definitions. */
 #include "sample/param.h"
 #include "sample/sampler.h"
+#include "known.h"
 #include "test.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_N = 4096 };
-
-static cJSON *fixture(void)
-{
-    FILE *f = fopen(test_fixture("samplers.json"), "rb");
-    CHECK(f != NULL);
-    if (!f)
-        return NULL;
-    static char text[1 << 18];
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = 0;
-    cJSON *j = cJSON_Parse(text);
-    CHECK(j != NULL);
-    return j;
-}
 
 static double num(const cJSON *o, const char *key) { return cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)); }
 static const char *str(const cJSON *o, const char *key) { return cJSON_GetStringValue(cJSON_GetObjectItem(o, key)); }
@@ -43,25 +28,6 @@ static bool near(double a, double b, double rel) { return fabs(a - b) <= rel * (
 
 /* ---- the analytic denoiser --------------------------------------------------------------------------------------- */
 
-static const double weight[3] = {0.5, 0.3, 0.2}, mean[3] = {-1.2, 0.4, 1.7}, dev[3] = {0.3, 0.5, 0.2};
-
-/* E[x0 | alpha x0 + sigma n = x] under the mixture of Gaussians. */
-static double posterior(double x, double sigma, double alpha)
-{
-    double p[3], top = -INFINITY, sum = 0, out = 0;
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, d = x - alpha * mean[k];
-        p[k] = log(weight[k]) - 0.5 * log(var) - d * d / (2 * var);
-        top = fmax(top, p[k]);
-    }
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, w = exp(p[k] - top);
-        sum += w;
-        out += w * (mean[k] + alpha * dev[k] * dev[k] / var * (x - alpha * mean[k]));
-    }
-    return out / sum;
-}
-
 typedef struct world {
     sm_sampling p;
     double noise[64][64], x[64][64], x0[64][64]; /* by step */
@@ -73,7 +39,7 @@ static sumi_status world_denoise(void *ctx, const float *x, double sigma, float 
     world *w = ctx;
     w->calls++;
     for (int64_t i = 0; i < w->p.n; i++)
-        x0[i] = w->calls == w->fail_at ? NAN : (float)posterior(x[i], sigma, w->p.flow ? 1 - sigma : 1);
+        x0[i] = w->calls == w->fail_at ? NAN : (float)known_x0(x[i], sigma, w->p.flow ? 1 - sigma : 1, 0);
     return SUMI_OK;
 }
 
@@ -200,7 +166,7 @@ static void check_trajectory(const cJSON *r)
 
 TEST(sample_trajectories)
 {
-    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
+    cJSON *j = known_json("samplers.json"), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
     int seen = 0;
     cJSON_ArrayForEach(r, rows)
     {
@@ -216,7 +182,7 @@ static double mass_below(double x, double sigma, double alpha)
 {
     double p = 0;
     for (int k = 0; k < 3; k++)
-        p += weight[k] * 0.5 * erfc((alpha * mean[k] - x) / sqrt(2 * (alpha * alpha * dev[k] * dev[k] + sigma * sigma)));
+        p += known_share[k] * 0.5 * erfc((alpha * known_mean[k] - x) / sqrt(2 * (alpha * alpha * known_dev[k] * known_dev[k] + sigma * sigma)));
     return p;
 }
 

@@ -4,9 +4,9 @@
  * noise. */
 #include "sample/param.h"
 #include "sample/sampler.h"
+#include "known.h"
 #include "test.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,24 +22,6 @@ static int list(const cJSON *a, double *out)
     const cJSON *v;
     cJSON_ArrayForEach(v, a) if (n < MOST) out[n++] = v->valuedouble;
     return n;
-}
-
-/* E[x0 | alpha x0 + sigma n = x] under a mixture of three Gaussians. */
-static double posterior(double x, double sigma, double alpha)
-{
-    static const double weight[3] = {0.5, 0.3, 0.2}, mean[3] = {-1.2, 0.4, 1.7}, dev[3] = {0.3, 0.5, 0.2};
-    double p[3], top = -INFINITY, sum = 0, out = 0;
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, d = x - alpha * mean[k];
-        p[k] = log(weight[k]) - 0.5 * log(var) - d * d / (2 * var);
-        top = fmax(top, p[k]);
-    }
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, w = exp(p[k] - top);
-        sum += w;
-        out += w * (mean[k] + alpha * dev[k] * dev[k] / var * (x - alpha * mean[k]));
-    }
-    return out / sum;
 }
 
 typedef struct track {
@@ -60,7 +42,7 @@ static sumi_status model(void *ctx, const float *x, double sigma, float *x0, sm_
     float z[N], out[N];
     sm_precond_in(&c, x, z, N);
     for (int i = 0; i < N; i++) {
-        double exact = posterior(x[i], sigma, t->p.flow ? 1 - sigma : 1);
+        double exact = known_x0(x[i], sigma, t->p.flow ? 1 - sigma : 1, 0);
         double slope = (x[i] - exact) / sigma; /* the noise, or a flow's velocity */
         double said = t->pred == SM_PRED_V ? c.c_in * (slope - sigma * exact) : slope;
         out[i] = (float)(said + 0.1 * sin(2.0 * z[i] + 1));

@@ -5,9 +5,9 @@
 #include "sample/brownian.h"
 #include "sample/param.h"
 #include "sample/sampler.h"
+#include "known.h"
 #include "test.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,25 +15,7 @@
 
 enum { N = 5, DRAWS = 64, SEEN = 128 };
 
-static const double weight[3] = {0.5, 0.3, 0.2}, mean[3] = {-1.2, 0.4, 1.7}, dev[3] = {0.3, 0.5, 0.2};
 static const double SHIFT = 0.5, SCALE = 1.4; /* of the unconditional model's means; of guidance */
-
-/* E[x0 | alpha x0 + sigma n = x] under the mixture of Gaussians. */
-static double posterior(double x, double sigma, double alpha, double shift)
-{
-    double p[3], top = -INFINITY, sum = 0, out = 0;
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, d = x - alpha * (mean[k] + shift);
-        p[k] = log(weight[k]) - 0.5 * log(var) - d * d / (2 * var);
-        top = fmax(top, p[k]);
-    }
-    for (int k = 0; k < 3; k++) {
-        double var = alpha * alpha * dev[k] * dev[k] + sigma * sigma, w = exp(p[k] - top);
-        sum += w;
-        out += w * (mean[k] + shift + alpha * dev[k] * dev[k] / var * (x - alpha * (mean[k] + shift)));
-    }
-    return out / sum;
-}
 
 typedef struct world {
     sm_sampling p;
@@ -47,7 +29,7 @@ typedef struct world {
 /* What a network trained so would answer to c_in x at timestep t. */
 static float network(const world *w, double z, double t)
 {
-    double s = sm_noise_sigma(&w->levels, t), x = z * sqrt(1 + s * s), x0 = posterior(x, s, 1, 0), eps = (x - x0) / s;
+    double s = sm_noise_sigma(&w->levels, t), x = z * sqrt(1 + s * s), x0 = known_x0(x, s, 1, 0), eps = (x - x0) / s;
     return (float)(w->pred == SM_PRED_EPS ? eps : (eps - s * x0) / sqrt(1 + s * s));
 }
 
@@ -58,7 +40,7 @@ static sumi_status ask(void *ctx, const float *x, double sigma, float *x0, sm_er
     w->calls++;
     if (!w->wrapped) {
         for (int i = 0; i < N; i++)
-            x0[i] = (float)posterior(x[i], sigma, w->p.flow ? 1 - sigma : 1, 0);
+            x0[i] = (float)known_x0(x[i], sigma, w->p.flow ? 1 - sigma : 1, 0);
         return SUMI_OK;
     }
     if (sm_precond_at(&w->levels, w->pred, sigma, &pc, e))
@@ -75,9 +57,9 @@ static sumi_status ask_both(void *ctx, const float *x, double sigma, float *x0, 
     double alpha = w->p.flow ? 1 - sigma : 1;
     w->calls++;
     for (int i = 0; i < N; i++) {
-        double u = posterior(x[i], sigma, alpha, SHIFT);
+        double u = known_x0(x[i], sigma, alpha, SHIFT);
         uncond[i] = (float)u;
-        x0[i] = (float)(u + SCALE * (posterior(x[i], sigma, alpha, 0) - u));
+        x0[i] = (float)(u + SCALE * (known_x0(x[i], sigma, alpha, 0) - u));
     }
     return SUMI_OK;
 }
@@ -113,21 +95,6 @@ static int list(const cJSON *a, double *out, int most)
     const cJSON *v;
     cJSON_ArrayForEach(v, a) if (n < most) out[n++] = v->valuedouble;
     return n;
-}
-
-static cJSON *fixture(void)
-{
-    FILE *f = fopen(test_fixture("samplers_k.json"), "rb");
-    CHECK(f != NULL);
-    if (!f)
-        return NULL;
-    static char text[1 << 18];
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = 0;
-    cJSON *j = cJSON_Parse(text);
-    CHECK(j != NULL);
-    return j;
 }
 
 /* Largest difference in units of 1 + |want|. */
@@ -200,7 +167,7 @@ static double check_trajectory(const cJSON *r, const cJSON *start, const cJSON *
 
 TEST(sample_k_trajectories)
 {
-    cJSON *j = fixture(), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
+    cJSON *j = known_json("samplers_k.json"), *rows = cJSON_GetObjectItem(j, "trajectories"), *r;
     int seen = 0;
     double d = 0;
     cJSON_ArrayForEach(r, rows)
@@ -224,7 +191,7 @@ static void torch_normals(uint64_t seed, float *out, size_t n)
 /* torchsde's own rounding in float32 is all that may differ, at most about 1e-6 of a level that is up to some 4. */
 TEST(sample_k_torchsde_tree)
 {
-    cJSON *j = fixture(), *trees = cJSON_GetObjectItem(j, "brownian"), *t, *a;
+    cJSON *j = known_json("samplers_k.json"), *trees = cJSON_GetObjectItem(j, "brownian"), *t, *a;
     cJSON_ArrayForEach(t, trees)
     {
         sm_brownian b;

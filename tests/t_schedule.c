@@ -1,32 +1,15 @@
 /* Noise levels and schedules against diffusers, k-diffusion and the rules of ComfyUI, A1111 and its forks, to 1e-6 of each level
  * (tests/fixtures/schedules.json, made by tools/fixtures/make_schedules.py; samplers.json of make_samplers.py); limits; lists. */
 #include "sample/schedule.h"
+#include "known.h"
 #include "test.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_N = 4096 };
-
-static cJSON *fixture(const char *name)
-{
-    FILE *f = fopen(test_fixture(name), "rb");
-    CHECKF(f != NULL, "%s", name);
-    if (!f)
-        return NULL;
-    char *text = malloc(1 << 20);
-    size_t n = text ? fread(text, 1, (1 << 20) - 1, f) : 0;
-    fclose(f);
-    if (text)
-        text[n] = 0;
-    cJSON *j = cJSON_Parse(text ? text : "");
-    CHECKF(j != NULL, "%s", name);
-    free(text);
-    return j;
-}
 
 static double num(const cJSON *o, const char *key) { return cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)); }
 static double num_or_0(const cJSON *o, const char *key) { return cJSON_HasObjectItem(o, key) ? num(o, key) : 0; }
@@ -70,7 +53,7 @@ static sumi_status noise_of(const cJSON *r, sm_noise *m, sm_err *e)
 
 TEST(schedule_tables)
 {
-    cJSON *j = fixture("schedules.json"), *rows = cJSON_GetObjectItem(j, "tables"), *r;
+    cJSON *j = known_json("schedules.json"), *rows = cJSON_GetObjectItem(j, "tables"), *r;
     int seen = 0;
     cJSON_ArrayForEach(r, rows)
     {
@@ -112,7 +95,7 @@ TEST(schedule_alpha_and_snr)
 
 TEST(schedule_noise_levels)
 {
-    cJSON *j = fixture("samplers.json"), *rows = cJSON_GetObjectItem(j, "levels"), *r;
+    cJSON *j = known_json("samplers.json"), *rows = cJSON_GetObjectItem(j, "levels"), *r;
     int seen = 0;
     cJSON_ArrayForEach(r, rows)
     {
@@ -177,7 +160,7 @@ static void check_row(const cJSON *r, const sm_noise *m)
 
 TEST(schedule_rows)
 {
-    cJSON *j = fixture("schedules.json"), *rows = cJSON_GetObjectItem(j, "rows"), *r;
+    cJSON *j = known_json("schedules.json"), *rows = cJSON_GetObjectItem(j, "rows"), *r;
     static const int asked[] = {1, 2, 7, 20, 50, 1000};
     const char *model = "";
     sm_noise m = {0};
@@ -226,7 +209,7 @@ TEST(schedule_align_your_steps_timesteps)
 /* Ranges, rho and the level that is left out. */
 TEST(schedule_options)
 {
-    cJSON *j = fixture("schedules.json"), *rows = cJSON_GetObjectItem(j, "options"), *r;
+    cJSON *j = known_json("schedules.json"), *rows = cJSON_GetObjectItem(j, "options"), *r;
     sm_noise m = stable_diffusion();
     int seen = 0;
     cJSON_ArrayForEach(r, rows)
@@ -254,7 +237,7 @@ TEST(schedule_options)
 
 TEST(schedule_older_fixture)
 {
-    cJSON *j = fixture("samplers.json"), *rows = cJSON_GetObjectItem(j, "schedules"), *r;
+    cJSON *j = known_json("samplers.json"), *rows = cJSON_GetObjectItem(j, "schedules"), *r;
     sm_noise sd = stable_diffusion();
     sm_err e = {0};
     int seen = 0;
@@ -382,7 +365,7 @@ TEST(schedule_lists)
 /* scipy's, which agree with 50 digits of mpmath's to 1e-14; ends and a half exactly. */
 TEST(schedule_beta_quantiles)
 {
-    cJSON *j = fixture("schedules.json"), *rows = cJSON_GetObjectItem(j, "quantiles"), *r;
+    cJSON *j = known_json("schedules.json"), *rows = cJSON_GetObjectItem(j, "quantiles"), *r;
     int seen = 0;
     cJSON_ArrayForEach(r, rows)
     {

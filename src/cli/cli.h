@@ -93,7 +93,7 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
     {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
 #define CLI_OPT_CONTEXT \
     {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
-    {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it"}
+    {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it; exact, avx2-exact ...: convolutions as direct sums"}
 #define CLI_OPT_SIZE {"size", 0, CLI_SIZE, "WxH", 0, 0, 0, "width and height in pixels, such as 128x128"}
 
 /* ---- args.c ---- */

@@ -5,7 +5,7 @@
  *
  * Every result is made of the same additions in the same order whatever the blocks, the tasks and the pictures beside, so its
  * bits do not depend on them; whether a convolution goes this way depends on the shapes of one picture alone. conv2d_dx is the
- * same with kernels turned by 180 degrees and channels exchanged. The rounding error is about twice the direct sum's. */
+ * same with kernels turned by 180 degrees and channels exchanged. docs/SPEED.md has its rounding error in a whole model. */
 #include "cpu/winograd.h"
 
 /* TILES rows of KC numbers a point fill the L2 cache, COLS columns of sums beside them; MOST tasks. Turned kernels are 16/9 of the

@@ -29,3 +29,20 @@ sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw
             x[i] = (float)(s->keep * x[i]);
     return sm_sample_renoise(p, draw, from, to, s->up, x, room, e);
 }
+
+sumi_status sm_ancestral_moves(const sm_sampling *p, sm_move *move, int rows, float *x, sm_err *e)
+{
+    float *x0 = sm_sample_room(p, rows, e);
+    sumi_status st = x0 ? SUMI_OK : SUMI_E_MEMORY;
+    for (int i = 0; st == SUMI_OK && i < p->steps; i++) {
+        double from = p->sigmas[i], to = p->sigmas[i + 1];
+        sm_split s = sm_ancestral(p, from, to);
+        st = sm_sample_look(p, i, x, x0, e);
+        if (st == SUMI_OK)
+            st = sm_sample_move(p, move, i, from, s.down, x, x0, x0 + p->n, e);
+        if (st == SUMI_OK)
+            st = sm_ancestral_noise(p, &s, i, from, to, x, x0, e);
+    }
+    sm_free(x0);
+    return st;
+}

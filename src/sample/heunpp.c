@@ -14,7 +14,7 @@ static sumi_status ahead(const sm_sampling *p, double from, double to, float *pr
 }
 
 /* room: 3 n floats. from: sigmas[i], or above it with churn. */
-static sumi_status move(const sm_sampling *p, int i, double from, float *x, float *x0, float *room, sm_err *e)
+static sumi_status move(const sm_sampling *p, int i, double from, double to, float *x, float *x0, float *room, sm_err *e)
 {
     const double *s = p->sigmas + i;
     int more = SM_MIN(2, p->steps - 1 - i); /* levels looked ahead */
@@ -34,24 +34,10 @@ static sumi_status move(const sm_sampling *p, int i, double from, float *x, floa
             sum[q] = (float)(sum[q] + weight[k] * slope[q]);
     }
     for (int64_t q = 0; st == SUMI_OK && q < p->n; q++)
-        x[q] = (float)(x[q] + (s[1] - from) * sum[q]);
+        x[q] = (float)(x[q] + (to - from) * sum[q]);
     return st;
 }
 
-sumi_status sm_sample_heunpp2(const sm_sampling *p, float *x, sm_err *e)
-{
-    float *x0 = sm_sample_room(p, 4, e);
-    sumi_status st = x0 ? SUMI_OK : SUMI_E_MEMORY;
-    for (int i = 0; st == SUMI_OK && i < p->steps; i++) {
-        double from;
-        st = sm_sample_churn(p, i, x, &from, x0, e);
-        if (st == SUMI_OK)
-            st = sm_sample_look_at(p, i, from, x, x0, e);
-        if (st == SUMI_OK)
-            st = move(p, i, from, x, x0, x0 + p->n, e);
-    }
-    sm_free(x0);
-    return st;
-}
+sumi_status sm_sample_heunpp2(const sm_sampling *p, float *x, sm_err *e) { return sm_sample_moves(p, move, 4, x, e); }
 
 int64_t sm_sample_heunpp2_evals(const double *sigmas, int steps) { return steps < 2 ? steps : 3 * (int64_t)steps - 3; }

@@ -95,7 +95,7 @@ sumi_status sm_sample_restart(const sm_sampling *p, float *x, sm_err *e)
         if (st == SUMI_OK)
             st = sm_sample_look_at(p, k, from, x, x0, e);
         if (st == SUMI_OK)
-            st = sm_sample_heun_move(p, from, to, x, x0, x0 + p->n, e);
+            st = sm_sample_move(p, sm_sample_heun_move, k, from, to, x, x0, x0 + p->n, e);
         at = to;
     }
     sm_free(x0);

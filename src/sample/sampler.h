@@ -119,8 +119,16 @@ sumi_status sm_sample_look_at(const sm_sampling *p, int step, double sigma, floa
 sumi_status sm_sample_look_both(const sm_sampling *p, int step, float *x, float *x0, float *uncond, sm_err *e);
 /* What churn does before a step: noise is added to x (room: n floats), *sigma is the step's level then. */
 sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *sigma, float *room, sm_err *e);
-/* Heun's step of x, where the denoiser gave x0; Euler's to 0. room: 2 n floats. */
-sumi_status sm_sample_heun_move(const sm_sampling *p, double from, double to, float *x, const float *x0, float *room, sm_err *e);
+/* x from one level to a lower one above 0, where x0 is what the denoiser gave at x. room is the move's own, and so is x0 then. */
+typedef sumi_status sm_move(const sm_sampling *p, int step, double from, double to, float *x, float *x0, float *room, sm_err *e);
+/* That move; to 0 it is x0 itself. */
+sumi_status sm_sample_move(const sm_sampling *p, sm_move *move, int step, double from, double to, float *x, float *x0, float *room, sm_err *e);
+/* A sampler of such moves: before each churn and a look. rows: times n floats for x0 and the move's room together. */
+sumi_status sm_sample_moves(const sm_sampling *p, sm_move *move, int rows, float *x, sm_err *e);
+/* probe = x along the slope at `from` to mid, and its x0. */
+sumi_status sm_sample_probe(const sm_sampling *p, double from, double mid, const float *x, const float *x0, float *probe, float *x0_mid, sm_err *e);
+/* Heun's: room 2 n floats. */
+sm_move sm_sample_heun_move;
 /* x += k noise, the draw-th, of the interval. */
 sumi_status sm_sample_renoise(const sm_sampling *p, int draw, double from, double to, double k, float *x, float *room, sm_err *e);
 /* x = a x + b y, for n numbers. */
