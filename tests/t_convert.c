@@ -442,6 +442,27 @@ static void check_scheduler(const char *in)
     unlink(at("folder/vae/config.json"));
 }
 
+/* What one file has no room for is said. */
+static void check_betas(const char *in)
+{
+    static const struct { const char *config; bool said; } cases[] = {
+        {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"scaled_linear\",\"beta_start\":0.00085,\"beta_end\":0.012}", false},
+        {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"linear\",\"beta_start\":0.00085,\"beta_end\":0.012}", true},
+        {"{\"_class_name\":\"DDPMScheduler\"}", true},
+        {"{\"_class_name\":\"DDIMScheduler\",\"num_train_timesteps\":2,\"trained_betas\":[0.1,0.2]}", true},
+        {"{\"_class_name\":\"EDMEulerScheduler\"}", false},
+        {"{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}", false}};
+    char said[2000];
+    sm_err e = {0};
+    mkdir(at("folder/scheduler"), 0700);
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        CHECK(!sm_file_write(at("folder/scheduler/scheduler_config.json"), cases[i].config, strlen(cases[i].config), &e));
+        CHECKF(!convert(in, at("betas.safetensors"), (sumi_convert_options){0}, said), "%s", said);
+        CHECKF(cases[i].said == !!strstr(said, "--beta-schedule"), "%s: %s", cases[i].config, said);
+    }
+    unlink(at("folder/scheduler/scheduler_config.json"));
+}
+
 TEST(convert_folder_and_vae)
 {
     char in[400], other[400], vae[400];
@@ -481,6 +502,7 @@ TEST(convert_folder_and_vae)
     sm_tensors_close(b);
     sm_tensors_close(c);
     check_scheduler(in);
+    check_betas(in);
     refuses(in, vae, (sumi_convert_options){0}, SUMI_E_ARG, "is a file that is read");
     refuses(in, other, (sumi_convert_options){.vae = other}, SUMI_E_ARG, "is a file that is read");
 }

@@ -68,6 +68,9 @@ TEST(grid_prompt_order_and_replacement)
         CHECKF(!sm_axis_apply(&x, i, &r, &a, &e) && !strcmp(r.prompt, want[i]), "%d: %s", i, r.prompt);
     }
     sumi_request r = sumi_request_default();
+    CHECKF(!sm_axis_read(&x, "Prompt order=sea,fire,air", &a, &e), "%s", e.msg);
+    r.prompt = "fire, then air or sea."; /* the words' order on the axis is not theirs in the prompt */
+    CHECKF(!sm_axis_apply(&x, 0, &r, &a, &e) && !strcmp(r.prompt, "sea, then fire or air."), "%s", r.prompt);
     r.prompt = "fire and air";
     CHECK(sm_axis_apply(&x, 0, &r, &a, &e) == SUMI_E_ARG && strstr(e.msg, "'sea' is not in the prompt"));
     sm_err_clear(&e);

@@ -175,6 +175,7 @@ static void check_round_trip(sumi_context *c, sumi_model *m, const sumi_request 
     sumi_infotext *t = parse(c, f->infotext);
     CHECKF(!strcmp(t->model_hash, sumi_model_hash(m)) && strlen(t->model_hash) == 10, "%s", t->model_hash);
     CHECK(t->request.seed == r->seed + r->count - 1);
+    CHECKF(t->request.cfg_scale == r->cfg_scale, "%.9g for %.9g", (double)t->request.cfg_scale, (double)r->cfg_scale);
     for (size_t i = 0; i < t->count; i++)
         CHECKF(t->field[i].understood, "%s is not understood", t->field[i].key);
     sumi_images *again = draw(c, m, &t->request);

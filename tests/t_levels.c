@@ -304,6 +304,10 @@ TEST(levels_of_a_folder)
         {"{\"_class_name\":\"DDIMScheduler\",\"num_train_timesteps\":2.5}", "num_train_timesteps is 2.5"},
         {"{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\",\"shift\":-1}", "shift of -1"},
         {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"square\"}", "'square'"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"sigma_min\":0}", "sigma_min 0"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"sigma_min\":2,\"sigma_max\":1}", "sigma_max 1"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"sigma_max\":1e99}", "sigma_max 1e+99"},
+        {"{\"_class_name\":\"EDMEulerScheduler\",\"sigma_data\":-1}", "sigma_data -1"},
     };
     for (size_t i = 0; i < SM_COUNT(bad); i++)
         CHECKF(!with_scheduler(ctx, bad[i].config, &r) && strstr(sumi_error(ctx), bad[i].says) &&

@@ -181,6 +181,39 @@ TEST(load_own_with_other_autoencoder)
     CHECKF(same_picture(&with, &(sumi_model_options){.path = path}, msg), "%s", msg);
 }
 
+/* A part that is a folder is what its own config.json says, not what its tensors let guess. */
+TEST(load_part_folders)
+{
+    char part[3][400], config[500], msg[640];
+    const char *dir = family_model("sd1", FAMILY_FOLDER);
+    for (int i = 0; i < 3; i++)
+        snprintf(part[i], sizeof part[i], "%s/%s", dir, parts[i]);
+    sumi_model_options whole = {.path = dir, .tokenizer = family_tokenizer()}, with = whole;
+    with.unet = part[0], with.vae = part[1], with.text_encoder = part[2];
+    CHECKF(same_picture(&whole, &with, msg), "the folder's own parts: %s", msg);
+    with.path = family_model("sd1", FAMILY_FILE);
+    CHECKF(same_picture(&whole, &with, msg), "on top of one file: %s", msg);
+    sm_buf was = {0};
+    sm_err e = {0};
+    snprintf(config, sizeof config, "%s/config.json", part[1]);
+    CHECKF(!sm_file_read(config, 1 << 20, &was, &e), "%s", e.msg);
+    cJSON *j = cJSON_ParseWithLength(was.data ? was.data : "", was.len);
+    cJSON_DeleteItemFromObject(j, "scaling_factor");
+    cJSON_AddNumberToObject(j, "scaling_factor", 0.5);
+    char *text = cJSON_PrintUnformatted(j);
+    CHECK(text && !sm_file_write(config, text, strlen(text), &e));
+    CHECKF(same_picture(&whole, &with, msg), "another scaling_factor, from the folder and on top of the file: %s", msg);
+    with.vae = NULL;
+    CHECK(!same_picture(&whole, &with, msg));
+    CHECK(!sm_file_write(config, "{", 1, &e));
+    with.vae = part[1];
+    CHECKF(!same_picture(&with, &with, msg) && strstr(msg, "vae/config.json"), "%s", msg);
+    CHECK(!sm_file_write(config, was.data, was.len, &e));
+    cJSON_free(text);
+    cJSON_Delete(j);
+    sm_buf_free(&was);
+}
+
 /* ---- weights under every name ------------------------------------------------------------------------------------ */
 
 static const char *const pool[] = {

@@ -229,14 +229,23 @@ static const char *word(const cJSON *j, const char *name)
     return cJSON_IsString(x) ? x->valuestring : "";
 }
 
-static float sigma(const cJSON *j, const char *name, double usual)
+static double number_in(const cJSON *j, const char *name, double usual)
 {
     const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
-    return (float)(cJSON_IsNumber(x) ? x->valuedouble : usual);
+    return cJSON_IsNumber(x) ? x->valuedouble : usual;
+}
+
+/* Noise levels made of other betas than Stable Diffusion's: no tensor of a single file says so. */
+static bool other_betas(const cJSON *j)
+{
+    return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(j, "trained_betas")) || strcmp(word(j, "beta_schedule"), "scaled_linear") ||
+           number_in(j, "beta_start", 0.0001) != 0.00085 || number_in(j, "beta_end", 0.02) != 0.012 || number_in(j, "num_train_timesteps", 1000) != 1000;
 }
 
 sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_err *e)
 {
+    char path[4200];
+    snprintf(path, sizeof path, "%.4000s/vae/config.json", c->in);
     cJSON *j = folder_config(c, "scheduler/scheduler_config.json", e);
     cJSON *vae = e->code ? NULL : folder_config(c, "vae/config.json", e);
     bool v = !strcmp(word(j, "prediction_type"), "v_prediction"), edm = !strncmp(word(j, "_class_name"), "EDM", 3);
@@ -244,11 +253,13 @@ sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_er
     r->v_prediction = v && !edm;
     r->edm_v = v && edm;
     if (r->edm_v) {
-        r->edm_v_sigma[0] = sigma(j, "sigma_max", 80);
-        r->edm_v_sigma[1] = sigma(j, "sigma_min", 0.002);
+        r->edm_v_sigma[0] = (float)number_in(j, "sigma_max", 80);
+        r->edm_v_sigma[1] = (float)number_in(j, "sigma_min", 0.002);
     }
     c->flow = strstr(word(j, "_class_name"), "FlowMatch") || !strcmp(word(j, "prediction_type"), "flow_prediction");
-    r->edm_mark = edm && !v && !e->code && sm_latents_stats(vae, c->in, r->latents_mean, r->latents_std, e);
+    r->edm_mark = edm && !v && !e->code && sm_latents_stats(vae, path, r->latents_mean, r->latents_std, e);
+    if (j && !edm && !c->flow && other_betas(j))
+        c->note = "scheduler_config.json's betas are not in it, Stable Diffusion's will be assumed: keep the folder, or see --beta-schedule";
     cJSON_Delete(j);
     cJSON_Delete(vae);
     return e->code;

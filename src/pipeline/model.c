@@ -37,7 +37,7 @@ static sumi_status open_path(sumi_model *m, const sumi_model_options *o, bool wo
 {
     struct stat st;
     bool folder = !stat(o->path, &st) && S_ISDIR(st.st_mode);
-    if ((folder ? sm_open_folder : sm_open_file)(m, o, e) || (words && sm_open_tokenizer(m, o, e)))
+    if ((folder ? sm_open_folder : sm_open_file)(m, o, e) || sm_parts_config(m, o, e) || (words && sm_open_tokenizer(m, o, e)))
         return e->code;
     if (sm_components_fit(m->family, &m->denoiser, &m->traits, &m->vae, o->path, e) || !words)
         return e->code;

@@ -41,7 +41,7 @@ sumi_status sm_folder_weights(const char *dir, const char *part, sm_component c,
 /* "latents_mean" and "latents_std" of a vae's config.json (Playground v2.5), one number a channel, deviations above 0. False: not
  * there, for another number of channels, or with e set. */
 struct cJSON;
-bool sm_latents_stats(const struct cJSON *vae, const char *dir, float mean[4], float std[4], sm_err *e);
+bool sm_latents_stats(const struct cJSON *vae, const char *file, float mean[4], float std[4], sm_err *e);
 /* Tensors of a file of sumi's own into w under canonical names, whichever layout they are stored in; takes f over. */
 sumi_status sm_own_into(sm_tensors *f, const sm_denoiser *family, sm_weights *w, sm_mem *mem, sm_err *e);
 /* One file of any format: sumi's own, which carries its configuration in the safetensors metadata "sumi.model": {"name",
@@ -51,6 +51,8 @@ sumi_status sm_open_file(sumi_model *m, const sumi_model_options *o, sm_err *e);
 /* Files named beside the model (--vae ...) replace its components of that kind, sizes included where m is configured already.
  * Marks of the denoiser's file are added to marks, which may be NULL. */
 sumi_status sm_open_parts(sumi_model *m, const sumi_model_options *o, sm_layout_report *marks, sm_err *e);
+/* Where such a part is a folder with a config.json, that holds: for m whose family is known. */
+sumi_status sm_parts_config(sumi_model *m, const sumi_model_options *o, sm_err *e);
 /* A name that is no path here may be that of a model that was pulled: *path becomes what sumi_pull left, in found. One that could
  * be and is not gets the answer of `find`. */
 sumi_status sm_model_find_pulled(const char **path, sm_mem *mem, char *found, size_t size, sm_err *e);

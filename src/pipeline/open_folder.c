@@ -20,9 +20,11 @@ typedef struct folder {
     int zeros; /* model_index.json's force_zeros_for_empty_prompt; -1: not said */
 } folder;
 
+/* part: of the folder dir; "." for dir itself. */
 static void path_in(const char *dir, const char *part, const char *name, char out[700])
 {
-    snprintf(out, 700, "%.440s/%.60s/%.150s", dir, part, name);
+    bool own = !strcmp(part, ".");
+    snprintf(out, 700, "%.440s%s%.60s/%.150s", dir, own ? "" : "/", own ? "" : part, name);
 }
 
 static void path_of(const folder *f, const char *part, const char *name, char out[700]) { path_in(f->dir, part, name, out); }
@@ -47,8 +49,10 @@ sumi_status sm_folder_config(const char *dir, const char *part, sm_model_kind ki
 {
     sm_buf text = {.mem = mem};
     sm_err why = {0};
+    char label[700];
+    path_in(dir, part, "config.json", label);
     if (!read_config(dir, part, "config.json", &text, e) && sm_config_read(kind, text.data, text.len, config, &why))
-        sm_fail(e, why.code, "%s/%s/config.json: %s", dir, part, why.msg);
+        sm_fail(e, why.code, "%.460s: %.160s", label, why.msg);
     sm_buf_free(&text);
     return e->code;
 }
@@ -118,6 +122,17 @@ static sumi_status take_betas(sumi_model *m, const cJSON *list, const char *dir,
     return e->code;
 }
 
+static sumi_status take_edm(sm_traits *t, const cJSON *j, const char *dir, sm_err *e)
+{
+    t->sigma_min = number(j, "sigma_min", 0.002);
+    t->sigma_max = number(j, "sigma_max", 80);
+    t->sigma_data = number(j, "sigma_data", 0.5);
+    if (!(t->sigma_min >= 1e-6 && t->sigma_max > t->sigma_min && t->sigma_max <= 1e6 && t->sigma_data >= 1e-6 && t->sigma_data <= 1e6))
+        sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: sigma_min %g, sigma_max %g, sigma_data %g: min below max and all inside "
+                "1e-6 to 1e6 were expected", dir, t->sigma_min, t->sigma_max, t->sigma_data);
+    return e->code;
+}
+
 static sumi_status take_scheduler(sumi_model *m, const cJSON *j, const char *dir, sm_err *e)
 {
     static const char *const predictions[] = {"epsilon", "v_prediction", "sample"};
@@ -146,10 +161,7 @@ static sumi_status take_scheduler(sumi_model *m, const cJSON *j, const char *dir
         t->beta_schedule = "";
         t->steps = 50; /* as detected from a single file (model/detect.c) */
         t->cfg_scale = 3;
-        t->sigma_min = number(j, "sigma_min", 0.002);
-        t->sigma_max = number(j, "sigma_max", 80);
-        t->sigma_data = number(j, "sigma_data", 0.5);
-        return SUMI_OK;
+        return take_edm(t, j, dir, e);
     }
     size_t p = 0, b = 0;
     while (p < SM_COUNT(predictions) && prediction[0] && strcmp(prediction, predictions[p]))
@@ -186,7 +198,7 @@ static sumi_status read_scheduler(const folder *f, sm_err *e)
 }
 
 /* Four numbers; false: no such list. What is a list of four and holds anything else is refused. */
-static bool four(const cJSON *j, const char *name, const char *dir, bool positive, float out[4], sm_err *e)
+static bool four(const cJSON *j, const char *name, const char *file, bool positive, float out[4], sm_err *e)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, name);
     if (cJSON_GetArraySize(list) != 4)
@@ -195,28 +207,28 @@ static bool four(const cJSON *j, const char *name, const char *dir, bool positiv
         const cJSON *x = cJSON_GetArrayItem(list, i);
         out[i] = cJSON_IsNumber(x) ? (float)x->valuedouble : NAN;
         if (!isfinite(out[i]) || (positive && !(out[i] > 0)))
-            return sm_fail(e, SUMI_E_FORMAT, "%s/vae/config.json: %s: must be 4 numbers%s", dir, name, positive ? " above 0" : ""),
+            return sm_fail(e, SUMI_E_FORMAT, "%s: %s: must be 4 numbers%s", file, name, positive ? " above 0" : ""),
                    false;
     }
     return true;
 }
 
-bool sm_latents_stats(const cJSON *vae, const char *dir, float mean[4], float std[4], sm_err *e)
+bool sm_latents_stats(const cJSON *vae, const char *file, float mean[4], float std[4], sm_err *e)
 {
-    return four(vae, "latents_mean", dir, false, mean, e) && four(vae, "latents_std", dir, true, std, e);
+    return four(vae, "latents_mean", file, false, mean, e) && four(vae, "latents_std", file, true, std, e);
 }
 
-static sumi_status read_latents_stats(const folder *f, sm_err *e)
+static sumi_status read_latents_stats(sumi_model *m, const char *dir, const char *part, sm_err *e)
 {
-    sm_buf text = {.mem = f->m->mem};
+    sm_buf text = {.mem = m->mem};
     char label[700];
-    path_of(f, "vae", "config.json", label);
-    if (!has(f, "vae", "config.json"))
+    path_in(dir, part, "config.json", label);
+    if (!is_in(dir, part, "config.json"))
         return SUMI_OK;
-    cJSON *j = read_config(f->dir, "vae", "config.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
-    sm_traits *t = &f->m->traits;
-    if (!e->code && f->m->vae.latent_channels == 4)
-        t->latents_stats = sm_latents_stats(j, f->dir, t->latents_mean, t->latents_std, e);
+    cJSON *j = read_config(dir, part, "config.json", &text, e) ? NULL : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
+    sm_traits *t = &m->traits;
+    if (!e->code && m->vae.latent_channels == 4)
+        t->latents_stats = sm_latents_stats(j, label, t->latents_mean, t->latents_std, e);
     cJSON_Delete(j);
     sm_buf_free(&text);
     return e->code;
@@ -342,7 +354,24 @@ static sumi_status read_use(const folder *f, sm_err *e)
 {
     if (f->zeros >= 0)
         f->m->traits.zero_empty = f->zeros;
-    return read_latents_stats(f, e) || read_scheduler(f, e) ? e->code : read_size(f, e);
+    return read_latents_stats(f->m, f->dir, "vae", e) || read_scheduler(f, e) ? e->code : read_size(f, e);
+}
+
+/* A part's own folder, if path is one and has a config.json: what that says beats what tensors let guess. */
+static sumi_status part_config(const char *path, sm_model_kind kind, void *config, sm_mem *mem, sm_err *e)
+{
+    return path && is_in(path, ".", "config.json") ? sm_folder_config(path, ".", kind, config, mem, e) : SUMI_OK;
+}
+
+sumi_status sm_parts_config(sumi_model *m, const sumi_model_options *o, sm_err *e)
+{
+    sm_traits *t = &m->traits;
+    if (part_config(o->vae, SM_MODEL_VAE, &m->vae, m->mem, e) || (o->vae && read_latents_stats(m, o->vae, ".", e)) ||
+        part_config(o->unet, SM_MODEL_UNET, &m->denoiser, m->mem, e))
+        return e->code;
+    for (int i = 0; i < t->texts && !e->code; i++)
+        part_config(strcmp(t->text[i].component, "text_encoder") ? o->text_encoder_2 : o->text_encoder, SM_MODEL_CLIP, &t->text[i].clip, m->mem, e);
+    return e->code;
 }
 
 sumi_status sm_open_folder(sumi_model *m, const sumi_model_options *o, sm_err *e)
