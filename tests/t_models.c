@@ -334,6 +334,7 @@ MODEL_TESTS(unet_sdxl, unet)
 MODEL_TESTS(unet_ssd, unet)
 MODEL_TESTS(unet_refiner, unet)
 MODEL_TESTS(unet_lcm, unet)
+MODEL_TESTS(unet_odd, unet)
 
 /* Angles are up to 7500, half an f32 place of which is 2.5e-4. */
 TEST(model_unet_lcm_guidance)
