@@ -1,294 +1,328 @@
-/* Attention without the score matrix. Forward (Milakov and Gimelshein 2018, Dao et al. 2022): blocks of queries against
- * tiles of keys, the running maximum and sum of each row corrected from tile to tile. Gradient: blocks of queries against
- * all keys of a head, scores computed again; one task per head adds up dk and dv in the order of queries.
- * Sizes of tiles depend on head sizes alone, so a row's bits do not depend on the rest of the batch.
+/* Attention without the score matrix, forward: online softmax (Milakov and Gimelshein 2018, Dao et al. 2022), blocks of queries
+ * against tiles of keys. Everything is computed transposed, queries in the lanes of vectors: the maximum, the sum and the
+ * correction of a row are lane by lane, nothing is ever added across a vector, any head size is a number of rows, and keys
+ * and values are only broadcast, so a copy of their rows is all the packing they need.
+ *
+ * One to three vectors of queries, w lanes, and a tile of keys:
+ *   scores  S[key][w] = K Q, the largest of each query found on the way, from registers
+ *   weights P = exp(S - max) in place, their sum
+ *   values  O[dv][w] = exp(old max - max) O + V P
+ * Sizes of tiles depend on head sizes alone and every element is one chain of multiply-adds in the order of d or of keys, so
+ * a row's bits depend neither on the rest of the batch nor on blocks, threads or the instruction set.
+ *
  * Softmax and rotary embedding are k_softmax.c. */
-#include "cpu/cpu.h"
-#include "cpu/tile.h"
-#include "cpu/vmath.h"
+#include "cpu/attention.h"
 
-enum { QUERIES = 64, MAX_TASKS = 64 };
+enum { UNIT = 192, STEPS = 192, MAX_TASKS = 64 };
 
-/* q [n, tq, h, d], k [n, tk, h, d], v [n, tk, h, dv]; bias strides are 0 where it broadcasts. */
-typedef struct attn {
-    int64_t n, h, tq, tk, d, dv, tile;
-    const float *q, *k, *v, *bias;
-    int64_t bias_n, bias_h, bias_q;
-    float scale;
-    bool causal;
-} attn;
+static int64_t tile_of(const attn *a) { return SM_MAX(a->d, a->dv) > 256 ? 64 : 128; }
 
-static int64_t up16(int64_t x) { return (x + 15) & ~(int64_t)15; }
+/* ---- some queries, one tile of keys ---- */
 
-static attn sizes(const sm_node *node)
+typedef struct part {
+    int nv;                        /* w / SM_VL */
+    int64_t i, rows, j, keys;      /* queries [i, i + rows), keys [j, j + keys) of the head */
+    const float *q;                /* [d][w], scaled; lanes from `rows` on are 0 */
+    const float *k, *v;            /* [keys up to AT_ROWS][d], panels [dv / AT_ROWS][keys][AT_ROWS] */
+    const float *bias;             /* that of query i and key j, or NULL */
+    float *s, *bias_t;             /* [keys up to AT_ROWS][w], [keys][w] */
+    float *o, *max, *sum;          /* [dv up to AT_ROWS][w], [w], [w] */
+} part;
+
+/* Steps [from, to) of d of all scores; with the last, the maxima of keys [0, top). */
+AT_FLAT void score_steps(const int nv, const part *p, int64_t d, int64_t from, int64_t to, int64_t top)
 {
-    const sm_node *q = node->src[0], *k = node->src[1], *v = node->src[2];
-    attn a = {.n = q->dims[0], .h = q->dims[2], .tq = q->dims[1], .tk = k->dims[1], .d = q->dims[3], .dv = v->dims[3]};
-    a.scale = node->p.attn.scale != 0 ? node->p.attn.scale : 1 / __builtin_sqrtf((float)a.d);
-    a.causal = node->p.attn.causal;
-    a.tile = SM_MAX(SM_MIN(16384 / SM_MAX(a.d, a.dv), 256) & ~(int64_t)15, 16);
-    return a;
-}
-
-static attn attn_of(const sm_kcall *c, int bias)
-{
-    attn a = sizes(c->node);
-    a.q = c->src[0].data;
-    a.k = c->src[1].data;
-    a.v = c->src[2].data;
-    if (bias < c->nsrc && c->src[bias].data) {
-        const int64_t *d = c->src[bias].dims;
-        a.bias = c->src[bias].data;
-        a.bias_q = d[2] == 1 ? 0 : a.tk;
-        a.bias_h = d[1] == 1 ? 0 : d[2] * a.tk;
-        a.bias_n = d[0] == 1 ? 0 : d[1] * d[2] * a.tk;
+    const int64_t w = nv * SM_VL, keys = p->keys;
+    const float *k = p->k + from, *q = p->q + from * w;
+    float *s = p->s;
+    vf max[AT_VECS], acc[AT_ROWS][AT_VECS];
+    AT_UNROLL for (int v = 0; v < nv; v++)
+        max[v] = vload(p->max + v * SM_VL);
+    for (int64_t j = 0; j < keys; j += AT_ROWS, k += AT_ROWS * d, s += AT_ROWS * w) {
+        if (from)
+            at_load(nv, acc, s, w);
+        else
+            at_zero(nv, acc);
+        at_product(nv, acc, k, d, 1, q, w, to - from);
+        at_store(nv, acc, s, w);
+        if (j + AT_ROWS <= top)
+            AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+                AT_UNROLL for (int v = 0; v < nv; v++)
+                    max[v] = vmax(acc[i][v], max[v]);
     }
-    return a;
+    AT_UNROLL for (int v = 0; v < nv; v++)
+        vstore(p->max + v * SM_VL, max[v]);
 }
 
-/* Keys row i may look at. */
-static int64_t visible(const attn *a, int64_t i)
+/* O = fix O + V P */
+AT_FLAT void values(const int nv, const part *p, int64_t dv, const float *fix)
 {
-    int64_t n = a->causal ? i + a->tk - a->tq + 1 : a->tk;
-    return SM_MAX(SM_MIN(n, a->tk), 0);
-}
-
-static const float *bias_row(const attn *a, int64_t n, int64_t h, int64_t i)
-{
-    return a->bias ? a->bias + n * a->bias_n + h * a->bias_h + i * a->bias_q : NULL;
-}
-
-/* s = scale s + bias over the first `seen` of n scores, -infinity after; returns the largest, at least `max`. */
-static float scores_max(float *s, const float *bias, float scale, int64_t seen, int64_t n, float max)
-{
-    vf top[SM_LV], k = vset(scale);
-    for (int l = 0; l < SM_LV; l++)
-        top[l] = vset(max);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            vf v = vload(s + i + l * SM_VL) * k;
-            if (bias)
-                v = v + vload16(bias, i, seen, l, 0);
-            if (i + 16 > seen) {
-                float t[SM_VL];
-                vstore(t, v);
-                for (int j = sm_part(SM_MAX(seen - i, 0), l); j < SM_VL; j++)
-                    t[j] = -INFINITY;
-                v = vload(t);
-            }
-            top[l] = vmax(v, top[l]);
-            vstore(s + i + l * SM_VL, v);
-        }
-    return sm_fold16_max(top);
-}
-
-/* s = exp(s - max) over n scores (a multiple of 16); returns the sum. */
-static float scores_exp(float *s, float max, int64_t n)
-{
-    vf sum[SM_LV], m = vset(max == -INFINITY ? 0 : max);
-    for (int l = 0; l < SM_LV; l++)
-        sum[l] = vset(0);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            vf e = vexp(vload(s + i + l * SM_VL) - m);
-            sum[l] += e;
-            vstore(s + i + l * SM_VL, e);
-        }
-    return sm_fold16(sum);
-}
-
-static void scale_row(float *y, float k, int64_t n)
-{
-    int64_t i = 0;
-    for (; i + SM_VL <= n; i += SM_VL)
-        vstore(y + i, vload(y + i) * k);
-    if (i < n)
-        vstore_part(y + i, vload_part(y + i, (int)(n - i), 0) * k, (int)(n - i));
-}
-
-/* ---- forward ---- */
-
-/* A task's memory: K transposed [d][tile], V [tile][dv16], scores [QUERIES][tile]. */
-typedef struct scratch { float *kt, *v, *s; int64_t head, tile; } scratch;
-
-static int64_t blocks_of(const attn *a) { return (a->tq + QUERIES - 1) / QUERIES; }
-static size_t scratch_floats(const attn *a)
-{
-    int64_t tile = SM_MIN(a->tile, up16(a->tk));
-    return (size_t)(a->d * tile + tile * up16(a->dv) + QUERIES * tile);
-}
-
-static int tasks_of(const sm_node *n, int pass)
-{
-    attn a = sizes(n);
-    double work = (double)(a.n * a.h * a.tq) * (double)(a.tk * (a.d + a.dv));
-    double t = SM_MIN(work / 262144 + 1, (double)(a.n * a.h * blocks_of(&a)));
-    return (int)SM_MIN(t, MAX_TASKS);
-}
-
-static size_t work_of(const sm_node *n)
-{
-    attn a = sizes(n);
-    return sizeof(float) * scratch_floats(&a) * (size_t)tasks_of(n, 0);
-}
-
-/* Running maximum and sum of each row of the block. */
-typedef struct running { float max[QUERIES], sum[QUERIES]; } running;
-
-/* Scores of rows [i0, i0 + rows) against keys [j0, j0 + keys) to weights; what the rows have gathered is corrected. */
-static void weigh(const attn *a, int64_t n, int64_t h, int64_t i0, int64_t rows, int64_t j0, int64_t keys, float *s,
-                  running *run, float *y)
-{
-    int64_t ld = up16(keys);
-    for (int64_t r = 0; r < rows; r++) {
-        const float *bias = bias_row(a, n, h, i0 + r);
-        int64_t seen = SM_MAX(SM_MIN(visible(a, i0 + r) - j0, keys), 0);
-        float max = scores_max(s + r * ld, bias ? bias + j0 : NULL, a->scale, seen, ld, run->max[r]);
-        float sum = scores_exp(s + r * ld, max, ld);
-        if (j0) {
-            vf k = vexp(vset(run->max[r] - (max == -INFINITY ? 0 : max)));
-            scale_row(y + r * a->h * a->dv, k[0], a->dv);
-            sum = sfma(run->sum[r], k[0], sum);
-        }
-        run->max[r] = max;
-        run->sum[r] = sum;
+    const int64_t w = nv * SM_VL, keys = p->keys;
+    const float *x = p->v, *s = p->s;
+    float *o = p->o;
+    vf acc[AT_ROWS][AT_VECS];
+    for (int64_t c = 0; c < dv; c += AT_ROWS, x += AT_ROWS * keys, o += AT_ROWS * w) {
+        at_load(nv, acc, o, w);
+        AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+            AT_UNROLL for (int v = 0; v < nv; v++)
+                acc[i][v] *= vload(fix + v * SM_VL);
+        at_product(nv, acc, x, 1, AT_ROWS, s, w, keys);
+        at_store(nv, acc, o, w);
     }
 }
 
-static void forward_block(const attn *a, int64_t head, int64_t i0, float *out, scratch *m)
+#define BOTH(NV)                                                                                                     \
+    static __attribute__((noinline)) void steps_##NV(const part *p, int64_t d, int64_t from, int64_t to, int64_t top) \
+    {                                                                                                                \
+        score_steps(NV, p, d, from, to, top);                                                                        \
+    }                                                                                                                \
+    static __attribute__((noinline)) void values_##NV(const part *p, int64_t dv, const float *fix) { values(NV, p, dv, fix); }
+BOTH(1) BOTH(2) BOTH(3)
+static void (*const steps_of[AT_VECS])(const part *, int64_t, int64_t, int64_t, int64_t) = {steps_1, steps_2, steps_3};
+static void (*const values_of[AT_VECS])(const part *, int64_t, const float *) = {values_1, values_2, values_3};
+
+static void add_bias(const attn *a, const part *p)
 {
-    int64_t n = head / a->h, h = head % a->h, rows = SM_MIN(a->tq - i0, QUERIES), qs = a->h * a->d, vs = a->h * a->dv;
-    tile_mat q = {a->q + (n * a->tq + i0) * qs + h * a->d, qs, 1};
-    float *y = out + (n * a->tq + i0) * vs + h * a->dv;
-    int64_t last = SM_MAX(visible(a, i0 + rows - 1), 1);
-    running run;
-    for (int r = 0; r < QUERIES; r++)
-        run.max[r] = -INFINITY;
-    for (int64_t j0 = 0; j0 < last; j0 += a->tile) {
-        int64_t keys = SM_MIN(a->tk - j0, a->tile), ld = up16(keys);
-        if (m->head != head || m->tile != j0) {
-            tile_pack_transposed(a->k + (n * a->tk + j0) * qs + h * a->d, qs, keys, a->d, m->kt);
-            tile_pack(a->v + (n * a->tk + j0) * vs + h * a->dv, vs, keys, a->dv, m->v);
-            m->head = head;
-            m->tile = j0;
-        }
-        tile_mm(rows, ld, a->d, q, m->kt, ld, m->s, ld, 0);
-        weigh(a, n, h, i0, rows, j0, keys, m->s, &run, y);
-        tile_mat p = {m->s, ld, 1};
-        tile_mm(rows, a->dv, keys, p, m->v, up16(a->dv), y, vs, j0 > 0);
+    const int64_t w = p->nv * SM_VL;
+    if (a->bias_q) {
+        sm_transpose(p->bias, a->bias_q, p->bias_t, w, p->keys, p->rows);
+        for (int64_t j = 0; j < p->keys && p->rows < w; j++)
+            memset(p->bias_t + j * w + p->rows, 0, sizeof(float) * (size_t)(w - p->rows));
     }
-    for (int64_t r = 0; r < rows; r++)
-        scale_row(y + r * vs, run.sum[r] == 0 ? 0 : 1 / run.sum[r], a->dv);
+    for (int64_t j = 0; j < p->keys; j++)
+        for (int64_t l = 0; l < w; l += SM_VL) {
+            float *s = p->s + j * w + l;
+            vstore(s, vload(s) + (a->bias_q ? vload(p->bias_t + j * w + l) : vset(p->bias[j])));
+        }
+}
+
+/* Scores of keys that a query may not look at become -infinity. */
+static void hide_future(const attn *a, const part *p)
+{
+    vi lane;
+    for (int l = 0; l < SM_VL; l++)
+        lane[l] = l;
+    for (int64_t j = 0; j < p->keys; j++) {
+        int64_t first = p->j + j - (p->i + a->tk - a->tq); /* the first lane that sees key j */
+        for (int v = 0; v < p->nv && first > v * SM_VL; v++) {
+            float *s = p->s + (j * p->nv + v) * SM_VL;
+            vstore(s, vsel((vi)(lane < viset((int32_t)SM_MIN(first - v * SM_VL, SM_VL))), vset(-INFINITY), vload(s)));
+        }
+    }
+}
+
+static void scores(const attn *a, const part *p)
+{
+    const int64_t w = p->nv * SM_VL;
+    bool future = attn_visible(a, p->i) < p->j + p->keys;
+    int64_t top = p->bias || future ? 0 : p->keys / AT_ROWS * AT_ROWS;
+    for (int64_t from = 0; from < a->d; from += STEPS)
+        steps_of[p->nv - 1](p, a->d, from, SM_MIN(from + STEPS, a->d), from + STEPS < a->d ? 0 : top);
+    if (p->bias)
+        add_bias(a, p);
+    if (future)
+        hide_future(a, p);
+    for (int64_t l = 0; l < w; l += SM_VL) {
+        vf max = vload(p->max + l);
+        for (int64_t j = top; j < p->keys; j++)
+            max = vmax(vload(p->s + j * w + l), max);
+        vstore(p->max + l, max);
+    }
+}
+
+/* A vector of S becomes weights; returns what earlier tiles' results are to be multiplied with. */
+static vf weigh(const part *p, int64_t at, vf old)
+{
+    const int64_t w = p->nv * SM_VL;
+    float *s = p->s + at, *end = s + p->keys * w;
+    vf m = vload(p->max + at), sum = vset(0);
+    m = vsel((vi)(m == vset(-INFINITY)), vset(0), m);
+    for (; s < end; s += w) {
+        vf e = at_exp(vload(s) - m);
+        sum += e;
+        vstore(s, e);
+    }
+    vf fix = at_exp(old - m);
+    vstore(p->sum + at, vfma(vload(p->sum + at), fix, sum));
+    return fix;
+}
+
+static void attend(const attn *a, const part *p)
+{
+    float fix[AT_VECS * SM_VL];
+    memcpy(fix, p->max, sizeof(float) * (size_t)(p->nv * SM_VL));
+    scores(a, p);
+    for (int l = 0; l < p->nv * SM_VL; l += SM_VL)
+        vstore(fix + l, weigh(p, l, vload(fix + l)));
+    values_of[p->nv - 1](p, a->dv, fix);
+}
+
+/* ---- a unit: up to UNIT queries of a head, all its keys ---- */
+
+/* A task's memory: q [d][unit], o [dv][unit], max and sum [unit]; k and v of a tile; s and bias_t [tile][AT_VECS vectors].
+ * Rows of dv and of keys are rounded up to AT_ROWS. */
+typedef struct scratch { float *q, *o, *max, *sum, *k, *v, *s, *bias_t; } scratch;
+
+static int64_t units_of(const attn *a) { return (a->tq + UNIT - 1) / UNIT; }
+/* Queries of a unit: about equal parts, whole blocks. */
+static int64_t unit_of(const attn *a) { return at_up((a->tq + units_of(a) - 1) / units_of(a), AT_VECS * SM_VL); }
+
+static size_t layout(const attn *a, bool bias, float *at, scratch *m)
+{
+    int64_t unit = SM_MIN(unit_of(a), at_up(a->tq, SM_VL)), keys = at_up(SM_MIN(tile_of(a), a->tk), AT_ROWS), dv = at_up(a->dv, AT_ROWS);
+    int64_t sizes[] = {a->d * unit, dv * unit, unit, unit, keys * a->d, keys * dv, keys * AT_VECS * SM_VL, bias ? keys * AT_VECS * SM_VL : 0};
+    float **parts[] = {&m->q, &m->o, &m->max, &m->sum, &m->k, &m->v, &m->s, &m->bias_t};
+    int64_t sum = 0;
+    for (size_t i = 0; i < SM_COUNT(sizes); i++) {
+        *parts[i] = at ? at + sum : NULL;
+        sum += at_up(sizes[i], 16);
+    }
+    return (size_t)sum;
+}
+
+/* y[c][lane] = k x[lane][c] for c < d and n lanes, zeros in the others; y's rows are w apart. */
+static void pack_lanes(const float *x, int64_t stride, int64_t n, int64_t d, float k, float *y, int64_t w)
+{
+    int64_t c = 0;
+    for (; c + 4 <= d; c += 4) {
+        vf t[4];
+        for (int r = 0; r < 4; r++)
+            t[r] = at_gather(x + c + r * stride, stride, n - r);
+        at_transpose(t);
+        for (int r = 0; r < 4; r++)
+            vstore(y + (c + r) * w, t[r] * k);
+    }
+    for (; c < d; c++)
+        for (int64_t l = 0; l < SM_VL; l++)
+            y[c * w + l] = l < n ? x[l * stride + c] * k : 0;
+}
+
+/* x[lane][c] = y[c][lane] k[lane]: y has whole fours of rows. */
+static void unpack_lanes(const float *y, int64_t w, vf k, int64_t n, int64_t d, float *x, int64_t stride)
+{
+    for (int64_t c = 0; c < d; c += 4) {
+        vf t[4];
+        for (int r = 0; r < 4; r++)
+            t[r] = vload(y + (c + r) * w) * k;
+        if (c + 4 > d) {
+            for (int64_t r = 0; r < d - c; r++)
+                for (int64_t l = 0; l < SM_MIN(n, SM_VL); l++)
+                    x[l * stride + c + r] = t[r][l];
+            break;
+        }
+        at_transpose(t);
+        for (int r = 0; r < 4; r++)
+            at_scatter(t[r], x + c + r * stride, stride, n - r);
+    }
+}
+
+static void pack_queries(const attn *a, const float *q, int64_t rows, float *to)
+{
+    int64_t stride = a->h * a->d;
+    for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
+        nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
+        for (int64_t v = 0; v < nv; v++)
+            pack_lanes(q + (i + v * SM_VL) * stride, stride, rows - i - v * SM_VL, a->d, a->scale, to + i * a->d + v * SM_VL, nv * SM_VL);
+    }
+}
+
+static void pack_keys(const float *k, int64_t stride, int64_t keys, int64_t d, float *to)
+{
+    for (int64_t j = 0; j < keys; j++)
+        memcpy(to + j * d, k + j * stride, sizeof(float) * (size_t)d);
+    memset(to + keys * d, 0, sizeof(float) * (size_t)((at_up(keys, AT_ROWS) - keys) * d));
+}
+
+static void pack_values(const float *v, int64_t stride, int64_t keys, int64_t dv, float *to)
+{
+    for (int64_t c = 0; c < dv; c += AT_ROWS, to += keys * AT_ROWS)
+        for (int64_t j = 0; j < keys; j++)
+            if (c + AT_ROWS <= dv)
+                memcpy(to + j * AT_ROWS, v + j * stride + c, sizeof(float) * AT_ROWS);
+            else
+                for (int64_t i = 0; i < AT_ROWS; i++)
+                    to[j * AT_ROWS + i] = c + i < dv ? v[j * stride + c + i] : 0;
+}
+
+static void write_rows(const attn *a, const scratch *m, int64_t rows, float *y)
+{
+    int64_t stride = a->h * a->dv, dvp = at_up(a->dv, AT_ROWS);
+    for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
+        nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
+        for (int64_t v = i; v < i + nv * SM_VL; v += SM_VL) {
+            vf sum = vload(m->sum + v), inv = vsel((vi)(sum == vset(0)), vset(0), 1 / sum);
+            unpack_lanes(m->o + i * dvp + v - i, nv * SM_VL, inv, rows - v, a->dv, y + v * stride, stride);
+        }
+    }
+}
+
+static void run_unit(const attn *a, int64_t n, int64_t h, int64_t i0, int64_t rows, float *out, const scratch *m)
+{
+    int64_t qs = a->h * a->d, vs = a->h * a->dv, dvp = at_up(a->dv, AT_ROWS), lanes = at_up(rows, SM_VL);
+    const float *k = a->k + n * a->tk * qs + h * a->d, *v = a->v + n * a->tk * vs + h * a->dv;
+    const float *bias = attn_bias(a, n, h, 0);
+    pack_queries(a, a->q + (n * a->tq + i0) * qs + h * a->d, rows, m->q);
+    memset(m->o, 0, sizeof(float) * (size_t)(dvp * lanes));
+    memset(m->sum, 0, sizeof(float) * (size_t)lanes);
+    for (int64_t i = 0; i < lanes; i++)
+        m->max[i] = -INFINITY;
+    int64_t tile = tile_of(a), last = attn_visible(a, i0 + rows - 1);
+    for (int64_t j = 0; j < last; j += tile) {
+        int64_t keys = SM_MIN(a->tk - j, tile);
+        pack_keys(k + j * qs, qs, keys, a->d, m->k);
+        pack_values(v + j * vs, vs, keys, a->dv, m->v);
+        for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
+            nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
+            part p = {.nv = (int)nv, .i = i0 + i, .rows = SM_MIN(rows - i, nv * SM_VL), .j = j, .keys = keys};
+            p.q = m->q + i * a->d;
+            p.k = m->k;
+            p.v = m->v;
+            p.bias = bias ? bias + p.i * a->bias_q + j : NULL;
+            p.s = m->s;
+            p.bias_t = m->bias_t;
+            p.o = m->o + i * dvp;
+            p.max = m->max + i;
+            p.sum = m->sum + i;
+            if (j < attn_visible(a, p.i + p.rows - 1))
+                attend(a, &p);
+        }
+    }
+    write_rows(a, m, rows, out + (n * a->tq + i0) * vs + h * a->dv);
 }
 
 static void run_attention(const sm_kcall *c, int task, int tasks)
 {
     attn a = attn_of(c, 3);
-    int64_t tile = SM_MIN(a.tile, up16(a.tk)), blocks = blocks_of(&a), from, to;
-    float *mem = (float *)c->work + scratch_floats(&a) * (size_t)task;
-    scratch m = {mem, mem + a.d * tile, mem + a.d * tile + tile * up16(a.dv), -1, -1};
-    sm_range(a.n * a.h * blocks, task, tasks, &from, &to);
-    for (int64_t i = from; i < to; i++)
-        forward_block(&a, i / blocks, i % blocks * QUERIES, c->dst.data, &m);
-}
-
-/* ---- gradient ---- */
-
-/* kt [d][tk16], vt [dv][tk16], k [tk][d16], p and dp [QUERIES][tk16], q [QUERIES][d16], dy [QUERIES][dv16] */
-typedef struct grad_scratch { float *kt, *vt, *k, *p, *dp, *q, *dy; } grad_scratch;
-
-static size_t grad_floats(const attn *a)
-{
-    return (size_t)((a->d + a->dv + 2 * QUERIES) * up16(a->tk) + a->tk * up16(a->d) + QUERIES * (up16(a->d) + up16(a->dv)));
-}
-
-static grad_scratch grad_memory(const attn *a, float *at)
-{
-    int64_t ld = up16(a->tk);
-    grad_scratch m = {.kt = at};
-    m.vt = m.kt + a->d * ld;
-    m.p = m.vt + a->dv * ld;
-    m.dp = m.p + QUERIES * ld;
-    m.k = m.dp + QUERIES * ld;
-    m.q = m.k + a->tk * up16(a->d);
-    m.dy = m.q + QUERIES * up16(a->d);
-    return m;
-}
-
-/* Weights in p and dP in dp become P and dS = P (dP - sum P dP) scale. */
-static void score_gradient(float *p, float *dp, float sum, float scale, int64_t n)
-{
-    vf inv = vset(sum == 0 ? 0 : 1 / sum), acc[SM_LV];
-    for (int l = 0; l < SM_LV; l++)
-        acc[l] = vset(0);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            float *at = p + i + l * SM_VL;
-            vf v = vload(at) * inv;
-            vstore(at, v);
-            acc[l] = vfma(v, vload(dp + i + l * SM_VL), acc[l]);
-        }
-    vf delta = vset(sm_fold16(acc));
-    for (int64_t i = 0; i < n; i += SM_VL)
-        vstore(dp + i, vload(p + i) * (vload(dp + i) - delta) * scale);
-}
-
-static void grad_block(const attn *a, const float *dy, int64_t n, int64_t h, int64_t i0, float *const out[3], const grad_scratch *m)
-{
-    int64_t rows = SM_MIN(a->tq - i0, QUERIES), ld = up16(a->tk), qs = a->h * a->d, vs = a->h * a->dv;
-    tile_mat q = {a->q + (n * a->tq + i0) * qs + h * a->d, qs, 1}, g = {dy + (n * a->tq + i0) * vs + h * a->dv, vs, 1};
-    tile_mm(rows, ld, a->d, q, m->kt, ld, m->p, ld, 0);
-    tile_mm(rows, ld, a->dv, g, m->vt, ld, m->dp, ld, 0);
-    for (int64_t r = 0; r < rows; r++) {
-        float *p = m->p + r * ld, max = scores_max(p, bias_row(a, n, h, i0 + r), a->scale, visible(a, i0 + r), ld, -INFINITY);
-        score_gradient(p, m->dp + r * ld, scores_exp(p, max, ld), a->scale, ld);
-    }
-    tile_pack(q.p, qs, rows, a->d, m->q);
-    tile_pack(g.p, vs, rows, a->dv, m->dy);
-    tile_mat ds = {m->dp, ld, 1}, ds_t = {m->dp, 1, ld}, p_t = {m->p, 1, ld};
-    int64_t k0 = n * a->tk * qs + h * a->d, v0 = n * a->tk * vs + h * a->dv;
-    tile_mm(rows, a->d, a->tk, ds, m->k, up16(a->d), out[0] + (n * a->tq + i0) * qs + h * a->d, qs, 0);
-    tile_mm(a->tk, a->d, rows, ds_t, m->q, up16(a->d), out[1] + k0, qs, i0 > 0);
-    tile_mm(a->tk, a->dv, rows, p_t, m->dy, up16(a->dv), out[2] + v0, vs, i0 > 0);
-}
-
-static void run_grad(const sm_kcall *c, int task, int tasks)
-{
-    attn a = attn_of(c, 4);
-    int64_t qs = a.h * a.d, vs = a.h * a.dv, from, to;
-    grad_scratch m = grad_memory(&a, (float *)c->work + grad_floats(&a) * (size_t)task);
-    float *dq = c->dst.data, *dk = dq + a.n * a.tq * qs, *const out[3] = {dq, dk, dk + a.n * a.tk * qs};
-    sm_range(a.n * a.h, task, tasks, &from, &to);
-    for (int64_t i = from; i < to; i++) {
-        int64_t n = i / a.h, h = i % a.h;
-        const float *k = a.k + n * a.tk * qs + h * a.d;
-        tile_pack_transposed(k, qs, a.tk, a.d, m.kt);
-        tile_pack(k, qs, a.tk, a.d, m.k);
-        tile_pack_transposed(a.v + n * a.tk * vs + h * a.dv, vs, a.tk, a.dv, m.vt);
-        for (int64_t i0 = 0; i0 < a.tq; i0 += QUERIES)
-            grad_block(&a, c->src[3].data, n, h, i0, out, &m);
+    scratch m;
+    size_t floats = layout(&a, a.bias, NULL, &m);
+    layout(&a, a.bias, (float *)c->work + floats * (size_t)task, &m);
+    int64_t units = units_of(&a), unit = unit_of(&a), from, to;
+    sm_range(a.n * a.h * units, task, tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        int64_t head = u / units, i = u % units * unit;
+        if (i < a.tq)
+            run_unit(&a, head / a.h, head % a.h, i, SM_MIN(a.tq - i, unit), c->dst.data, &m);
     }
 }
 
-static int grad_tasks(const sm_node *n, int pass)
+static int tasks_of(const sm_node *n, int pass)
 {
-    attn a = sizes(n);
-    double t = (double)(a.n * a.h * a.tq) * (double)(a.tk * (a.d + a.dv)) / 131072 + 1;
-    t = SM_MIN(t, (double)(a.n * a.h));
+    attn a = attn_sizes(n);
+    double work = (double)(a.n * a.h * a.tq) * (double)(a.tk * (a.d + a.dv));
+    double t = SM_MIN(work / 262144 + 1, (double)(a.n * a.h * units_of(&a)));
     return (int)SM_MIN(t, MAX_TASKS);
 }
 
-static size_t grad_work(const sm_node *n)
+static size_t work_of(const sm_node *n)
 {
-    attn a = sizes(n);
-    return sizeof(float) * grad_floats(&a) * (size_t)grad_tasks(n, 0);
+    attn a = attn_sizes(n);
+    scratch m;
+    return sizeof(float) * layout(&a, n->nsrc > 3 && n->src[3], NULL, &m) * (size_t)tasks_of(n, 0);
 }
-
-void SM_K(sm_softmax_kernels)(sm_kernel *k);
 
 void SM_K(sm_cpu_attention)(sm_kernel *k)
 {
     k[SM_OP_ATTENTION] = (sm_kernel){.run = run_attention, .tasks = tasks_of, .work = work_of};
-    k[SM_OP_ATTENTION_GRAD] = (sm_kernel){.run = run_grad, .tasks = grad_tasks, .work = grad_work};
+    SM_K(sm_attention_grad_kernels)(k);
     SM_K(sm_softmax_kernels)(k);
 }

@@ -1,0 +1,203 @@
+/* What attention's two passes share: sizes, masks, and one microkernel. Both compute everything transposed, queries in the lanes
+ * of vectors: see k_attention.c. */
+#ifndef SM_ATTENTION_H
+#define SM_ATTENTION_H
+
+#include "cpu/cpu.h"
+#include "cpu/vmath.h"
+
+/* A block of the microkernel: rows of outputs by vectors, 12 or 24 accumulators beside 3 operands and a broadcast. */
+void SM_K(sm_attention_grad_kernels)(sm_kernel *k); /* k_attention_grad.c */
+void SM_K(sm_softmax_kernels)(sm_kernel *k);        /* k_softmax.c */
+
+enum { AT_ROWS = SM_VL == 8 ? 4 : 8, AT_VECS = 3 };
+
+#ifdef __clang__
+#define AT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define AT_UNROLL _Pragma("GCC unroll 8")
+#endif
+#define AT_FLAT static inline __attribute__((always_inline))
+
+
+/* q [n, tq, h, d], k [n, tk, h, d], v [n, tk, h, dv]; bias strides are 0 where it broadcasts. */
+typedef struct attn {
+    int64_t n, h, tq, tk, d, dv;
+    const float *q, *k, *v, *bias;
+    int64_t bias_n, bias_h, bias_q;
+    float scale;
+    bool causal;
+} attn;
+
+static inline attn attn_sizes(const sm_node *node)
+{
+    const sm_node *q = node->src[0], *k = node->src[1], *v = node->src[2];
+    attn a = {.n = q->dims[0], .h = q->dims[2], .tq = q->dims[1], .tk = k->dims[1], .d = q->dims[3], .dv = v->dims[3]};
+    a.scale = node->p.attn.scale != 0 ? node->p.attn.scale : 1 / __builtin_sqrtf((float)a.d);
+    a.causal = node->p.attn.causal;
+    return a;
+}
+
+/* bias is the index of its source. */
+static inline attn attn_of(const sm_kcall *c, int bias)
+{
+    attn a = attn_sizes(c->node);
+    a.q = c->src[0].data;
+    a.k = c->src[1].data;
+    a.v = c->src[2].data;
+    if (bias < c->nsrc && c->src[bias].data) {
+        const int64_t *d = c->src[bias].dims;
+        a.bias = c->src[bias].data;
+        a.bias_q = d[2] == 1 ? 0 : a.tk;
+        a.bias_h = d[1] == 1 ? 0 : d[2] * a.tk;
+        a.bias_n = d[0] == 1 ? 0 : d[1] * d[2] * a.tk;
+    }
+    return a;
+}
+
+/* Keys that query i may look at: the last query sees them all. */
+static inline int64_t attn_visible(const attn *a, int64_t i)
+{
+    int64_t n = a->causal ? i + a->tk - a->tq + 1 : a->tk;
+    return SM_MAX(SM_MIN(n, a->tk), 0);
+}
+
+/* Bias of query i for key 0, or NULL. */
+static inline const float *attn_bias(const attn *a, int64_t n, int64_t h, int64_t i)
+{
+    return a->bias ? a->bias + n * a->bias_n + h * a->bias_h + i * a->bias_q : NULL;
+}
+
+static inline int64_t at_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+/* Vectors of the next block where `left` remain: 3, but 2 and 2 rather than 3 and 1, whose multiply-adds would wait for each other. */
+static inline int at_vecs(int64_t left) { return left == 4 ? 2 : (int)SM_MIN(left, AT_VECS); }
+
+/* ---- 4 x 4 transpositions in every group of four lanes ---- */
+
+AT_FLAT void at_transpose(vf x[4])
+{
+#if SM_VL == 16
+#define AT_OP(op, a, b) (vf)_mm512_##op##_ps((__m512)(a), (__m512)(b))
+#define AT_OP2(op, a, b) (vf)_mm512_##op##_pd((__m512d)(a), (__m512d)(b))
+#elif SM_VL == 8
+#define AT_OP(op, a, b) (vf)_mm256_##op##_ps((__m256)(a), (__m256)(b))
+#define AT_OP2(op, a, b) (vf)_mm256_##op##_pd((__m256d)(a), (__m256d)(b))
+#else
+#define unpacklo vzip1q
+#define unpackhi vzip2q
+#define AT_JOIN(op, type) op##_##type
+#define AT_OP(op, a, b) (vf)AT_JOIN(op, f32)((float32x4_t)(a), (float32x4_t)(b))
+#define AT_OP2(op, a, b) (vf)AT_JOIN(op, f64)((float64x2_t)(a), (float64x2_t)(b))
+#endif
+    vf ab = AT_OP(unpacklo, x[0], x[1]), cd = AT_OP(unpacklo, x[2], x[3]), ba = AT_OP(unpackhi, x[0], x[1]), dc = AT_OP(unpackhi, x[2], x[3]);
+    x[0] = AT_OP2(unpacklo, ab, cd);
+    x[1] = AT_OP2(unpackhi, ab, cd);
+    x[2] = AT_OP2(unpacklo, ba, dc);
+    x[3] = AT_OP2(unpackhi, ba, dc);
+}
+
+/* Four floats each of rows 0, 4, 8, 12 of x; rows from n on are zeros and not written. */
+AT_FLAT vf at_gather(const float *x, int64_t stride, int64_t n)
+{
+    static const float none[4];
+    const float *r[4];
+    for (int g = 0; g < SM_VL / 4; g++)
+        r[g] = 4 * g < n ? x + 4 * g * stride : none;
+#if SM_VL == 4
+    return vload(r[0]);
+#else
+    __m256 lo = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(r[0])), _mm_loadu_ps(r[1]), 1);
+#if SM_VL == 8
+    return (vf)lo;
+#else
+    __m256 hi = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(r[2])), _mm_loadu_ps(r[3]), 1);
+    return (vf)_mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
+#endif
+#endif
+}
+AT_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
+{
+#if SM_VL == 4
+    if (n > 0)
+        vstore(x, y);
+#else
+#if SM_VL == 8
+    __m128 part[] = {_mm256_castps256_ps128((__m256)y), _mm256_extractf128_ps((__m256)y, 1)};
+#else
+    __m128 part[] = {_mm512_castps512_ps128((__m512)y), _mm512_extractf32x4_ps((__m512)y, 1), _mm512_extractf32x4_ps((__m512)y, 2),
+                     _mm512_extractf32x4_ps((__m512)y, 3)};
+#endif
+    AT_UNROLL for (int g = 0; g < SM_VL / 4; g++)
+        if (4 * g < n)
+            _mm_storeu_ps(x + 4 * g * stride, part[g]);
+#endif
+}
+
+/* ---- the microkernel: acc[i][v] += sum over k of a[i ai + k ak] b[k ldb + v], one chain each, k ascending ---- */
+
+/* x in a register: gcc short of them would load it again for every use. */
+AT_FLAT vf at_keep(vf x)
+{
+#ifdef __x86_64__
+    __asm__("" : "+v"(x));
+#else
+    __asm__("" : "+w"(x));
+#endif
+    return x;
+}
+
+AT_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const float *b)
+{
+    vf bv[AT_VECS];
+    AT_UNROLL for (int v = 0; v < nv; v++)
+        bv[v] = at_keep(vload(b + v * SM_VL));
+    AT_UNROLL for (int i = 0; i < AT_ROWS; i++) {
+        vf av = vset(a[i * ai]);
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            acc[i][v] = vfma(av, bv[v], acc[i][v]);
+    }
+}
+
+AT_FLAT void at_product(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const int64_t ak, const float *b,
+                        const int64_t ldb, int64_t steps)
+{
+    do {
+        at_step(nv, acc, a, ai, b);
+        a += ak;
+        b += ldb;
+    } while (--steps);
+}
+
+AT_FLAT void at_zero(const int nv, vf (*acc)[AT_VECS])
+{
+    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            acc[i][v] = vset(0);
+}
+AT_FLAT void at_load(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc)
+{
+    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            acc[i][v] = vload(c + i * ldc + v * SM_VL);
+}
+AT_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t ldc)
+{
+    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            vstore(c + i * ldc + v * SM_VL, acc[i][v]);
+}
+
+/* e^x for x <= 0 to 2 ulp; exactly 1 at 0 and exactly 0 below 2^-126.5, so that what is masked has no weight. NaN gives NaN.
+ * 2^n comes from the low bits of t, whose upper ones the shift drops; the clamp is where n = -127 makes the scale 0.
+ * Coefficients: our own minimax fit of (2^r - 1) / r on |r| <= 1/2, relative error of 2^r 9.2e-8. */
+static inline vf at_exp(vf x)
+{
+    const float magic = SM_ROUND_MAGIC + 127;
+    x = vmax(vset(-88.0296919f), x);
+    vf t = vfma(x, vset(1.44269504f), vset(magic)), r = vfma(x, vset(1.44269504f), magic - t);
+    vf q = vpoly4(r, 0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f);
+    return vfma(r, q, vset(1)) * (vf)((vu)t << 23);
+}
+
+#endif
