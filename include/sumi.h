@@ -128,11 +128,16 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(INT64, seed, -1, -1, 9007199254740991, "seed", "Seed", "noise of the first picture, the next ones count up; -1: random") \
     X(INT, width, 0, 0, 8192, "width", "Size-1", "pixels; 0: the model's default")                                          \
     X(INT, height, 0, 0, 8192, "height", "Size-2", "pixels; 0: the model's default")                                       \
+    X(INT64, variation_seed, -1, -1, 9007199254740991, "variation-seed", "Variation seed", "whose noise variation-strength goes towards; the next pictures count it up, not the seed; -1: random") \
+    X(FLOAT, variation_strength, 0, 0, 1, "variation-strength", "Variation seed strength", "how far the start's noise goes from the seed's to the variation seed's; 0: off") \
+    X(INT, seed_resize_width, 0, 0, 8192, "seed-resize-width", "Seed resize from-1", "the start has the middle of the noise that the seed has at this size; 0: off") \
+    X(INT, seed_resize_height, 0, 0, 8192, "seed-resize-height", "Seed resize from-2", "see seed-resize-width")              \
     X(INT, count, 1, 1, 1024, "count", "", "pictures, each with a seed of its own")                              \
     X(INT, choices, 1, 0, 1, "choices", "", "1: {red|blue} and __name__ in prompts are drawn by the picture's seed; 0: they are text") \
     X(TEXT, wildcards, "", 0, 0, "wildcards", "", "folder of NAME.txt, a line a choice, for __NAME__ in prompts; empty: such names are text") \
     X(TEXT, rng, "sumi", 0, 0, "rng", "RNG", "where noise comes from: sumi, torch (its CPU generator), philox (CUDA's); seeds of other programs need theirs") \
     X(INT, clip_skip, 0, 0, 64, "clip-skip", "Clip skip", "take the text from this layer, counted from the last, which is 1; 0: the model's default") \
+    X(INT64, ensd, 0, -9007199254740991, 9007199254740991, "ensd", "ENSD", "eta noise seed delta: added to the seed for the noise that samplers draw on the way") \
     X(TEXT, prediction, "", 0, 0, "prediction", "Prediction type", "epsilon, v_prediction, sample, flow_prediction, edm; empty: what the model says") \
     X(INT, original_width, 0, 0, 16384, "original-width", "Original size-1", "XL: size of the picture that it should look taken from; 0: the picture's") \
     X(INT, original_height, 0, 0, 16384, "original-height", "Original size-2", "XL: see original-width")                  \
@@ -243,7 +248,10 @@ typedef struct sumi_param_info {
 SUMI_API sumi_request sumi_request_default(void);
 /* The table, *n rows. */
 SUMI_API const sumi_param_info *sumi_params(size_t *n);
-/* Sets a parameter from text ("steps", "20"), checking type and range. name may be the field's name or the flag. */
+/* The row of that name: the field's, the flag ('-' and '_' are the same), A1111's API's ("subseed", "denoising_strength") or, letter case
+ * aside, its infotext's; NULL: none. */
+SUMI_API const sumi_param_info *sumi_param_find(const char *name);
+/* Sets a parameter from text ("steps", "20"), checking type and range. name as above. */
 SUMI_API sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const char *name, const char *value);
 
 /* Takes Midjourney's suffixes off r->prompt ("a red apple --ar 16:9 --no leaves") and sets what they mean; they win over what r says:

@@ -7,9 +7,9 @@
 
 /* ---- sine and cosine ---- */
 
-/* Of 0 <= x < 8. The multiple of pi/2 is taken off in two parts (the first has 33 bits, so its product is exact); the series
+/* The multiple of pi/2 is taken off in two parts (the first has 33 bits, so its product is exact); the series
  * on the rest, at most pi/4, are cut off below 2e-19 and 3e-18. */
-static void sincos_of(double x, double *sin_out, double *cos_out)
+void sm_torch_sincos(double x, double *sin_out, double *cos_out)
 {
     int k = (int)(x * 0.63661977236758134308 + 0.5);
     double r = x - k * 1.5707963267341256141663 - k * 6.0771005065061922e-11, z = r * r, s = 1, c = 1;
@@ -76,7 +76,7 @@ static float single_normal(sm_torch_cpu *g)
         return (float)g->spare;
     }
     double turn = uniform53(g), s, c, r = sqrt(-2 * sm_rng_ln(1 - uniform53(g)));
-    sincos_of(6.28318530717958647693 * turn, &s, &c);
+    sm_torch_sincos(6.28318530717958647693 * turn, &s, &c);
     g->spare = r * s;
     g->has_spare = true;
     return (float)(r * c);
@@ -94,7 +94,7 @@ static void normal16(float *x)
     for (int j = 0; j < 8; j++) {
         float radius = sqrtf(-2 * (float)sm_rng_ln(1 - x[j])), angle = 6.28318530717958647693f * x[j + 8];
         double s, c;
-        sincos_of(angle, &s, &c);
+        sm_torch_sincos(angle, &s, &c);
         x[j] = radius * (float)c;
         x[j + 8] = radius * (float)s;
     }
@@ -129,7 +129,7 @@ void sm_torch_cuda_normal(uint64_t seed, uint32_t draw, float *out, size_t n)
         double s, c;
         sm_philox4x32((uint32_t[4]){draw, 0, (uint32_t)i, (uint32_t)((uint64_t)i >> 32)}, key, b);
         double u = b[0] * 0x1p-32 + 0x1p-33;
-        sincos_of(b[1] * angle + angle / 2, &s, &c);
+        sm_torch_sincos(b[1] * angle + angle / 2, &s, &c);
         out[i] = (float)(sqrt(-2 * sm_rng_ln(u)) * s);
     }
 }

@@ -26,6 +26,9 @@ void sm_torch_cpu_seed(sm_torch_cpu *g, uint64_t seed); /* torch keeps the lower
 /* torch.randn(n, generator=g), contiguous float32: a tensor of shape (1, C, H, W) is filled in that order. */
 void sm_torch_cpu_normal(sm_torch_cpu *g, float *out, size_t n);
 
+/* Sine and cosine of 0 <= x < 8, the same bits on every machine; within 2 units in the last place. */
+void sm_torch_sincos(double x, double *sin_out, double *cos_out);
+
 /* The draw-th call (from 0) of torch.randn(n, device="cuda") after seeding. n < 2^32. */
 void sm_torch_cuda_normal(uint64_t seed, uint32_t draw, float *out, size_t n);
 

@@ -102,14 +102,17 @@ static const cli_option *find_letter(const cli_command *c, char letter)
     return NULL;
 }
 
+/* By its flag or any other name it has: --subseed, --cfg_scale. */
 static const sumi_param_info *find_param(const cli_command *c, const char *name, size_t n)
 {
+    char word[64] = "";
     size_t count = 0;
     const sumi_param_info *t = sumi_params(&count);
     for (size_t i = 0; c->request && i < count; i++)
         if (strlen(t[i].flag) == n && !memcmp(t[i].flag, name, n))
             return &t[i];
-    return NULL;
+    const sumi_param_info *p = c->request && n < sizeof word ? sumi_param_find(memcpy(word, name, n)) : NULL;
+    return p && strcmp(p->name, "prompt") ? p : NULL;
 }
 
 static const char *option_name(const void *arg, size_t i)
@@ -146,17 +149,18 @@ static bool set_number(cli_values *v, const cli_option *o, const char *text)
 static void add_setting(cli_args *a, const char *name, const char *value) { a->set[a->nset++] = (cli_setting){name, value}; }
 
 /* "WxH" as two settings, whose texts live in a->size. */
-static bool set_size(cli_args *a, const char *text)
+static bool set_size(cli_args *a, const cli_option *o, const char *text)
 {
+    bool seed = o->name[1] == 'e'; /* --seed-resize, not --size */
     size_t w = strspn(text, "0123456789"), h = text[w] ? strspn(text + w + 1, "0123456789") : 0;
     if (!w || !h || w > 9 || h > 9 || (text[w] != 'x' && text[w] != 'X') || text[w + 1 + h])
-        return cli_fail(0, "--size: '%.80s' is not WIDTHxHEIGHT, such as 128x128", text);
+        return cli_fail(0, "--%s: '%.80s' is not WIDTHxHEIGHT, such as 128x128", o->name, text);
     char *width = a->size[a->nsize++], *height = a->size[a->nsize++];
     memcpy(width, text, w);
     memcpy(height, text + w + 1, h);
     width[w] = height[h] = 0;
-    add_setting(a, "width", width);
-    add_setting(a, "height", height);
+    add_setting(a, seed ? "seed-resize-width" : "width", width);
+    add_setting(a, seed ? "seed-resize-height" : "height", height);
     return true;
 }
 
@@ -166,7 +170,7 @@ static bool set_option(cli_args *a, const cli_option *o, const char *value)
     case CLI_HELP: a->help = true; return true;
     case CLI_SWITCH: *(bool *)((char *)&a->v + o->at) = true; return true;
     case CLI_TEXT: *(const char **)((char *)&a->v + o->at) = value; return true;
-    case CLI_SIZE: return set_size(a, value);
+    case CLI_SIZE: return set_size(a, o, value);
     default: return set_number(&a->v, o, value);
     }
 }

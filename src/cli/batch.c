@@ -100,9 +100,11 @@ static int find_missing(batch *b, const cli_args *a, const cli_output *o)
         line *l = &b->at[i];
         if (o->seeded && l->request.seed < 0)
             return bad_line(a->v.prompts, l->number, "--resume with {seed} in -o needs a --seed");
+        cli_output names = *o;
+        names.same_seeds = l->request.variation_strength > 0;
         l->missing = false;
         for (int k = 0; k < l->request.count; k++) {
-            if (!cli_output_path(o, l->first + k, b->pictures, l->request.seed + k, l->request.prompt, path, sizeof path))
+            if (!cli_output_path(&names, l->first + k, b->pictures, cli_seed(&l->request, k), l->request.prompt, path, sizeof path))
                 return EXIT_USAGE;
             l->missing |= access(path, F_OK) != 0;
         }
@@ -126,9 +128,11 @@ static void tell(void *user, const sumi_progress *p)
 static int save(cli_session *s, const batch *b, const line *l, const cli_args *a, const cli_output *o, const sumi_images *im)
 {
     char path[4096];
+    cli_output names = *o;
+    names.same_seeds = l->request.variation_strength > 0;
     for (int k = 0; k < l->request.count; k++) {
         const sumi_image *at = sumi_images_at(im, (size_t)k);
-        if (!cli_output_path(o, l->first + k, b->pictures, at->seed, l->request.prompt, path, sizeof path))
+        if (!cli_output_path(&names, l->first + k, b->pictures, at->seed, l->request.prompt, path, sizeof path))
             return EXIT_USAGE;
         if (a->v.resume && !access(path, F_OK))
             continue;

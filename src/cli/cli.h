@@ -94,7 +94,9 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
 #define CLI_OPT_CONTEXT \
     {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
     {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it; exact, avx2-exact ...: convolutions as direct sums"}
-#define CLI_OPT_SIZE {"size", 0, CLI_SIZE, "WxH", 0, 0, 0, "width and height in pixels, such as 128x128"}
+#define CLI_OPT_SIZE \
+    {"size", 0, CLI_SIZE, "WxH", 0, 0, 0, "width and height in pixels, such as 128x128"}, \
+    {"seed-resize", 0, CLI_SIZE, "WxH", 0, 0, 0, "seed-resize-width and seed-resize-height"}
 
 /* ---- args.c ---- */
 
@@ -130,6 +132,8 @@ int cli_open(cli_session *s, const cli_args *a);
 int cli_prompt(cli_session *s, const cli_args *a, bool needed);
 /* The model; suffixes are taken off the prompt, unless it is --from's picture's, from which they are off already. */
 int cli_open_model(cli_session *s, const cli_args *a);
+/* The seed of r's picture k. */
+int64_t cli_seed(const sumi_request *r, int k);
 bool cli_drawn(const cli_session *s, const sumi_request *r); /* whether it is that */
 void cli_close(cli_session *s);
 /* "12.3 MB", "4.5 GFLOP" and so on, in a static buffer; two may be used in one call. */
@@ -150,8 +154,9 @@ typedef struct cli_output {
     char folder[2048];  /* "" or ending in '/' */
     char stem[512];     /* pattern of the name without extension, "" for the default name */
     const char *ext;    /* ".png" */
-    bool numbered;      /* the pattern tells pictures apart */
-    bool seeded;        /* by their seeds */
+    bool numbered;      /* the pattern has the picture's number */
+    bool seeded;        /* and its seed */
+    bool same_seeds;    /* which is the same for all: variations. Set by who knows the request */
 } cli_output;
 
 /* Takes the pattern apart (NULL: default names in the working folder) and checks that a picture can be written there;

@@ -4,9 +4,11 @@
 
 #include "cli/cli.h"
 
-static int save(cli_session *s, const cli_output *o, const sumi_images *im)
+static int save(cli_session *s, const cli_output *pattern, const sumi_images *im)
 {
     char path[4096];
+    cli_output names = *pattern, *o = &names;
+    o->same_seeds = s->request.variation_strength > 0;
     int n = (int)sumi_images_count(im);
     for (int k = 0; k < n; k++) {
         const sumi_image *at = sumi_images_at(im, (size_t)k);
@@ -86,6 +88,7 @@ static const char *const examples[] = {
     "sumi \"a castle\" --model sd15.safetensors --vae vae-ft-mse.safetensors --negative \"blurry\" --clip-skip 2", "a checkpoint with another autoencoder",
     "sumi \"a castle\" --model sd15.safetensors --rng philox --seed 42 --preview now.png", "A1111's seeds; the state every five steps",
     "sumi \"a castle\" --model sd15.safetensors --cfg 12 --mimic-scale 7 --pag 2 --freeu v2", "guidance of several kinds together",
+    "sumi \"a red apple\" --seed 7 --variation-seed 1 --variation-strength 0.2 --count 4 -o apple-%d.png", "four close to the picture of seed 7",
     "sumi --from apple-2.png -o again.png", "the same picture, bit for bit, from the parameters in its file",
     "sumi --from apple-2.png --steps 60 -o better.png", "with one thing changed",
     "sumi --prompts list.txt --steps 20 -o 'out/%04d.png' --resume", "a line a picture; what was drawn before is skipped",

@@ -53,7 +53,7 @@ static int check_stem(cli_output *o, const char *pattern)
             return cli_fail(EXIT_USAGE, "-o: '%.80s': write %%d for the picture's number, %%%% for a percent sign", pattern);
         if (*s == '%')
             o->numbered |= s[n - 1] == 'd', s += n - 1;
-        o->numbered |= !strncmp(s, "{n}", 3) || !strncmp(s, "{seed}", 6);
+        o->numbered |= !strncmp(s, "{n}", 3);
         o->seeded |= !strncmp(s, "{seed}", 6);
     }
     return 0;
@@ -170,7 +170,7 @@ bool cli_output_path(const cli_output *o, int k, int n, int64_t seed, const char
         path[0] = 0;
         add(&t, o->folder);
         expand(&t, o->stem[0] ? o->stem : "{prompt}-{seed}", k + 1, seed, words);
-        if (o->stem[0] && n > 1 && !o->numbered)
+        if (o->stem[0] && n > 1 && !o->numbered && (!o->seeded || o->same_seeds))
             add(&t, "-"), add_number(&t, 0, k + 1);
         if (again > 1)
             add(&t, "-"), add_number(&t, 0, again);

@@ -5,11 +5,11 @@ static void write_preview(void *user, int index, int step, int width, int height
 {
     cli_preview *v = user;
     char path[4096];
-    sumi_image im = {.width = width, .height = height, .channels = 3, .pixels = (uint8_t *)rgb, .seed = v->seed + index};
+    sumi_image im = {.width = width, .height = height, .channels = 3, .pixels = (uint8_t *)rgb, .seed = v->seed + (v->output.same_seeds ? 0 : index)};
     (void)step;
     if (v->failed)
         return;
-    v->failed = !cli_output_path(&v->output, index, v->count, v->seed + index, v->prompt, path, sizeof path) ||
+    v->failed = !cli_output_path(&v->output, index, v->count, im.seed, v->prompt, path, sizeof path) ||
                 (sumi_image_save(v->ctx, &im, path) && cli_fail(EXIT_BAD, "no more previews: %s", sumi_error(v->ctx)));
 }
 
@@ -27,6 +27,7 @@ int cli_preview_start(cli_preview *v, const cli_args *a, const sumi_request *r, 
     v->prompt = r->prompt;
     v->seed = r->seed < 0 ? 0 : r->seed;
     v->count = r->count;
+    v->output.same_seeds = r->variation_strength > 0;
     v->failed = false;
     cb->preview = write_preview;
     cb->preview_every = a->v.preview_every ? a->v.preview_every : 5;

@@ -77,6 +77,8 @@ static int check_model(const cli_session *s, const cli_args *a)
     return 0;
 }
 
+int64_t cli_seed(const sumi_request *r, int k) { return r->seed + (r->variation_strength > 0 ? 0 : k); }
+
 bool cli_drawn(const cli_session *s, const sumi_request *r) { return s->from && r->prompt == s->from->request.prompt; }
 
 int cli_open_model(cli_session *s, const cli_args *a)

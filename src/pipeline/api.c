@@ -7,6 +7,7 @@
 #include "pipeline/generate.h"
 #include "pipeline/images.h"
 #include "pipeline/model.h"
+#include "pipeline/randn.h"
 #include "pipeline/span.h"
 #include "sample/sampler.h"
 #include "sample/schedule.h"
@@ -59,7 +60,7 @@ static sumi_images *to_images(const sm_job *j, const uint8_t *rgb, sm_mem *mem)
     for (int k = 0; im && k < j->r.count; k++) {
         sm_buf text = {.mem = mem};
         sm_job_infotext(j, k, &text);
-        im->at[k] = (sumi_image){j->out_width, j->out_height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), j->r.seed + k, text.data};
+        im->at[k] = (sumi_image){j->out_width, j->out_height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), sm_seed_of(&j->r, k), text.data};
         if (!im->at[k].pixels || text.oom) {
             sumi_images_free(im);
             return NULL;
@@ -78,7 +79,8 @@ static sumi_status run_each(sm_job *j, uint8_t *rgb, size_t bytes, sm_err *e)
         sm_job one = *j;
         one.cb = &cb;
         one.r.count = 1;
-        one.r.seed += k;
+        one.r.seed = sm_seed_of(&j->r, k);
+        one.r.variation_seed = sm_subseed_of(&j->r, k);
         one.prompts = j->prompts ? j->prompts + k : NULL;
         one.r.negative_prompt = j->negatives[k];
         sm_span_next(&span, j->r.steps);

@@ -104,6 +104,7 @@ sumi_status sm_edit_latents_open(sm_edit_latents *l, const sm_job *j, int h, int
         if (!l->init || !l->room || sm_randn_open(&l->randn, j->mem, "sumi", most, h, w, l->c, e))
             return e->code;
     }
+    l->randn.same = j->r.variation_strength > 0;
     return open_beside(l, e);
 }
 
@@ -221,9 +222,12 @@ void sm_edit_after(sm_edit_latents *l, sm_randn *r, const float *start, int n)
         memcpy(l->noise, start, sizeof *start * (size_t)(n * pixels * l->c));
     if (!l->mask || d->content < SM_CONTENT_NOISE)
         return;
+    for (int k = 0; k < n && r->room; k++) /* without variation and resizing, as A1111's create_random_tensors for it */
+        sm_randn_plain(r, k, l->room + k * pixels * l->c);
+    const float *noise = r->room ? l->room : start;
     for (int64_t i = 0; i < n * pixels * l->c; i++)
         if (l->mask[i / l->c % pixels] > 0)
-            l->init[i] = d->content == SM_CONTENT_NOISE ? start[i] : 0;
+            l->init[i] = d->content == SM_CONTENT_NOISE ? noise[i] : 0;
 }
 
 void sm_edit_keep(const sm_edit_latents *l, int n, float *x)

@@ -22,9 +22,10 @@ typedef struct grid {
 static sumi_status fix_seeds(grid *g, sumi_request *r, sm_err *e)
 {
     r->seed = r->seed < 0 ? sm_random_seed() : r->seed;
+    r->variation_seed = r->variation_seed < 0 ? sm_random_seed() : r->variation_seed;
     for (int k = 0; k < 3; k++) {
         const sm_axis *x = &g->axis[k];
-        for (int i = 0; x->p && !strcmp(x->p->name, "seed") && i < x->n; i++)
+        for (int i = 0; x->p && (!strcmp(x->p->name, "seed") || !strcmp(x->p->name, "variation_seed")) && i < x->n; i++)
             if (!strcmp(x->value[i], "-1") && !(x->value[i] = sm_arena_fmt(&g->texts, "%lld", (long long)sm_random_seed())))
                 return sm_fail(e, SUMI_E_MEMORY, "out of memory for an axis");
     }

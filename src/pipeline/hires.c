@@ -114,7 +114,7 @@ static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, 
     else
         sm_decode_run(&from->dec, from->latents, first, n, rgb, e);
     sm_decode_done(&from->dec);
-    sm_randn_start(&to->edit.randn, (uint64_t)(from->j.r.seed + first), n);
+    sm_randn_start(&to->edit.randn, (uint64_t)sm_seed_of(&from->j.r, first), n);
     if (sampled)
         sm_randn_draw(&to->edit.randn, -2, to->edit.room);
     for (int k = 0; k < n && !e->code; k++)

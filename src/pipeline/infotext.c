@@ -8,6 +8,7 @@
 #include "pipeline/generate.h"
 #include "pipeline/origin.h"
 #include "pipeline/params.h"
+#include "pipeline/randn.h"
 #include "text/unicode.h"
 
 size_t sm_infotext_space(const char *s, size_t n)
@@ -160,7 +161,8 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     size_t prompts, size, all;
     sumi_request r = j->r;
     sm_buf line = {.mem = b->mem};
-    r.seed += k;
+    r.seed = sm_seed_of(&j->r, k);
+    r.variation_seed = sm_subseed_of(&j->r, k);
     r.prompt = j->prompts ? j->prompts[k] : r.prompt;
     r.negative_prompt = j->negatives ? j->negatives[k] : r.negative_prompt;
     count_rows(&prompts, &size, &all);

@@ -36,11 +36,21 @@ static bool same_name(const char *row, const char *name, size_t n)
     return true;
 }
 
+/* Names of A1111's API, and of its script "Prompts from file". */
+static const char *const others[][2] = {
+    {"sampler_name", "sampler"}, {"scheduler", "schedule"}, {"batch_size", "count"}, {"subseed", "variation_seed"},
+    {"subseed_strength", "variation_strength"}, {"variation_seed_strength", "variation_strength"},
+    {"seed_resize_from_w", "seed_resize_width"}, {"seed_resize_from_h", "seed_resize_height"}, {"eta_noise_seed_delta", "ensd"},
+    {"denoising_strength", "strength"}};
+
 const sumi_param_info *sm_param_find_n(const char *name, size_t n)
 {
     for (size_t i = 0; i < SM_COUNT(table); i++)
         if (same_name(table[i].name, name, n) || same_name(table[i].flag, name, n))
             return &table[i];
+    for (size_t i = 0; i < SM_COUNT(others); i++)
+        if (same_name(others[i][0], name, n))
+            return sm_param_find_n(others[i][1], strlen(others[i][1]));
     for (size_t i = 0; i < SM_COUNT(table); i++)
         if (n && strlen(table[i].a1111) == n && !strncasecmp(table[i].a1111, name, n))
             return &table[i];
@@ -48,6 +58,7 @@ const sumi_param_info *sm_param_find_n(const char *name, size_t n)
 }
 
 const sumi_param_info *sm_param_find(const char *name) { return sm_param_find_n(name, strlen(name)); }
+const sumi_param_info *sumi_param_find(const char *name) { return sm_param_find(name); }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
@@ -167,8 +178,11 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e)
             return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.10g to %.10g", p->flag, v, p->low, p->high);
     }
     double last = sm_param_find("seed")->high;
-    if ((double)r->seed + (r->count - 1) > last) /* pictures whose infotext could not be read */
+    if (r->variation_strength <= 0 && (double)r->seed + (r->count - 1) > last) /* pictures whose infotext could not be read */
         return sm_fail(e, SUMI_E_ARG, "--seed: %lld leaves no seeds for %d pictures, the last one is %.0f", (long long)r->seed, r->count, last);
+    if (r->variation_strength > 0 && (double)r->variation_seed + (r->count - 1) > last)
+        return sm_fail(e, SUMI_E_ARG, "--variation-seed: %lld leaves no seeds for %d pictures, the last one is %.0f", (long long)r->variation_seed,
+                       r->count, last);
     return SUMI_OK;
 }
 

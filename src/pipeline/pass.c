@@ -60,9 +60,8 @@ static bool on_step(void *ctx, int step, double sigma, const float *x, const flo
 static void start(sm_pass *p)
 {
     int64_t each = (int64_t)p->h * p->w * p->c;
-    uint64_t seed = (uint64_t)(p->j.r.seed + p->first);
-    sm_randn_start(&p->randn, seed, p->n);
-    sm_edit_before(&p->edit, &p->randn, seed, p->n, p->stretch.noise);
+    sm_randn_start_of(&p->randn, &p->j.r, p->first, p->n);
+    sm_edit_before(&p->edit, &p->randn, (uint64_t)sm_seed_of(&p->j.r, p->first), p->n, p->stretch.noise);
     if (p->given) /* a generator of torch's then goes on with what comes next, as in diffusers */
         memcpy(p->latents, p->given + p->first * each, sizeof(float) * (size_t)(p->n * each));
     else
@@ -164,7 +163,8 @@ sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_
     if (!p->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, width, height);
     if (sm_denoise_init(&p->den, &p->j, p->h, p->w, e) || open_levels(p, e) || sm_decode_init(&p->dec, &p->j, p->h, p->w, e) ||
-        sm_kept_open(&p->kept, &p->j, p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e))
+        sm_kept_open(&p->kept, &p->j, p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e) ||
+        sm_randn_vary(&p->randn, j->mem, &p->j.r, f, e))
         return e->code;
     if (keep && sm_refine_open(&p->refine, &p->j, p->h, p->w, e))
         return e->code;

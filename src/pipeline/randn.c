@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "sample/slerp.h"
 
 /* Streams of sumi's own numbers: the start, then a stream for every draw. */
 enum { STREAM_START = 1, STREAM_STEP = 2 };
@@ -32,6 +33,28 @@ sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, 
         r->cpu = sm_alloc(mem, SM_MEM_MISC, sizeof *r->cpu * (size_t)most);
     if (!r->planes || (r->kind == SM_RANDN_TORCH && !r->cpu))
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for the noise of %d pictures", most);
+    return SUMI_OK;
+}
+
+sumi_status sm_randn_vary(sm_randn *r, sm_mem *mem, const sumi_request *q, int f, sm_err *e)
+{
+    r->delta = (uint64_t)q->ensd;
+    r->strength = q->variation_strength;
+    r->same = r->strength > 0;
+    r->from_h = q->seed_resize_height / f;
+    r->from_w = q->seed_resize_width / f;
+    if (!r->from_h || !r->from_w || (r->from_h == r->h && r->from_w == r->w))
+        r->from_h = r->from_w = 0;
+    if (!r->same && !r->from_h)
+        return SUMI_OK;
+    size_t here = (size_t)r->h * (size_t)r->w, there = (size_t)r->from_h * (size_t)r->from_w, most = SM_MAX(here, there) * (size_t)r->c;
+    r->room = sm_alloc(mem, SM_MEM_MISC, sizeof *r->room * 2 * most);
+    if (r->planes && there > here) {
+        sm_free(r->planes);
+        r->planes = sm_alloc(mem, SM_MEM_MISC, sizeof *r->planes * most);
+    }
+    if (!r->room || (r->kind != SM_RANDN_SUMI && !r->planes))
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for the noise of a picture of %dx%d", q->seed_resize_width, q->seed_resize_height);
     return SUMI_OK;
 }
 
@@ -64,25 +87,41 @@ void sm_randn_close(sm_randn *r)
         sm_brownian_close(&r->paths[k]);
     sm_free(r->paths);
     sm_free(r->planes);
+    sm_free(r->room);
     sm_free(r->cpu);
     *r = (sm_randn){0};
+}
+
+/* Of picture k. */
+static uint64_t seed_of(const sm_randn *r, int k) { return r->seed + (r->same ? 0 : (uint64_t)k); }
+
+static void begin(sm_randn *r, uint64_t delta)
+{
+    r->drawn = 0;
+    for (int k = 0; r->cpu && k < r->n; k++)
+        sm_torch_cpu_seed(&r->cpu[k], seed_of(r, k) + delta);
 }
 
 void sm_randn_start(sm_randn *r, uint64_t seed, int n)
 {
     r->seed = seed;
     r->n = n;
-    r->drawn = 0;
-    for (int k = 0; r->cpu && k < n; k++)
-        sm_torch_cpu_seed(&r->cpu[k], seed + (uint64_t)k);
+    r->delayed = r->delta != 0;
+    begin(r, 0);
     for (int k = 0; r->paths && k < n; k++)
-        sm_brownian_start(&r->paths[k], seed + (uint64_t)k, r->low, r->high);
+        sm_brownian_start(&r->paths[k], seed_of(r, k), r->low, r->high);
 }
 
-/* [c, h * w] to [h * w, c]. */
-static void to_channels_last(const sm_randn *r, float *out)
+void sm_randn_start_of(sm_randn *r, const sumi_request *q, int first, int n)
 {
-    size_t pixels = (size_t)r->h * (size_t)r->w, c = (size_t)r->c;
+    r->subseed = (uint64_t)sm_subseed_of(q, first);
+    sm_randn_start(r, (uint64_t)sm_seed_of(q, first), n);
+}
+
+/* r->planes, [c, pixels], to [pixels, c]. */
+static void to_channels_last(const sm_randn *r, size_t pixels, float *out)
+{
+    size_t c = (size_t)r->c;
     for (size_t k = 0; k < c; k++)
         for (size_t i = 0; i < pixels; i++)
             out[i * c + k] = r->planes[k * pixels + i];
@@ -91,20 +130,68 @@ static void to_channels_last(const sm_randn *r, float *out)
 /* What is drawn beside the sampler's noise has numbers from -2 down. */
 static uint64_t stream_of(int draw) { return draw == -1 ? STREAM_START : draw < 0 ? (uint64_t)draw : STREAM_STEP + (uint64_t)draw; }
 
+/* The first noise of a seed at some size, by a generator of its own. */
+static void first_of(const sm_randn *r, uint64_t seed, size_t pixels, float *out)
+{
+    size_t n = pixels * (size_t)r->c;
+    if (r->kind == SM_RANDN_SUMI) {
+        sm_rng_normal(seed, STREAM_START, 0, out, n);
+        return;
+    }
+    (r->kind == SM_RANDN_TORCH ? cpu_normals : cuda_normals)(seed, r->planes, n);
+    to_channels_last(r, pixels, out);
+}
+
+void sm_randn_plain(sm_randn *r, int k, float *out) { first_of(r, seed_of(r, k), (size_t)r->h * (size_t)r->w, out); }
+
+/* Lays the middle of from [from_h, from_w, c] over the middle of out [h, w, c]; what is larger is cut, the same on either side, and where
+ * that leaves a half the place is A1111's. */
+static void lay_over(const sm_randn *r, const float *from, float *out)
+{
+    int y = (r->h - r->from_h) >> 1, x = (r->w - r->from_w) >> 1; /* rounded down, as Python's // */
+    int h = r->from_h + (y < 0 ? 2 * y : 0), w = r->from_w + (x < 0 ? 2 * x : 0);
+    for (int i = 0; i < h; i++)
+        memcpy(out + ((size_t)(SM_MAX(y, 0) + i) * (size_t)r->w + (size_t)SM_MAX(x, 0)) * (size_t)r->c,
+               from + ((size_t)(SM_MAX(-y, 0) + i) * (size_t)r->from_w + (size_t)SM_MAX(-x, 0)) * (size_t)r->c,
+               sizeof *out * (size_t)SM_MAX(w, 0) * (size_t)r->c);
+}
+
+/* The start of picture k, out [h, w, c] being its own. */
+static void vary(sm_randn *r, int k, float *out)
+{
+    int h = r->from_h ? r->from_h : r->h, w = r->from_h ? r->from_w : r->w;
+    size_t pixels = (size_t)h * (size_t)w;
+    float *x = r->from_h ? r->room : out, *sub = r->room + pixels * (size_t)r->c;
+    if (r->from_h)
+        first_of(r, seed_of(r, k), pixels, x);
+    if (r->strength > 0) {
+        first_of(r, r->subseed + (uint64_t)k, pixels, sub);
+        sm_slerp(r->strength, h, (int64_t)w * r->c, x, sub);
+    }
+    if (r->from_h)
+        lay_over(r, x, out);
+}
+
 void sm_randn_draw(sm_randn *r, int draw, float *out)
 {
-    size_t each = (size_t)r->h * (size_t)r->w * (size_t)r->c;
+    size_t pixels = (size_t)r->h * (size_t)r->w, each = pixels * (size_t)r->c;
+    if (draw >= 0 && r->delayed) {
+        begin(r, r->delta);
+        r->delayed = false;
+    }
     for (int k = 0; k < r->n; k++, out += each) {
-        uint64_t seed = r->seed + (uint64_t)k;
+        uint64_t seed = seed_of(r, k) + (draw >= 0 ? r->delta : 0);
         if (r->kind == SM_RANDN_SUMI) {
             sm_rng_normal(seed, stream_of(draw), 0, out, each);
-            continue;
+        } else {
+            if (r->kind == SM_RANDN_TORCH)
+                sm_torch_cpu_normal(&r->cpu[k], r->planes, each);
+            else
+                sm_torch_cuda_normal(seed, r->drawn, r->planes, each);
+            to_channels_last(r, pixels, out);
         }
-        if (r->kind == SM_RANDN_TORCH)
-            sm_torch_cpu_normal(&r->cpu[k], r->planes, each);
-        else
-            sm_torch_cuda_normal(seed, r->drawn, r->planes, each);
-        to_channels_last(r, out);
+        if (draw == -1 && r->room)
+            vary(r, k, out);
     }
     r->drawn++;
 }
@@ -115,6 +202,6 @@ void sm_randn_step(sm_randn *r, double from, double to, float *out)
     for (int k = 0; k < r->n; k++, out += each) {
         sm_brownian_step(&r->paths[k], from, to, r->planes ? r->planes : out);
         if (r->planes)
-            to_channels_last(r, out);
+            to_channels_last(r, (size_t)r->h * (size_t)r->w, out);
     }
 }

@@ -19,6 +19,10 @@ int64_t sm_random_seed(void)
 static void fill_defaults(sumi_request *r, const sumi_model *m)
 {
     r->seed = r->seed < 0 ? sm_random_seed() : r->seed;
+    if (r->variation_strength <= 0)
+        r->variation_seed = -1; /* nothing asks for it: the infotext is without */
+    else if (r->variation_seed < 0)
+        r->variation_seed = sm_random_seed() ^ 0x5bd1e995; /* another than the seed drawn in the same instant */
     r->steps = r->steps ? r->steps : m->traits.steps;
     r->cfg_scale = r->cfg_scale == SUMI_CFG_DEFAULT ? m->traits.cfg_scale : r->cfg_scale;
     r->width = r->width ? r->width : m->traits.width;
@@ -47,6 +51,20 @@ static sumi_status check_size(const sm_job *j, sm_err *e)
     return SUMI_OK;
 }
 
+/* Variation and resizing are of the start's noise. */
+static sumi_status check_seeds(const sumi_request *r, int f, sm_err *e)
+{
+    int w = r->seed_resize_width, h = r->seed_resize_height;
+    if (!w != !h)
+        return sm_fail(e, SUMI_E_ARG, "--seed-resize: %dx%d; both sides are needed", w, h);
+    if (w && (w < f || h < f || (int64_t)w * h > (int64_t)4096 * 4096))
+        return sm_fail(e, SUMI_E_ARG, "--seed-resize: %dx%d; sides of at least %d pixels, 16 million pixels in all", w, h, f);
+    if (r->init_latents[0] && (w || r->variation_strength > 0))
+        return sm_fail(e, SUMI_E_ARG, "--%s: not with --init-latents, which is the noise that would be changed",
+                       w ? "seed-resize" : "variation-strength");
+    return SUMI_OK;
+}
+
 /* Streams of the numbers that choices are drawn with. */
 #define STREAM_PROMPT 0x70726f6d70740001u
 #define STREAM_NEGATIVE 0x70726f6d70740002u
@@ -58,7 +76,7 @@ static sumi_status choose(const sm_job *j, const char *text, uint64_t stream, sm
     if (!sm_choices_any(text, j->r.wildcards[0]))
         return SUMI_OK;
     for (int k = 0; made && k < j->r.count; k++)
-        if (!(made[k] = sm_choices_make(text, j->r.wildcards, (uint64_t)(j->r.seed + k), stream, a, e)))
+        if (!(made[k] = sm_choices_make(text, j->r.wildcards, (uint64_t)sm_seed_of(&j->r, k), stream, a, e)))
             return e->code;
     *out = made;
     return made ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d prompts", j->r.count);
@@ -100,7 +118,8 @@ static sumi_status complete(sm_job *j, sm_err *e)
         return e->code;
     j->r.sigmas = j->sigmas ? j->sigmas : "";
     fill_defaults(&j->r, j->m);
-    if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
+    if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) ||
+        check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
         sm_refine_load(j, e))
         return e->code;
     return sm_hires_open(j, step, e);

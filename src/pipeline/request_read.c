@@ -16,18 +16,6 @@ typedef struct line_reader {
     sm_err *e;
 } line_reader;
 
-static const sumi_param_info *find(const char *name, size_t n)
-{
-    static const char *const others[][2] = { /* names of A1111's script and API */
-        {"sampler_name", "sampler"}, {"scheduler", "schedule"}, {"batch_size", "count"}, {"subseed", "variation_seed"},
-        {"subseed_strength", "variation_strength"}, {"denoising_strength", "strength"}};
-    const sumi_param_info *p = sm_param_find_n(name, n);
-    for (size_t i = 0; !p && i < SM_COUNT(others); i++)
-        if (strlen(others[i][0]) == n && !strncmp(others[i][0], name, n))
-            p = sm_param_find(others[i][1]);
-    return p;
-}
-
 static char *keep(line_reader *l, const char *text, size_t n)
 {
     char *at = l->block + l->used;
@@ -62,7 +50,7 @@ static void read_json(line_reader *l, sm_mem *mem, const char *line, size_t n)
 {
     cJSON *root = sm_json_parse(mem, line, n, 4, 1000, "the line", l->e);
     for (const cJSON *v = root ? root->child : NULL; v && !l->e->code; v = v->next) {
-        const sumi_param_info *p = find(v->string, strlen(v->string));
+        const sumi_param_info *p = sm_param_find(v->string);
         if (!p)
             sm_fail(l->e, SUMI_E_ARG, "unknown parameter '%.80s'", v->string);
         else
@@ -81,8 +69,9 @@ static const sumi_param_info *flag_at(const char *s, size_t *n, bool *size)
     if (s[0] != '-' || s[1] != '-')
         return NULL;
     *n = strcspn(s + 2, " \t\r=");
-    *size = *n == 4 && !strncmp(s + 2, "size", 4);
-    return *size ? sm_param_find("width") : find(s + 2, *n);
+    bool seed = *n == 11 && (!strncmp(s + 2, "seed-resize", 11) || !strncmp(s + 2, "seed_resize", 11));
+    *size = seed || (*n == 4 && !strncmp(s + 2, "size", 4));
+    return *size ? sm_param_find(seed ? "seed_resize_width" : "width") : sm_param_find_n(s + 2, *n);
 }
 
 /* A flag, or one of Midjourney's suffixes, which are the prompt's. */
@@ -115,13 +104,14 @@ static char *read_value(line_reader *l, const char **s, bool words)
     return out;
 }
 
-static sumi_status set_size(line_reader *l, char *value)
+/* Width is the row p, height the one behind it. */
+static sumi_status set_size(line_reader *l, const sumi_param_info *p, char *value)
 {
     char *x = strpbrk(value, "xX");
     if (!x)
-        return sm_fail(l->e, SUMI_E_ARG, "--size: '%.40s' is not WIDTHxHEIGHT", value);
+        return sm_fail(l->e, SUMI_E_ARG, "--%s: '%.40s' is not WIDTHxHEIGHT", strcmp(p->name, "width") ? "seed-resize" : "size", value);
     *x = 0;
-    return sm_param_set(sm_param_find("width"), l->r, value, l->e) ? l->e->code : sm_param_set(sm_param_find("height"), l->r, x + 1, l->e);
+    return sm_param_set(p, l->r, value, l->e) ? l->e->code : sm_param_set(p + 1, l->r, x + 1, l->e);
 }
 
 /* The first flag at or after s that follows a blank, or the end. */
@@ -172,7 +162,7 @@ static const char *read_flag(line_reader *l, const char *s)
     if (l->e->code)
         return s;
     if (size)
-        set_size(l, value);
+        set_size(l, p, value);
     else
         sm_param_set(p, l->r, value, l->e);
     if (!strcmp(p->name, "prompt")) {

@@ -40,6 +40,17 @@ refuses 1 'nothere.png' info nothere.png
 refuses 2 'needs pictures' info
 same "several pictures have headings" "$("$S" info a-1.png a-2.png | grep -c '\.png:$')" 2
 
+# ---- variations ----
+"$S" "a red apple" --subseed 9 --subseed-strength 0.25 --seed-resize 16x24 --ensd 31337 --count 3 --seed 5 --sampler euler $few -o 'v-{seed}.png' >out
+same "variations share the seed, so their names have numbers" "$(tr '\n' ' ' <out)" "v-5-1.png v-5-2.png v-5-3.png "
+check "the infotext has A1111's keys" grep -q 'Seed: 5, .*Variation seed: 11, Variation seed strength: 0.25, Seed resize from: 16x24, ENSD: 31337' <("$S" info v-5-3.png)
+"$S" --from v-5-3.png -q -o v.png >out
+check "--from draws the variation" cmp v.png v-5-3.png
+printf 'a red apple --seed 5 --count 2 --variation-seed 9 --variation-strength 0.25 --seed-resize 16x24 --ensd 31337 --sampler euler\nx --seed 6\n' >vary.txt
+same "in a file of prompts too" "$("$S" --prompts vary.txt $few -o 'f-{seed}.png' | tr '\n' ' ')" "f-5-1.png f-5-2.png f-6.png "
+check "the same pictures" cmp v-5-2.png f-5-2.png
+refuses 2 '--seed-resize: .16. is not WIDTHxHEIGHT' x --seed-resize 16
+
 # ---- --prompts ----
 cat >list.txt <<'END'
 # a comment, then a line without flags, JSON, flags alone
