@@ -169,11 +169,11 @@ SAN = -fno-omit-frame-pointer
 # gcc's object-size check takes a choice between two tables for the smaller rest of one; bounds and AddressSanitizer cover it.
 UBSAN = -fsanitize=undefined -fno-sanitize=object-size -fno-sanitize-recover=undefined
 asan:
-	@$(MAKE) --no-print-directory CC=$(SAN_CC) BUILD=$(BUILD)-asan OPT=-O2 EXTRA="-fsanitize=address $(SAN)" sanitized
+	@$(MAKE) --no-print-directory CC="$(SAN_CC)" BUILD=$(BUILD)-asan OPT=-O2 EXTRA="-fsanitize=address $(SAN)" sanitized
 ubsan:
-	@$(MAKE) --no-print-directory CC=$(SAN_CC) BUILD=$(BUILD)-ubsan OPT=-O2 EXTRA="$(UBSAN) $(SAN)" sanitized
+	@$(MAKE) --no-print-directory CC="$(SAN_CC)" BUILD=$(BUILD)-ubsan OPT=-O2 EXTRA="$(UBSAN) $(SAN)" sanitized
 tsan:
-	@$(MAKE) --no-print-directory CC=$(SAN_CC) BUILD=$(BUILD)-tsan OPT=-O2 EXTRA="-fsanitize=thread $(SAN)" $(BUILD)-tsan/sumi-test
+	@$(MAKE) --no-print-directory CC="$(SAN_CC)" BUILD=$(BUILD)-tsan OPT=-O2 EXTRA="-fsanitize=thread $(SAN)" $(BUILD)-tsan/sumi-test
 	@BUILD=$(BUILD)-tsan tests/run.sh threads
 sanitized: $(BUILD)/sumi-test $(FUZZ:%=$(BUILD)/%)
 	@BUILD=$(BUILD) FILTER="$(FILTER)" tests/run.sh unit fuzz
