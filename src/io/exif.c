@@ -1,12 +1,12 @@
-/* Texts in EXIF, the metadata of JPEG and WebP (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Some keys have tags of
- * their own in the first directory, "parameters" is the UserComment of the EXIF directory as in the other tools of the field,
- * everything else travels in a MakerNote of ours: "sumi", then key and value in turn, each with a NUL. */
+/* Texts and orientation in EXIF, the metadata of JPEG, WebP and PNG (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Some keys
+ * have tags of their own in the first directory, "parameters" is the UserComment of the EXIF directory as in the other tools of the
+ * field, everything else travels in a MakerNote of ours: "sumi", then key and value in turn, each with a NUL. */
 #include <string.h>
 
 #include "io/image_impl.h"
 
-enum { TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BYTE = 1, ASCII = 2, LONG = 4, UNDEFINED = 7,
-      MAX_ENTRIES = 512 };
+enum { TAG_ORIENTATION = 0x0112, TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG_USER_COMMENT = 0x9286, BYTE = 1, ASCII = 2,
+      SHORT = 3, LONG = 4, UNDEFINED = 7, MAX_ENTRIES = 512 };
 
 /* Texts of the first directory, in order of tag. The keys are PNG's. */
 static const struct { uint16_t tag; const char *key; } tags[] = {
@@ -225,6 +225,8 @@ static bool read_directory(const tiff *t, size_t at, bool first)
     for (size_t i = 0; ok && i < entries; i++) {
         size_t d = at + 2 + 12 * i, n = get(t, d + 4, 4), v = n > 4 ? get(t, d + 8, 4) : d + 8;
         uint32_t tag = get(t, d, 2), type = get(t, d + 2, 2);
+        if (first && tag == TAG_ORIENTATION && (type == SHORT || type == LONG) && n == 1 && !t->im->orientation)
+            t->im->orientation = (int)SM_MIN(get(t, d + 8, type == SHORT ? 2 : 4), 9u);
         if (first && tag == TAG_EXIF && type == LONG && n == 1)
             ok = read_directory(t, get(t, d + 8, 4), false);
         if ((type != BYTE && type != ASCII && type != UNDEFINED) || v > t->n || n > t->n - v)

@@ -39,6 +39,31 @@ bool sm_image_add_text(sm_image *im, const char *key, const char *value, size_t 
     return true;
 }
 
+/* TIFF's orientations: from 5 on stored rows are the picture's columns; stored rows or columns may begin at the far side. */
+static sumi_status upright(sm_image *im, const char *label, sm_mem *mem, sm_err *e)
+{
+    int o = im->orientation, w = im->width, h = im->height, c = im->channels;
+    bool turned = o >= 5, from_right = o == 2 || o == 3 || o == 6 || o == 7, from_below = o == 3 || o == 4 || o == 7 || o == 8;
+    if (o < 2 || o > 8)
+        return SUMI_OK;
+    uint8_t *to = sm_alloc(mem, SM_MEM_DATA, (size_t)w * (size_t)h * (size_t)c);
+    if (!to)
+        return sm_fail(e, SUMI_E_MEMORY, "%s: out of memory for %d x %d pixels", label, w, h);
+    im->width = turned ? h : w;
+    im->height = turned ? w : h;
+    const uint8_t *from = im->pixels;
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++, from += c) {
+            int at_x = turned ? y : x, at_y = turned ? x : y;
+            at_x = from_right ? im->width - 1 - at_x : at_x;
+            at_y = from_below ? im->height - 1 - at_y : at_y;
+            memcpy(to + ((size_t)at_y * (size_t)im->width + (size_t)at_x) * (size_t)c, from, (size_t)c);
+        }
+    sm_free(im->pixels);
+    im->pixels = to;
+    return SUMI_OK;
+}
+
 sumi_status sm_image_decode(sm_image *im, const void *data, size_t size, const char *label, int max_side, sm_mem *mem, sm_err *e)
 {
     sm_err own = {0};
@@ -53,7 +78,7 @@ sumi_status sm_image_decode(sm_image *im, const void *data, size_t size, const c
         sm_webp_decode(im, &s, &own);
     else
         sm_fail(&own, SUMI_E_FORMAT, "%s: no PNG, JPEG or WebP picture", label);
-    if (own.code != SUMI_OK) {
+    if (own.code != SUMI_OK || upright(im, label, mem, &own)) {
         sm_image_free(im);
         sm_fail(e, own.code, "%s", own.msg);
     }

@@ -20,12 +20,13 @@ typedef struct sm_image {
     uint8_t *pixels;             /* rows from the top, dense */
     sm_image_text *text;
     int ntext;                   /* at most SM_IMAGE_MAX_TEXTS; further ones of a file are ignored */
+    int orientation;             /* EXIF's, 1..8, as the file was stored; 0: it says none. pixels are upright */
     sm_arena arena;
 } sm_image;
 
-/* On failure *im is all zero. Grey, palette, 16-bit, CMYK and interlaced files become RGB(A) of 8 bits; colour profiles,
- * gamma and EXIF orientation are not applied. Damaged or truncated files, sides past max_side (0: SM_IMAGE_MAX_SIDE) and
- * animations are refused. label names the bytes in messages. */
+/* On failure *im is all zero. Grey, palette, 16-bit, CMYK and interlaced files become RGB(A) of 8 bits, turned and mirrored
+ * as their EXIF orientation says; colour profiles and gamma are not applied. Damaged or truncated files, sides past max_side
+ * (0: SM_IMAGE_MAX_SIDE) and animations are refused. label names the bytes in messages. */
 sumi_status sm_image_load(sm_image *im, const char *path, sm_mem *mem, sm_err *e);
 sumi_status sm_image_decode(sm_image *im, const void *data, size_t size, const char *label, int max_side, sm_mem *mem, sm_err *e);
 void sm_image_free(sm_image *im);

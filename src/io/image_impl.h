@@ -34,8 +34,8 @@ bool sm_image_add_text(sm_image *im, const char *key, const char *value, size_t 
 
 /* Appends "Exif\0\0" and a TIFF structure that holds the texts. */
 void sm_exif_write(sm_buf *out, int ntext, const sm_image_text *text);
-/* Adds what an EXIF block (with or without its "Exif\0\0") says in texts. Whatever is malformed is skipped. False when
- * memory is short. */
+/* Adds what an EXIF block (with or without its "Exif\0\0") says in texts, and its orientation where none is known yet. Whatever
+ * is malformed is skipped. False when memory is short. */
 bool sm_exif_read(sm_image *im, const uint8_t *data, size_t n);
 
 #endif

@@ -1,5 +1,5 @@
 /* PNG through libpng, with errors as jumps into the function that started and all memory accounted. Texts are tEXt when
- * they are ASCII, iTXt otherwise; read are tEXt, zTXt and iTXt. */
+ * they are ASCII, iTXt otherwise; read are tEXt, zTXt, iTXt and eXIf. */
 #include <png.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -110,6 +110,13 @@ static bool read_texts(sm_image *im, png_structp png, png_infop info)
     return true;
 }
 
+static bool read_exif(sm_image *im, png_structp png, png_infop info)
+{
+    png_bytep exif = NULL;
+    png_uint_32 n = 0;
+    return !png_get_eXIf_1(png, info, &n, &exif) || sm_exif_read(im, exif, n);
+}
+
 /* Between setjmp and a jump no variable of this function changes that is used after the jump. */
 static void decode(session *s, sm_image *im, const sm_image_source *src, sm_err *e)
 {
@@ -144,7 +151,7 @@ static void decode(session *s, sm_image *im, const sm_image_source *src, sm_err 
         for (uint32_t y = 0; y < h; y++)
             png_read_row(png, im->pixels + y * row, NULL);
     png_read_end(png, s->info);
-    if (!read_texts(im, png, s->info))
+    if (!read_texts(im, png, s->info) || !read_exif(im, png, s->info))
         out_of_memory(s);
 }
 

@@ -37,7 +37,7 @@ static sumi_status rise_at(const sm_noise *m, sm_pred pred, double from, double 
 /* x at `from` to y at `to`. */
 static sumi_status step_up(const sm_sampling *p, sm_pred pred, int refine, double from, double to, const float *x, float *y, float *x0, sm_err *e)
 {
-    rise r;
+    rise r = {0};
     if (rise_at(p->levels, pred, from, to, &r, e))
         return e->code;
     for (int64_t i = 0; i < p->n; i++)
