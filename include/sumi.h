@@ -195,6 +195,16 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \
     X(FLOAT, freeu_s1, -1, -1, 10, "freeu-s1", "FreeU s1", "factor of the lowest frequencies that skip connections bring to the widest features") \
     X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                    \
+    X(TEXT, edit_from_prompt, "", 0, 0, "edit-from-prompt", "P2P source prompt", "Prompt-to-Prompt: the picture that this prompt would draw, changed to what --prompt says") \
+    X(TEXT, p2p_mode, "", 0, 0, "p2p-mode", "P2P mode", "replace (words by words), refine (words are added or left out); empty: by the prompts' tokens") \
+    X(TEXT, p2p_cross_steps, "0.8", 0, 0, "p2p-cross-steps", "P2P cross steps", "share of the steps that keep the source's attention to words, all or some: 0.8, hat:0.2, cat:0.1-0.5") \
+    X(TEXT, p2p_self_steps, "0.4", 0, 0, "p2p-self-steps", "P2P self steps", "share of the steps that keep the source's self-attention, its shapes: 0.4, or 0.1-0.4") \
+    X(INT, p2p_self_size, 32, 0, 512, "p2p-self-size", "P2P self size", "self-attention of up to so many places a side is kept; 16 in the paper's first code") \
+    X(TEXT, p2p_reweight, "", 0, 0, "p2p-reweight", "P2P reweight", "factors of the attention to words, as fluffy:2, snow:0.5; alone it needs no source prompt") \
+    X(TEXT, p2p_blend, "", 0, 0, "p2p-blend", "P2P blend", "words between commas, of either prompt: the picture changes only where they are; empty: anywhere") \
+    X(TEXT, p2p_blend_subtract, "", 0, 0, "p2p-blend-subtract", "P2P blend subtract", "words where it does not change, though those of p2p-blend are there") \
+    X(FLOAT, p2p_blend_start, 0.2, 0, 1, "p2p-blend-start", "P2P blend start", "share of the steps that come before p2p-blend acts") \
+    X(FLOAT, p2p_blend_threshold, 0.3, 0, 1, "p2p-blend-threshold", "P2P blend threshold", "share of the largest attention above which a place counts as the words'") \
     X(TEXT, init_image, "", 0, 0, "init-image", "Init image", "picture to begin from: PNG, JPEG or WebP; sets the size unless --size does") \
     X(FLOAT, strength, -1, -1, 1, "strength", "Denoising strength", "how far from the init image, or from the upscaled picture, to go; -1: 0.75, hires fix 0.7, edit models and extended pictures 1") \
     X(INT, exact_steps, 0, 0, 1, "exact-steps", "Exact steps", "1: --steps are run whatever the strength; 0: only the part of them that it leaves") \

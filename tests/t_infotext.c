@@ -225,20 +225,20 @@ TEST(infotext_holds_every_row)
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
     sm_buf b = {0};
     sumi_request r = sumi_request_default();
-    char text[100][32];
+    char text[200][32];
     size_t texts = 0;
     for (size_t i = 0; i < n; i++) {
         sm_choice w;
         if (!t[i].a1111[0] || i < 2)
             continue;
         if (t[i].type != SUMI_PARAM_TEXT) {
-            snprintf(text[texts % 100], 32, "%.17g", sm_param_is_default(&t[i], &r) && sm_param_number(&t[i], &r) != t[i].high ? t[i].high : t[i].low);
+            snprintf(text[texts % 200], 32, "%.17g", sm_param_is_default(&t[i], &r) && sm_param_number(&t[i], &r) != t[i].high ? t[i].high : t[i].low);
         } else if (sm_choice_at(&t[i], 1, &w) || sm_choice_at(&t[i], 0, &w)) {
-            snprintf(text[texts % 100], 32, "%s", w.name);
+            snprintf(text[texts % 200], 32, "%s", w.name);
         } else {
-            snprintf(text[texts % 100], 32, "a, \"b\": %zu", i);
+            snprintf(text[texts % 200], 32, "a, \"b\": %zu", i);
         }
-        CHECKF(texts < 100 && !sm_param_set(&t[i], &r, text[texts++ % 100], &e), "%s", e.msg);
+        CHECKF(texts < 200 && !sm_param_set(&t[i], &r, text[texts++ % 200], &e), "%s", e.msg);
     }
     r.choices = 0;
     r.seed = 12345;

@@ -15,6 +15,7 @@ typedef struct unet {
     int count;
     sm_unet_tweaks *tweaks; /* NULL: none */
     bool middle;            /* recording its attention */
+    int level;              /* of the attention that is recorded */
 } unet;
 
 int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer)
@@ -131,6 +132,20 @@ static sm_node *embed(const nn_scope *s, const sm_unet_config *c, sm_node *times
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
+/* ctx NULL: self-attention. */
+static sm_node *attention(const nn_scope *s, const unet *u, sm_node *x, sm_node *ctx, int heads)
+{
+    sm_unet_tweaks *t = u->tweaks;
+    if (!t || !t->pairs)
+        return nn_attention(s, x, ctx, heads, false);
+    sm_node *seen = NULL;
+    bool look = ctx && t->pairs->words && !u->middle && u->level == t->seen_level;
+    sm_node *y = nn_attention_pairs(s, x, ctx, heads, false, t->pairs, look ? &seen : NULL);
+    if (seen)
+        t->seen = t->seen ? sm_add(t->seen, seen) : seen;
+    return y;
+}
+
 /* BasicTransformerBlock on tokens [N,T,C]. */
 static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, int heads)
 {
@@ -140,12 +155,12 @@ static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, 
     if (u->middle && u->tweaks && u->tweaks->map && !u->tweaks->received)
         u->tweaks->received = nn_attention_received(&attn1, h, heads, false);
     bool identity = u->tweaks && u->tweaks->identity && u->tweaks->identity(u->tweaks->arg, attn1.path);
-    h = identity ? nn_attention_identity(&attn1, h, false) : nn_attention(&attn1, h, NULL, heads, false);
+    h = identity ? nn_attention_identity(&attn1, h, false) : attention(&attn1, u, h, NULL, heads);
     nn_here(s);
     x = sm_add(x, h);
     h = nn_layer_norm(s, "norm2", x, 1e-5f, true);
     nn_here(&attn2);
-    h = nn_attention(&attn2, h, u->ctx, heads, false);
+    h = attention(&attn2, u, h, u->ctx, heads);
     nn_here(s);
     x = sm_add(x, h);
     h = nn_layer_norm(s, "norm3", x, 1e-5f, true);
@@ -180,9 +195,10 @@ static sm_node *resnet(const nn_scope *s, const unet *u, sm_node *x, int64_t out
     return nn_resnet_block(&r, x, u->temb, out, u->c->norm_num_groups, u->c->norm_eps);
 }
 
-static sm_node *attend(const nn_scope *s, const unet *u, sm_node *x, int level, int i, int depth)
+static sm_node *attend(const nn_scope *s, unet *u, sm_node *x, int level, int i, int depth)
 {
     nn_scope a = nn_sub(s, "attentions.%d", i);
+    u->level = level;
     return transformer(&a, u, x, level, depth);
 }
 

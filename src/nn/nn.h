@@ -89,6 +89,19 @@ sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bo
 sm_node *nn_attention_identity(const nn_scope *s, sm_node *x, bool qkv_bias);
 /* How much attention each token of x gets: [N,T], the columns' sums of the self-attention map, mean over heads. */
 sm_node *nn_attention_received(const nn_scope *s, sm_node *x, int heads, bool qkv_bias);
+/* Prompt-to-Prompt: rows 0..m-1 are edited pictures, m..2m-1 what they are edited from. */
+typedef struct nn_pairs {
+    int64_t count;       /* m */
+    sm_node *map;        /* [m,T,T]: of the source's attention to token i the share that token j of the edited text gets; NULL: cross-attention
+                            is each row's own */
+    sm_node *own;        /* [m,T,1]: what edited rows keep of their own attention to each token; with map */
+    bool self;           /* edited rows take over the self-attention maps of up to self_tokens places */
+    int64_t self_tokens;
+    sm_node *words;      /* [2m,T,W], for seen */
+} nn_pairs;
+/* nn_attention over such rows x [2m,P,C]. seen (NULL: not wanted) gets [2m,P,W]: the attention at each place to the words' tokens, by their
+ * weights, sum over heads; of the edited rows after the change. ctx is not NULL then. */
+sm_node *nn_attention_pairs(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias, const nn_pairs *p, sm_node **seen);
 /* diffusers' FeedForward with GEGLU (net.0.proj, net.2) or GELU. */
 sm_node *nn_feed_forward(const nn_scope *s, sm_node *x, int mult, sm_act act, bool geglu);
 /* diffusers' ResnetBlock2D: norm1, conv1, time_emb_proj (temb may be NULL), norm2, conv2, conv_shortcut. A time_emb_proj of

@@ -82,6 +82,7 @@ static sumi_status run_each(sm_job *j, uint8_t *rgb, size_t bytes, sm_err *e)
         one.r.seed = sm_seed_of(&j->r, k);
         one.r.variation_seed = sm_subseed_of(&j->r, k);
         one.prompts = j->prompts ? j->prompts + k : NULL;
+        one.sources = j->sources ? j->sources + k : NULL;
         one.r.negative_prompt = j->negatives[k];
         sm_span_next(&span, j->r.steps);
         sm_job_run(&one, rgb + (size_t)k * bytes, e);

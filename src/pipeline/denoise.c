@@ -27,6 +27,8 @@ void sm_denoise_done(sm_denoise *d)
     for (int i = 0; i < d->nparts; i++)
         sm_part_close(&d->parts[i].part);
     d->nparts = d->most = d->nrows = 0;
+    sm_p2p_free(d->p2p);
+    d->p2p = NULL;
     void **all[] = {(void **)&d->rows,    (void **)&d->first, (void **)&d->out, (void **)&d->map,
                     (void **)&d->average, (void **)&d->room,  (void **)&d->ptr, (void **)&d->weight};
     for (size_t i = 0; i < SM_COUNT(all); i++) {
@@ -46,6 +48,9 @@ static int64_t latent(const sm_denoise *d) { return (int64_t)d->h * d->w * d->c;
 sumi_status sm_denoise_open(sm_denoise *d, int n, const sm_text_cond *text, sm_err *e)
 {
     size_t each = sizeof(float) * (size_t)latent(d);
+    if (sm_p2p_open(&d->p2p, d->j, text, n, d->h, d->w, d->steps, e))
+        return e->code;
+    n *= d->p2p ? 2 : 1;
     d->n = n;
     d->text = text;
     d->evals = 0;
@@ -119,9 +124,11 @@ static void combine(sm_denoise *d, int k, const sm_guidance_step *s, const sm_pr
         memcpy(uncond, x0, sizeof *x0 * (size_t)each);
 }
 
-static sm_guidance_step step_at(const sm_denoise *d, double sigma, double t)
+static sm_guidance_step step_at(sm_denoise *d, double sigma, double t)
 {
-    return sm_guidance_at(&d->guide, sigma, t, sm_guidance_position(d->sigmas, d->steps, sigma), d->steps);
+    double position = sm_guidance_position(d->sigmas, d->steps, sigma);
+    d->step = (int)(position + 1e-4); /* churn begins a step above its level: it counts as the one before */
+    return sm_guidance_at(&d->guide, sigma, t, position, d->steps);
 }
 
 sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x0, float *uncond, sm_err *e)

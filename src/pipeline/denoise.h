@@ -4,18 +4,20 @@
 #ifndef SM_PIPELINE_DENOISE_H
 #define SM_PIPELINE_DENOISE_H
 
+#include "pipeline/p2p.h"
 #include "pipeline/text.h"
 #include "sample/guidance.h"
 #include "sample/param.h"
 
-/* What is done to the denoiser for a prediction: nothing, identity attention (PAG), the middle's attention is told too (SAG). */
+/* What is done to the denoiser for a prediction: nothing, identity attention (PAG), the middle's attention is told too (SAG); or bits of
+ * SM_P2P_ANY: it runs together with its source's. */
 typedef enum sm_how { SM_HOW_PLAIN, SM_HOW_IDENTITY, SM_HOW_MAP } sm_how;
 
 enum { SM_DENOISE_PARTS = 4 }; /* plans kept at a time, with low_memory one: they differ in tokens, batch and what is done */
 
 typedef struct sm_denoise_part {
-    sm_part part;             /* part.pooled: SAG's map */
-    int tokens, batch;
+    sm_part part;             /* part.pooled: SAG's map, or the attention to Prompt-to-Prompt's words */
+    int tokens, batch;        /* batch: rows, or pairs of them */
     sm_how how;
     int64_t used;             /* when last, for making room */
 } sm_denoise_part;
@@ -27,19 +29,22 @@ typedef struct sm_prediction {
     bool blank;               /* zeros instead of what the model sees beside the latent */
     sm_how how;
     bool done;
+    int with;                 /* a pair's edited picture: the source's row, which runs with it; else 0 */
     const float *x;           /* [h, w, c] */
 } sm_prediction;
 
 typedef struct sm_denoise {
     const sm_job *j;
     const sm_text_cond *text;
-    int n;                    /* pictures */
+    int n;                    /* pictures, sources among them: the second half of twice as many */
+    sm_p2p *p2p;              /* NULL: none are edited from others */
     int h, w, c;              /* of a latent */
     int extra;                /* channels beside the latent's that the denoiser takes */
     const float *beside;      /* [h, w, extra] of the round's first picture; NULL: zeros */
     int64_t beside_step;      /* floats to the next one's; 0: the same for all */
     const double *sigmas;     /* [steps + 1] of the pass, for what depends on how far it is; NULL: nothing does */
     int steps;
+    int step;                 /* of them, that the call is in */
     sm_pred pred;
     sm_noise noise;           /* of the model */
     sm_guidance guide;
@@ -65,7 +70,7 @@ typedef struct sm_denoise {
 
 /* The model's noise levels and prediction, the request's guidance. sm_denoise_close in any case. */
 sumi_status sm_denoise_init(sm_denoise *d, const sm_job *j, int h, int w, sm_err *e);
-/* For n pictures; their texts are encoded when the first call comes. */
+/* For n pictures (Prompt-to-Prompt: and their n sources); their texts are encoded when the first call comes. */
 sumi_status sm_denoise_open(sm_denoise *d, int n, const sm_text_cond *text, sm_err *e);
 void sm_denoise_done(sm_denoise *d);  /* plans and room are released */
 void sm_denoise_close(sm_denoise *d);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE }; /* inputs of the part */
+enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE, MAP, OWN, WORDS }; /* inputs of the part; the last three of pairs */
 
 /* LCM's guidance scale, an input of the UNet [rows, dim]. */
 static sm_node *guidance_embedding(sm_graph *g, double scale, int64_t rows, int dim)
@@ -32,6 +32,20 @@ static void inputs(const sm_denoise *d, sm_part *p, int64_t rows, int64_t tokens
         p->in[BESIDE] = sm_input(p->g, "beside", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->extra});
 }
 
+/* Prompt-to-Prompt: rows are q->batch edited ones, then their sources. */
+static nn_pairs pairs(const sm_denoise *d, const sm_denoise_part *q, sm_part *p)
+{
+    int64_t m = q->batch, t = q->tokens;
+    nn_pairs a = {.count = m, .self = q->how & SM_P2P_SELF, .self_tokens = d->p2p->self_tokens};
+    if (q->how & SM_P2P_CROSS) {
+        a.map = p->in[MAP] = sm_input(p->g, "p2p.map", SM_F32, 3, (int64_t[]){m, t, t});
+        a.own = p->in[OWN] = sm_input(p->g, "p2p.own", SM_F32, 3, (int64_t[]){m, t, 1});
+    }
+    if (q->how & SM_P2P_SEEN)
+        a.words = p->in[WORDS] = sm_input(p->g, "p2p.words", SM_F32, 3, (int64_t[]){2 * m, t, SM_P2P_WORDS});
+    return a;
+}
+
 static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
 {
     const sumi_model *m = d->j->m;
@@ -41,20 +55,28 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
     p->g = sm_graph_new(d->j->mem, e);
     if (!p->g)
         return e->code;
-    inputs(d, p, q->batch, q->tokens);
+    bool paired = q->how & SM_P2P_ANY;
+    int rows = paired ? 2 * q->batch : q->batch;
+    nn_pairs both;
+    inputs(d, p, rows, q->tokens);
+    if (paired) {
+        both = pairs(d, q, p);
+        tweaks.pairs = &both;
+        tweaks.seen_level = d->p2p->level;
+    }
     if (q->how == SM_HOW_IDENTITY) {
         tweaks.identity = sm_layers_match;
         tweaks.arg = &layers;
     }
     tweaks.map = q->how == SM_HOW_MAP;
     sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS],
-                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity ? &tweaks : NULL};
+                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || paired ? &tweaks : NULL};
     if (d->embedded)
-        c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, q->batch, m->denoiser.unet.time_cond_proj_dim);
+        c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
     sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
     nn_scope s = sm_job_scope(d->j, p->g, m->family->component);
     p->out = m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
-    p->pooled = tweaks.received;
+    p->pooled = paired ? tweaks.seen : tweaks.received;
     if (tweaks.identity && !layers.found && !sm_poisoned(p->out))
         return sm_fail(e, SUMI_E_ARG,
                        "--pag-layers: no self-attention of this model is called '%.80s'; try mid, or down_blocks.2", layers.list);
@@ -114,10 +136,22 @@ static float *slot(const sm_part *p, int input, int at, int64_t floats)
     return (float *)sm_plan_data(p->p, p->in[input]) + at * floats;
 }
 
+/* An edited row has the pair's control. */
+static void place_pair(const sm_denoise *d, const sm_denoise_part *q, bool edited, int picture, int at)
+{
+    const sm_part *p = &q->part;
+    int64_t t = q->tokens;
+    if (p->in[MAP] && edited)
+        sm_p2p_control(d->p2p, picture, d->step, slot(p, MAP, at, t * t), slot(p, OWN, at, t));
+    if (p->in[WORDS])
+        memcpy(slot(p, WORDS, at, t * SM_P2P_WORDS), d->p2p->pair[picture].words[!edited], sizeof(float) * (size_t)(t * SM_P2P_WORDS));
+}
+
 void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_precond *pc, const sm_prediction *row, int at)
 {
     const sm_part *p = &q->part;
     const sm_text_cond *t = d->text;
+    int picture = d->p2p ? row->picture % d->p2p->pairs : row->picture;
     int64_t each = (int64_t)d->h * d->w * d->c, beside = (int64_t)d->h * d->w * d->extra, words = (int64_t)q->tokens * t->width;
     sm_precond_in(pc, row->x, slot(p, SAMPLE, at, each), each);
     *slot(p, TIME, at, 1) = (float)pc->t;
@@ -127,7 +161,9 @@ void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_pr
     if (p->in[IDS])
         place_ids(d, row->negative, slot(p, IDS, at, d->j->m->traits.time_ids));
     if (p->in[BESIDE] && d->beside && !row->blank)
-        memcpy(slot(p, BESIDE, at, beside), d->beside + row->picture * d->beside_step, sizeof(float) * (size_t)beside);
+        memcpy(slot(p, BESIDE, at, beside), d->beside + picture * d->beside_step, sizeof(float) * (size_t)beside);
     else if (p->in[BESIDE])
         memset(slot(p, BESIDE, at, beside), 0, sizeof(float) * (size_t)beside);
+    if (q->how & SM_P2P_ANY)
+        place_pair(d, q, row->with != 0, picture, at);
 }

@@ -55,6 +55,18 @@ static void list_picture(sm_denoise *d, int k, const float *x, const sm_guidance
         add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = SM_HOW_IDENTITY});
 }
 
+/* The first rows of edited pictures and of their sources become pairs where the step takes something over. */
+static void pair(sm_denoise *d)
+{
+    int how = d->p2p ? sm_p2p_how(d->p2p, d->step) : 0;
+    for (int k = 0; how && k < d->p2p->pairs; k++) {
+        sm_prediction *edited = &d->rows[d->first[k]];
+        edited->how = (sm_how)how;
+        edited->with = d->first[d->p2p->pairs + k];
+        d->rows[edited->with].done = true;
+    }
+}
+
 /* Parts of a prompt are weighed against the negative prompt's prediction, so they ask for it at scale 1 too. */
 static bool in_parts(const sm_denoise *d, int k)
 {
@@ -78,6 +90,7 @@ sumi_status sm_denoise_list(sm_denoise *d, const float *x, const sm_guidance_ste
                      uncond && s->active && d->beside && d->guide.image_scale != 1);
     }
     d->first[d->n] = d->nrows;
+    pair(d);
     return SUMI_OK;
 }
 
@@ -86,25 +99,45 @@ static bool alike(const sm_denoise *d, const sm_prediction *a, const sm_predicti
     return a->how == b->how && sm_text_tokens(d->text, a->text) == sm_text_tokens(d->text, b->text);
 }
 
+/* What a run told of attention: for SAG of every row, for Prompt-to-Prompt of both of a pair. */
+static void keep_attention(sm_denoise *d, const sm_denoise_part *p, const int *row, int count)
+{
+    const sm_node *told = p->part.pooled;
+    const float *map = told ? sm_plan_data(p->part.p, told) : NULL;
+    int64_t each = map ? sm_numel(told) / told->dims[0] : 0;
+    if (map && p->how == SM_HOW_MAP) {
+        d->mh = (int)told->dims[1];
+        d->mw = (int)told->dims[2];
+    }
+    for (int k = 0; map && k < count; k++) {
+        if (p->how == SM_HOW_MAP) {
+            memcpy(d->map + row[k] * (int64_t)d->h * d->w, map + k * each, sizeof *map * (size_t)each);
+            continue;
+        }
+        sm_p2p_see(d->p2p, d->rows[row[k]].picture, false, map + k * each);
+        sm_p2p_see(d->p2p, d->rows[row[k]].picture, true, map + (p->batch + k) * each);
+    }
+}
+
 static sumi_status run_batch(sm_denoise *d, sm_denoise_part *p, const int *row, int count, const sm_precond *pc, sm_err *e)
 {
     int64_t each = latent(d);
-    for (int k = 0; k < p->batch; k++) /* what is left of the last batch repeats its last row */
-        sm_denoise_place(d, p, pc, &d->rows[row[SM_MIN(k, count - 1)]], k);
+    for (int k = 0; k < p->batch; k++) { /* what is left of the last batch repeats its last row */
+        const sm_prediction *r = &d->rows[row[SM_MIN(k, count - 1)]];
+        sm_denoise_place(d, p, pc, r, k);
+        if (r->with)
+            sm_denoise_place(d, p, pc, &d->rows[r->with], p->batch + k);
+    }
     if (sm_plan_run(p->part.p, d->j->pool, sm_job_cancel(d->j), e))
         return e->code;
-    const float *out = sm_plan_data(p->part.p, p->part.out),
-                *map = p->part.pooled ? sm_plan_data(p->part.p, p->part.pooled) : NULL;
-    int64_t pixels = map ? sm_numel(p->part.pooled) / p->batch : 0;
-    if (map) {
-        d->mh = (int)p->part.pooled->dims[1];
-        d->mw = (int)p->part.pooled->dims[2];
-    }
+    const float *out = sm_plan_data(p->part.p, p->part.out);
     for (int k = 0; k < count; k++) {
+        int with = d->rows[row[k]].with;
         memcpy(d->out + row[k] * each, out + k * each, sizeof *out * (size_t)each);
-        if (map)
-            memcpy(d->map + row[k] * (int64_t)d->h * d->w, map + k * pixels, sizeof *map * (size_t)pixels);
+        if (with)
+            memcpy(d->out + with * each, out + (p->batch + k) * each, sizeof *out * (size_t)each);
     }
+    keep_attention(d, p, row, count);
     return SUMI_OK;
 }
 
@@ -113,7 +146,8 @@ enum { BATCH = 32 }; /* rows of a run at most: eight pictures with all that guid
 /* All rows like row `from` that are not done, in as few runs as fit twice the pictures, or in low memory one by one. */
 static sumi_status run_alike(sm_denoise *d, int from, const sm_precond *pc, double *flops, sm_err *e)
 {
-    int count = 0, batch[BATCH], limit = d->j->m->low_memory ? 1 : SM_MIN(BATCH, 2 * d->n);
+    int each = d->rows[from].with ? 2 : 1, count = 0, batch[BATCH];
+    int limit = d->j->m->low_memory ? 1 : SM_MIN(BATCH, 2 * d->n) / each;
     for (int i = from; i < d->nrows; i++)
         count += !d->rows[i].done && alike(d, &d->rows[i], &d->rows[from]);
     int runs = (count + limit - 1) / limit, size = (count + runs - 1) / runs, taken = 0;

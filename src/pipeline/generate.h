@@ -15,6 +15,7 @@ typedef struct sm_job {
     sumi_request r;          /* complete: no 0 or -1 left that means "default", but for what only the run can know */
     const char *const *prompts; /* r.count prompts; NULL: r.prompt for all */
     int prompt_steps;           /* steps that prompts count in ([a:b:0.5]) where only a part of them runs; 0: r.steps */
+    const char *const *sources; /* r.count prompts to edit from, where choices made them differ; NULL: r.edit_from_prompt */
     const char *const *negatives; /* r.count negative prompts, where choices made them differ; such pictures are drawn one by one */
     double started;
     char *sigmas;               /* of r.sigmas, sm_job_done; NULL: none */
@@ -42,7 +43,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b);
 typedef struct sm_part {
     sm_graph *g;
     sm_plan *p;
-    sm_node *in[6], *out;
+    sm_node *in[9], *out;
     sm_node *pooled; /* text: second output, or NULL */
 } sm_part;
 

@@ -164,6 +164,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     r.seed = sm_seed_of(&j->r, k);
     r.variation_seed = sm_subseed_of(&j->r, k);
     r.prompt = j->prompts ? j->prompts[k] : r.prompt;
+    r.edit_from_prompt = j->sources ? j->sources[k] : r.edit_from_prompt;
     r.negative_prompt = j->negatives ? j->negatives[k] : r.negative_prompt;
     count_rows(&prompts, &size, &all);
     put_rows(&r, prompts, size, &line);

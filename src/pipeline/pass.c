@@ -5,6 +5,16 @@
 
 #include "pipeline/levels.h"
 
+/* Pictures that are edited from others are sampled behind them, with the same noise (p2p.h). */
+static int lanes(const sm_pass *p) { return sm_p2p_wanted(&p->j.r) ? 2 : 1; }
+static int64_t latents(const sm_pass *p) { return (int64_t)p->n * p->h * p->w * p->c; }
+
+static void share(const sm_pass *p, float *x)
+{
+    if (lanes(p) > 1)
+        memcpy(x + latents(p), x, sizeof *x * (size_t)latents(p));
+}
+
 /* ---- what the sampler calls ---------------------------------------------------------------------------------------- */
 
 static sumi_status denoise_both(void *ctx, const float *x, double sigma, float *x0, float *uncond, sm_err *e)
@@ -16,10 +26,10 @@ static sumi_status denoise_both(void *ctx, const float *x, double sigma, float *
     if (sm_denoise_run(p->refine.on ? &p->refine.den : &p->den, x, sigma, x0, uncond, e))
         return e->code;
     ++*p->done;
-    if (p->edit.mask && !p->j.edit->diffusers) {
-        sm_edit_keep(&p->edit, p->n, x0);
+    for (int k = 0; p->edit.mask && !p->j.edit->diffusers && k < lanes(p); k++) {
+        sm_edit_keep(&p->edit, p->n, x0 + k * latents(p));
         if (uncond)
-            sm_edit_keep(&p->edit, p->n, uncond);
+            sm_edit_keep(&p->edit, p->n, uncond + k * latents(p));
     }
     return SUMI_OK;
 }
@@ -36,13 +46,17 @@ static sumi_status step_noise(void *ctx, int draw, double from, double to, float
         sm_randn_step(r, from, to, out);
     else
         sm_randn_draw(r, draw, out);
+    share(ctx, out);
     return SUMI_OK;
 }
 
 static void between(void *ctx, int step, double sigma, float *x)
 {
     sm_pass *p = ctx;
-    sm_edit_keep_noisy(&p->edit, p->den.noise.flow, sigma, p->n, x);
+    if (p->den.p2p)
+        sm_p2p_blend(p->den.p2p, step - 1, p->c, x);
+    for (int k = 0; p->edit.mask && p->j.edit->diffusers && k < lanes(p); k++)
+        sm_edit_keep_noisy(&p->edit, p->den.noise.flow, sigma, p->n, x + k * latents(p));
 }
 
 static bool on_step(void *ctx, int step, double sigma, const float *x, const float *x0)
@@ -72,19 +86,22 @@ static void start(sm_pass *p)
     else
         for (int64_t i = 0; i < p->n * each; i++)
             p->latents[i] = (float)(p->sigmas[0] * p->latents[i]);
+    share(p, p->latents);
 }
 
 static sumi_status sample(sm_pass *p, sm_err *e)
 {
     const sm_job *j = &p->j;
-    bool blends = p->edit.mask && j->edit->diffusers;
-    sm_sampling s = {.mem = j->mem, .n = (int64_t)p->n * p->h * p->w * p->c, .flow = p->den.noise.flow, .levels = &p->den.noise,
+    bool blends = (p->edit.mask && j->edit->diffusers) || (p->den.p2p && p->den.p2p->blends);
+    sm_sampling s = {.mem = j->mem, .n = lanes(p) * latents(p), .flow = p->den.noise.flow, .levels = &p->den.noise,
                      .sigmas = p->sigmas,
                      .steps = j->r.steps, .denoise = denoise, .denoise_both = denoise_both, .noise = step_noise, .on_step = on_step,
                      .between = blends ? between : NULL, .ctx = p};
     sm_levels_knobs(&j->r, &s);
     if (sm_sample(sm_sampler_find(j->r.sampler), &s, p->latents, e))
         return e->code;
+    if (p->den.p2p)
+        sm_p2p_blend(p->den.p2p, j->r.steps - 1, p->c, p->latents);
     if (p->edit.mask)
         sm_edit_keep(&p->edit, p->n, p->latents);
     sm_kept_put(&p->kept, j->r.steps, p->first, p->n, p->latents);
@@ -97,7 +114,7 @@ sumi_status sm_pass_run(sm_pass *p, int first, int n, sm_err *e)
     p->first = first;
     p->n = n;
     p->den.evals = 0;
-    if (!first || j->prompts) { /* else all pictures have the same texts */
+    if (!first || j->prompts || lanes(p) > 1) { /* else all pictures have the same texts */
         sm_text_close(&p->text);
         if (sm_text_open(&p->text, j, first, n, p->earlier, e) || sm_text_encode(&p->text, j, e))
             return e->code;
@@ -159,7 +176,7 @@ sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_
     p->j.r.steps = s.run;
     if (!keep)
         p->j.r.save_latents = "";
-    p->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)most * (size_t)p->h * (size_t)p->w * (size_t)p->c);
+    p->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most * lanes(p)) * (size_t)p->h * (size_t)p->w * (size_t)p->c);
     if (!p->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, width, height);
     if (sm_denoise_init(&p->den, &p->j, p->h, p->w, e) || open_levels(p, e) || sm_decode_init(&p->dec, &p->j, p->h, p->w, e) ||

@@ -25,7 +25,7 @@ typedef struct sm_pass {
     sm_randn randn;
     sm_kept kept;
     sm_edit_latents edit;
-    float *latents;      /* [most, h, w, c], also x of the sampler */
+    float *latents;      /* [most, h, w, c], also x of the sampler; with Prompt-to-Prompt twice as many, the second half the sources' */
     float *given;        /* start noise of all pictures from a file; NULL: from the generator */
     int64_t *done, all;  /* denoiser calls of the request: so far (all passes count there), in all */
 } sm_pass;

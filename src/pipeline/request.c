@@ -4,6 +4,7 @@
 
 #include "pipeline/hires.h"
 #include "pipeline/levels.h"
+#include "pipeline/p2p.h"
 #include "pipeline/params.h"
 #include "pipeline/refine.h"
 #include "text/choices.h"
@@ -84,7 +85,8 @@ static sumi_status choose(const sm_job *j, const char *text, uint64_t stream, sm
 
 sumi_status sm_job_choose(sm_job *j, sm_arena *a, sm_err *e)
 {
-    if (!j->r.choices || choose(j, j->r.prompt, STREAM_PROMPT, a, &j->prompts, e))
+    if (!j->r.choices || choose(j, j->r.prompt, STREAM_PROMPT, a, &j->prompts, e) ||
+        choose(j, j->r.edit_from_prompt, STREAM_PROMPT, a, &j->sources, e)) /* the same words in the same places */
         return e->code;
     if (!choose(j, j->r.negative_prompt, STREAM_NEGATIVE, a, &j->negatives, e) && j->negatives && j->r.count > 1 &&
         (j->r.save_latents[0] || j->r.init_latents[0]))
@@ -120,7 +122,7 @@ static sumi_status complete(sm_job *j, sm_err *e)
     fill_defaults(&j->r, j->m);
     if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) ||
         check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
-        sm_refine_load(j, e))
+        sm_refine_load(j, e) || sm_p2p_check(j, e))
         return e->code;
     return sm_hires_open(j, step, e);
 }

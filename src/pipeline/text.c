@@ -1,6 +1,7 @@
 /* Laying out a round's texts (see text.h): prompts are read once, their different texts cut into chunks; rows are a text at the length
  * that its picture needs. A1111's way throughout: all texts of a schedule have as many chunks as the longest one, filled with
  * empty chunks, and the sides of AND as many tokens as the longest one, its last token's output repeated. */
+#include "pipeline/p2p.h"
 #include "pipeline/text_table.h"
 
 #include <string.h>
@@ -202,15 +203,19 @@ static void want_empty(sm_text_table *t)
     t->empty = wanted ? t->seqs++ : -1;
 }
 
-static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, int first, sm_err *e)
+/* Pictures are the round's n from the first one on, with Prompt-to-Prompt then the n they are edited from. */
+static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, int first, int n, sm_err *e)
 {
     t->side = sm_arena_get(&t->room, sizeof *t->side * (size_t)(t->pictures + 1));
     t->side_of = sm_arena_get(&t->room, sizeof *t->side_of * (size_t)(t->pictures + 1));
     if (!t->side || !t->side_of)
         return no_memory(e);
     for (int k = 0; k <= t->pictures; k++) {
-        bool negative = k == t->pictures;
-        const char *prompt = negative ? j->r.negative_prompt : j->prompts ? j->prompts[first + k] : j->r.prompt;
+        bool negative = k == t->pictures, source = k >= n && !negative;
+        const char *prompt = negative     ? j->r.negative_prompt
+                             : source     ? sm_p2p_source(j, first + k - n)
+                             : j->prompts ? j->prompts[first + k]
+                                          : j->r.prompt;
         t->side_of[k] = side_of(t, prompt, negative, j, e);
         if (t->side_of[k] < 0)
             return e->code;
@@ -241,7 +246,7 @@ sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int
     t->mem = j->mem;
     sm_arena_init(&t->room, j->mem, SM_MEM_MISC);
     t->length = m->traits.text[0].clip.max_position_embeddings;
-    t->pictures = n;
+    t->pictures = sm_p2p_wanted(&j->r) ? 2 * n : n;
     t->calls = sm_text_calls(s, j->prompt_steps ? j->prompt_steps : j->r.steps);
     t->earlier = earlier ? sm_text_calls(s, earlier) : 0;
     t->quiet = earlier > 0;
@@ -249,7 +254,7 @@ sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int
         return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder takes %d tokens, none of which is left for a text", m->name, t->length);
     if (!sm_emphasis_by_name(j->r.emphasis, &t->emphasis))
         return sm_fail(e, SUMI_E_ARG, "--emphasis: '%.40s' is unknown; original, no_norm, ignore, none, comfy, compel or diffusers", j->r.emphasis);
-    return lay_out(c, t, j, first, e);
+    return lay_out(c, t, j, first, n, e);
 }
 
 void sm_text_close(sm_text_cond *c)

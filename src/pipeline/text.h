@@ -19,7 +19,8 @@ typedef struct sm_text_cond {
 /* Calls that whole numbers and fractions in prompts count: as A1111's total_steps, two a step, the last one's too, of samplers that
  * evaluate twice (its second_order), else one, whatever the sampler does (DPM fast, DPM adaptive, PLMS). */
 int sm_text_calls(const sm_sampler *s, int steps);
-/* Lays out the texts of the request's pictures first..first+n-1 and of the negative prompt, for every call of the denoiser: rows,
+/* Lays out the texts of the request's pictures first..first+n-1 (with Prompt-to-Prompt behind them those of the n that they are edited
+ * from) and of the negative prompt, for every call of the denoiser: rows,
  * their tokens and all picks are known from here on, contexts after sm_text_encode. earlier: steps of the pass before, from which
  * hires fix counts on; else 0. sm_text_close in any case. */
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e);
