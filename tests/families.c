@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "base/file.h"
@@ -152,18 +153,29 @@ static void write_file(maker *m, family_form form)
         sm_st_write(m->dir, n, m->part, 0, NULL, NULL, &m->err);
 }
 
+static const char *const folders[] = {"", "/unet", "/vae", "/text_encoder", "/text_encoder_2"};
+
 /* Texts come after the tensors of a folder: its folders are made first. */
 static void make_folders(const char *dir)
 {
-    static const char *const parts[] = {"", "/unet", "/vae", "/text_encoder", "/text_encoder_2"};
     char path[300];
-    for (size_t i = 0; i < SM_COUNT(parts); i++) {
-        snprintf(path, sizeof path, "%s%s", dir, parts[i]);
+    for (size_t i = 0; i < SM_COUNT(folders); i++) {
+        snprintf(path, sizeof path, "%s%s", dir, folders[i]);
         mkdir(path, 0755);
     }
 }
 
-static bool make(const char *name, family_form form, const char *path)
+/* Those that the family has no use for: a folder with something in it stays. */
+static void drop_empty(const char *dir)
+{
+    char path[300];
+    for (size_t i = 1; i < SM_COUNT(folders); i++) {
+        snprintf(path, sizeof path, "%s%s", dir, folders[i]);
+        rmdir(path);
+    }
+}
+
+bool family_write(const char *name, family_form form, const char *path)
 {
     maker *m = calloc(1, sizeof *m);
     if (!m)
@@ -178,6 +190,8 @@ static bool make(const char *name, family_form form, const char *path)
         flush_part(m);
     else
         write_file(m, form);
+    if (form == FAMILY_FOLDER)
+        drop_empty(path);
     CHECKF(!m->err.code, "%s", m->err.msg);
     bool ok = !m->err.code;
     sm_arena_free(&m->a);
@@ -198,7 +212,7 @@ const char *family_model(const char *name, family_form form)
         char file[64];
         snprintf(file, sizeof file, "family-%s%s", name, endings[form]);
         snprintf(path, 256, "%s", test_tmp(file));
-        if (!make(name, form, path))
+        if (!family_write(name, form, path))
             path[0] = 0;
     }
     return path;
@@ -210,7 +224,7 @@ const char *family_tokenizer(void)
     if (!path[0]) {
         const char *dir = test_tmp("family-text");
         snprintf(path, sizeof path, "%s/tokenizer", dir);
-        if (!make(NULL, FAMILY_FOLDER, dir))
+        if (!family_write(NULL, FAMILY_FOLDER, dir))
             path[0] = 0;
     }
     return path;
