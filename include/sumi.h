@@ -182,9 +182,9 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio", \
       "Imagen's: share of x0's values that is kept, the rest is cut and all shrink to -1..1; 0: off, 0.995 is usual for models of pixels") \
     X(FLOAT, sample_max_value, 0, 0, 100000, "sample-max-value", "Sample max value", "largest value that Imagen's thresholding cuts at; 0: any") \
-    X(FLOAT, apg_eta, 0, -10, 10, "apg-eta", "APG eta", "projected guidance: how much of the part along the prediction stays") \
-    X(FLOAT, apg_momentum, -0.5, -1, 1, "apg-momentum", "APG momentum", "projected guidance: weight of the earlier steps'")   \
-    X(FLOAT, apg_norm_threshold, 15, 0, 100000, "apg-norm-threshold", "APG norm threshold", "projected guidance: longest difference; 0: any") \
+    X(FLOAT, apg_eta, 0, -10, 10, "apg-eta", "APG eta", "projected guidance: how much of the part along the prediction stays; diffusers' and ComfyUI's default is 1") \
+    X(FLOAT, apg_momentum, -0.5, -1, 1, "apg-momentum", "APG momentum", "projected guidance: weight of the earlier steps'; diffusers' and ComfyUI's default is 0")   \
+    X(FLOAT, apg_norm_threshold, 15, 0, 100000, "apg-norm-threshold", "APG norm threshold", "projected guidance: longest difference; 0: any; diffusers' default is 15, ComfyUI's 5") \
     X(FLOAT, pag_scale, 0, 0, 1000, "pag", "PAG scale", "perturbed-attention guidance, 3 is usual; 0: off")                 \
     X(FLOAT, pag_adaptive_scale, 0, 0, 1000, "pag-adaptive", "PAG adaptive scale", "how much less of it for every timestep below 1000") \
     X(TEXT, pag_applied_layers, "mid", 0, 0, "pag-layers", "PAG layers", "self-attentions that it perturbs: regular expressions between commas, found in their names: mid, down_blocks.2, up_blocks.1.attentions.0") \
@@ -233,6 +233,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, tile, "", 0, 0, "tile", "Tiling", "edges that meet when the picture is repeated: x, y or both; empty: none")    \
     X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
+    X(INT, init_latents_at, 0, 0, 1000000, "init-latents-at", "Initial latents at", "which of them is the first picture's, from 0; the next ones follow") \
     X(TEXT, save_latents, "", 0, 0, "save-latents", "", "safetensors file for the result before decoding, latents [N,C,h,w]") \
     X(INT, save_steps, 0, 0, 1, "save-steps", "", "1: save-latents holds every step too, as latents.STEP")
 

@@ -7,6 +7,7 @@
 #include "pipeline/generate.h"
 #include "pipeline/images.h"
 #include "pipeline/model.h"
+#include "pipeline/params.h"
 #include "pipeline/randn.h"
 #include "pipeline/span.h"
 #include "sample/sampler.h"
@@ -106,6 +107,18 @@ static sumi_status run_job(sm_job *j, sm_mem *mem, sumi_images **out, sm_err *e)
     return e->code;
 }
 
+/* False: memory is out. */
+static bool tell_idle(const sm_job *j, const sumi_request *r, sm_err *e)
+{
+    sm_buf line = {.mem = j->mem};
+    sm_request_idle(r, &line);
+    if (line.len && !line.oom && j->cb && j->cb->progress)
+        j->cb->progress(j->cb->user, &(sumi_progress){.stage = "encode", .eta = -1, .message = line.data});
+    bool ok = !line.oom || !sm_fail(e, SUMI_E_MEMORY, "out of memory for a request");
+    sm_buf_free(&line);
+    return ok;
+}
+
 sumi_status sumi_generate(sumi_context *ctx, sumi_model *m, const sumi_request *r, const sumi_callbacks *cb, sumi_images **out)
 {
     sm_err *e = sm_begin(ctx);
@@ -114,7 +127,8 @@ sumi_status sumi_generate(sumi_context *ctx, sumi_model *m, const sumi_request *
     if (sm_job_init(&j, m, ctx, r, e))
         return e->code;
     j.cb = cb;
-    run_job(&j, &ctx->mem, out, e);
+    if (tell_idle(&j, r, e))
+        run_job(&j, &ctx->mem, out, e);
     sm_job_done(&j);
     return e->code;
 }

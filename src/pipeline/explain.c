@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "io/json.h"
+#include "pipeline/levels.h"
 #include "pipeline/model.h"
 #include "pipeline/params.h"
 #include "pipeline/text.h"
@@ -147,7 +148,12 @@ sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *m, const su
         return e->code;
     const sm_sampler *s = sm_sampler_find(r->sampler[0] ? r->sampler : m->traits.sampler);
     shown x = {.bpe = m->bpe, .mem = &ctx->mem, .length = m->traits.text[0].clip.max_position_embeddings, .json = json != 0, .out = &b, .e = e};
-    x.calls = sm_text_calls(s, r->steps ? r->steps : m->traits.steps);
+    int steps = r->steps;
+    char *list = NULL;
+    if (r->sigmas[0] && sm_levels_list(r->sigmas, &steps, x.mem, &list, e))
+        return e->code;
+    sm_free(list);
+    x.calls = sm_text_calls(s, steps ? steps : m->traits.steps);
     if (x.length < 3 || !sm_emphasis_by_name(r->emphasis, &x.emphasis))
         return sm_fail(e, SUMI_E_ARG, "--emphasis: '%.40s' is unknown, or the model reads no text", r->emphasis);
     if (json)

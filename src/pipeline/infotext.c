@@ -99,7 +99,12 @@ static void put_row(const sumi_param_info *p, const sumi_request *r, sm_buf *b)
     sm_choice c;
     sm_param_put(p, r, &v);
     b->oom = b->oom || v.oom;
-    if (!b->oom) {
+    if (!b->oom && sm_param_is_path(p)) {
+        sm_buf_fmt(b, ", %s: ", p->a1111);
+        sm_origin_put_path(v.data, b);
+    } else if (!b->oom) {
+        if (!strcmp(p->name, "mimic_scale"))
+            sm_buf_fmt(b, ", " SM_INFOTEXT_THRESHOLDS ": True");
         sm_buf_fmt(b, ", %s: ", p->a1111);
         sm_infotext_quote(sm_choice_find(p, v.data, &c) ? c.a1111 : v.data, b);
     }
@@ -163,6 +168,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     sm_buf line = {.mem = b->mem};
     r.seed = sm_seed_of(&j->r, k);
     r.variation_seed = sm_subseed_of(&j->r, k);
+    r.init_latents_at += j->r.init_latents[0] ? k : 0;
     r.prompt = j->prompts ? j->prompts[k] : r.prompt;
     r.edit_from_prompt = j->sources ? j->sources[k] : r.edit_from_prompt;
     r.negative_prompt = j->negatives ? j->negatives[k] : r.negative_prompt;

@@ -19,6 +19,8 @@ void sm_infotext_put_request(const sumi_request *r, sm_buf *b);
 /* sumi_infotext_parse without a context. */
 sumi_status sm_infotext_read(sm_mem *mem, const char *text, sumi_infotext **out, sm_err *e);
 
+/* What sd-dynamic-thresholding turns itself on by, before its parameters. */
+#define SM_INFOTEXT_THRESHOLDS "Dynamic thresholding enabled"
 #define SM_INFOTEXT_NEGATIVE "Negative prompt:"
 
 #endif

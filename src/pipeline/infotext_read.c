@@ -136,9 +136,15 @@ static bool size_value(const char *v, char w[16], char h[16])
     return true;
 }
 
+static const char *path_of(reader *r, const char *value);
+
 /* Sets the row whose infotext key this is, if there is one and the value makes sense to it. */
 static bool set_row(reader *r, const char *key, const char *value)
 {
+    if (!strcmp(key, "Eta DDIM")) /* A1111's, for DDIM alone */
+        key = "Eta";
+    if (!strcmp(key, "Power scheduler value")) /* sd-dynamic-thresholding's in its first months */
+        key = "Scheduler value";
     size_t rows, n = strlen(value);
     const sumi_param_info *t = sumi_params(&rows);
     sm_err why = {0};
@@ -147,7 +153,8 @@ static bool set_row(reader *r, const char *key, const char *value)
         if (!t[i].a1111[0] || strcmp(t[i].a1111, key))
             continue;
         value = sm_infotext_strip(value, &n);
-        char *text = copy(r, value, n);
+        const char *text = copy(r, value, n);
+        text = text && sm_param_is_path(&t[i]) ? path_of(r, text) : text;
         if (!text || (t[i].type == SUMI_PARAM_TEXT && sm_choice_at(&t[i], 0, &c) && !sm_choice_find(&t[i], text, &c)))
             return false;
         return !sm_param_set(&t[i], &r->out.request, t[i].type == SUMI_PARAM_TEXT && sm_choice_find(&t[i], text, &c) ? c.name : text, &why);
@@ -195,7 +202,7 @@ static bool set_other(reader *r, const char *key, const char *value)
         return (*file = path_of(r, value)) != NULL;
     if (!strcmp(key, SM_ORIGIN_LOW_MEMORY))
         return o->model.low_memory = !strcmp(value, "True"), true;
-    return !strcmp(key, "Template") || !strcmp(key, "Negative Template");
+    return !strcmp(key, SM_INFOTEXT_THRESHOLDS) || !strcmp(key, "Template") || !strcmp(key, "Negative Template");
 }
 
 static void read_fields(reader *r, span line)

@@ -25,10 +25,11 @@ static sumi_status read_from(const sm_weights *w, const sm_job *j, int h, int wd
     if (!x)
         return sm_fail(e, SUMI_E_FORMAT, "--init-latents: %s holds no tensor 'latents'", path);
     const int64_t *d = x->t.dims;
-    if (x->t.dtype != SM_F32 || x->t.rank != 4 || d[0] != j->r.count || d[1] != c || d[2] != h || d[3] != wd)
-        return sm_fail(e, SUMI_E_FORMAT, "--init-latents: %s: 'latents' must be f32 of shape [%d, %d, %d, %d] (pictures, channels, height/%d, "
-                       "width/%d) for this request", path, j->r.count, c, h, wd, j->r.height / h, j->r.width / wd);
-    const float *v = x->t.data;
+    int64_t at = j->r.init_latents_at, n = at + j->r.count;
+    if (x->t.dtype != SM_F32 || x->t.rank != 4 || d[0] < n || d[1] != c || d[2] != h || d[3] != wd)
+        return sm_fail(e, SUMI_E_FORMAT, "--init-latents: %s: 'latents' must be f32 of shape [%lld, %d, %d, %d] (pictures, channels, height/%d, "
+                       "width/%d) for this request", path, (long long)n, c, h, wd, j->r.height / h, j->r.width / wd);
+    const float *v = (const float *)x->t.data + at * c * h * wd;
     for (int64_t i = 0; i < (int64_t)j->r.count * c * h * wd; i++)
         if (v[i] - v[i] != 0)
             return sm_fail(e, SUMI_E_NUMERIC, "--init-latents: %s: 'latents' holds NaN or infinity", path);

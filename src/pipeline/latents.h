@@ -14,7 +14,7 @@ typedef struct sm_kept {
     float *all; /* [blocks][count, c, h, w]; the last block is the result */
 } sm_kept;
 
-/* Unit normals of r.count pictures from the file that init_latents names, into out [count, h, w, c]. */
+/* Unit normals of r.count pictures, from number r.init_latents_at on, of the file that init_latents names, into out [count, h, w, c]. */
 sumi_status sm_latents_read(const sm_job *j, int h, int w, int c, float *out, sm_err *e);
 
 sumi_status sm_kept_open(sm_kept *k, const sm_job *j, int h, int w, int c, sm_err *e);

@@ -67,7 +67,7 @@ static sumi_status check_knobs(const sumi_request *r, sm_err *e)
     const sm_sampler *s = sm_sampler_find(r->sampler);
     if (r->eta < 0 && r->eta != -1)
         return sm_fail(e, SUMI_E_ARG, "--eta: %g is below 0; -1 is the sampler's default", (double)r->eta);
-    if (r->eta >= 0 && !s->stochastic)
+    if (r->eta > 0 && !s->stochastic)
         return sm_fail(e, SUMI_E_ARG, "--eta: sampler %s draws no noise anew; euler_a, ddim and their kin do", s->name);
     if (r->s_noise != 1 && !s->stochastic && !s->churn)
         return sm_fail(e, SUMI_E_ARG, "--s-noise: sampler %s draws no noise anew", s->name);

@@ -41,8 +41,7 @@ const char **sm_origin_member(sumi_model_options *o, const char *key)
     return NULL;
 }
 
-/* "PATH" or "~/REST". */
-static void put_path(const char *path, sm_buf *b)
+void sm_origin_put_path(const char *path, sm_buf *b)
 {
     const char *home = getenv("HOME");
     size_t n = home ? strlen(home) : 0;
@@ -66,7 +65,7 @@ sm_origin *sm_origin_new(const sumi_model_options *o, const char *file, sm_mem *
         if (!path || !sm_utf8_valid(path, strlen(path)))
             continue;
         sm_buf_fmt(&text, ", %s: ", keys[i].key);
-        put_path(path, &text);
+        sm_origin_put_path(path, &text);
     }
     if (o->low_memory)
         sm_buf_fmt(&text, ", " SM_ORIGIN_LOW_MEMORY ": True");
@@ -119,5 +118,7 @@ const char *sm_origin_hash(sm_origin *g)
     pthread_mutex_unlock(&g->lock);
     return g->hash;
 }
+
+const char *sm_origin_file(const sm_origin *g) { return g->file; }
 
 void sm_origin_put(const sm_origin *g, sm_buf *b) { sm_buf_fmt(b, "%s", g->text); }

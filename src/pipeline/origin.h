@@ -11,8 +11,12 @@ sm_origin *sm_origin_new(const sumi_model_options *o, const char *file, sm_mem *
 void sm_origin_free(sm_origin *g);
 /* Ten hexadecimal digits; "" for a folder or a file that cannot be read. Computed once, by whoever asks first. */
 const char *sm_origin_hash(sm_origin *g);
+/* The file itself; NULL: a folder. */
+const char *sm_origin_file(const sm_origin *g);
 /* Appends ", KEY: VALUE" for every file that was named. */
 void sm_origin_put(const sm_origin *g, sm_buf *b);
+/* Appends a path as a value: one below the home folder as "~/REST". */
+void sm_origin_put_path(const char *path, sm_buf *b);
 /* The member of o that the key names, NULL for another key; *low_memory as well. */
 const char **sm_origin_member(sumi_model_options *o, const char *key);
 

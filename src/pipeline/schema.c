@@ -26,14 +26,15 @@ static void put_words(const sumi_param_info *p, const char *def, sm_buf *b)
         sm_buf_fmt(b, "%s", sep);
         sm_json_put_text(b, word);
     }
-    sm_buf_fmt(b, "]");
+    sm_buf_fmt(b, ", null]");
 }
 
+/* null is the default, as sumi_request_read takes it. */
 static void put_property(const sumi_param_info *p, const sumi_request *d, sm_buf *b)
 {
-    static const char *const types[] = {"\"string\"", "\"integer\"", "\"integer\"", "\"number\""}; /* by sumi_param_type */
+    static const char *const types[] = {"string", "integer", "integer", "number"}; /* by sumi_param_type */
     sm_json_put_text(b, p->name);
-    sm_buf_fmt(b, ": {\"type\": %s", sm_param_switch(p) ? "[\"integer\", \"boolean\"]" : types[p->type]);
+    sm_buf_fmt(b, ": {\"type\": [\"%s\"%s, \"null\"]", types[p->type], sm_param_switch(p) ? ", \"boolean\"" : "");
     if (p->type == SUMI_PARAM_TEXT) {
         put_member(b, "default", sm_param_text(p, d));
         put_words(p, sm_param_text(p, d), b);

@@ -187,6 +187,8 @@ static size_t take_weight(const char *s, size_t n, float *weight)
 
 static sumi_status add_part(const char *s, size_t n, bool weighed, const sm_prompt_how *how, sm_arena *room, sm_prompt *out, sm_err *e)
 {
+    if (out->parts == SM_PROMPT_SIDES)
+        return sm_fail(e, SUMI_E_ARG, "the prompt has more than %d sides of AND; at every step each is a prediction of its own", SM_PROMPT_SIDES);
     sm_prompt_part *p = &out->part[out->parts++];
     *p = (sm_prompt_part){.weight = 1};
     size_t len = weighed ? take_weight(s, n, &p->weight) : n;
@@ -219,7 +221,7 @@ sumi_status sm_prompt_read(const char *text, const sm_prompt_how *how, sm_arena 
     size_t n = oom ? 0 : strlen(s), most = 1, from = 0;
     for (size_t i = 0; i < n; i++)
         most += s[i] == 'A';
-    out->part = oom ? NULL : sm_arena_get(room, sizeof *out->part * most);
+    out->part = oom ? NULL : sm_arena_get(room, sizeof *out->part * SM_MIN(most, (size_t)SM_PROMPT_SIDES));
     if (!out->part)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a prompt of %zu bytes", strlen(text));
     bool parted = !how->negative && !own;

@@ -9,6 +9,7 @@
 enum {
     SM_PROMPT_DEPTH = 250,            /* brackets open at a time, in which something is weighed */
     SM_PROMPT_TEXTS_BYTES = 16 << 20, /* of all texts that one prompt turns into */
+    SM_PROMPT_SIDES = 64,             /* of AND: each is a prediction of its own at every step */
     SM_PROMPT_BACKTRACK = 20,         /* A1111's comma_padding_backtrack */
 };
 
