@@ -190,6 +190,10 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, pag_applied_layers, "mid", 0, 0, "pag-layers", "PAG layers", "self-attentions that it perturbs: regular expressions between commas, found in their names: mid, down_blocks.2, up_blocks.1.attentions.0") \
     X(FLOAT, sag_scale, 0, -1000, 1000, "sag", "SAG scale", "self-attention guidance, 0.75 is usual; 0: off")               \
     X(FLOAT, sag_blur_sigma, 1, 0.01, 100, "sag-blur", "SAG blur sigma", "deviation of its blur, in latent pixels")          \
+    X(TEXT, classifier, "", 0, 0, "classifier", "Classifier", "classifier guidance: file of a classifier of this model's noisy latents, in guided-diffusion's layout; empty: none") \
+    X(TEXT, classifier_class, "", 0, 0, "class", "Classifier class", "the class that it draws towards: a number from 0, or a name that the file has") \
+    X(FLOAT, classifier_scale, 1, -1000, 1000, "classifier-scale", "Classifier scale", "how strongly; below 0 away from the class") \
+    X(TEXT, classifier_hash, "", 0, 0, "classifier-hash", "Classifier hash", "first ten digits of the file's SHA-256, which must agree; empty: any") \
     X(TEXT, freeu, "", 0, 0, "freeu", "FreeU", "v1, v2 (as in ComfyUI), diffusers (v1 on the first two up blocks); empty: off") \
     X(FLOAT, freeu_b1, -1, -1, 10, "freeu-b1", "FreeU b1", "factor of the widest features; -1: the version's")               \
     X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \

@@ -9,6 +9,8 @@ sumi_status sm_denoise_init(sm_denoise *d, const sm_job *j, int h, int w, sm_err
 {
     const sumi_model *m = j->m;
     *d = (sm_denoise){.j = j, .h = h, .w = w, .c = m->vae.latent_channels};
+    if (j->classify && sm_classify_fits(j, h, w, e))
+        return e->code;
     d->extra = m->traits.extra == SM_EXTRA_INPAINT ? d->c + 1 : m->traits.extra == SM_EXTRA_EDIT ? d->c : 0;
     d->embedded = m->family->kind == SM_MODEL_UNET && m->denoiser.unet.time_cond_proj_dim;
     const char *name = j->r.prediction[0] ? j->r.prediction : m->traits.prediction;
@@ -26,6 +28,7 @@ void sm_denoise_done(sm_denoise *d)
 {
     for (int i = 0; i < d->nparts; i++)
         sm_part_close(&d->parts[i].part);
+    sm_classify_done(d);
     d->nparts = d->most = d->nrows = 0;
     sm_p2p_free(d->p2p);
     d->p2p = NULL;
@@ -143,20 +146,24 @@ sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x
     for (int k = 0; k < d->n; k++)
         combine(d, k, &s, &pc, x + k * latent(d), x0 + k * latent(d), uncond ? uncond + k * latent(d) : NULL);
     d->evals++;
-    return SUMI_OK;
+    double by = s.classifier * sm_precond_score(&d->noise, &pc, sigma);
+    return by != 0 ? sm_classify_push(d, by, x, pc.c_in, pc.t, x0, e) : SUMI_OK;
 }
 
 /* ---- planning ------------------------------------------------------------------------------------------------------ */
 
 sumi_status sm_denoise_plan(sm_denoise *d, bool both, double *flops, sm_err *e)
 {
-    double sum = 0;
+    double sum = 0, look = 0;
     int calls = SM_MAX(1, d->steps);
+    if (d->guide.classifier != 0 && sm_classify_flops(d, &look, e))
+        return e->code;
     d->largest = (sm_denoise_part){0};
     d->largest_bytes = 0;
     for (int i = 0; i < calls && !e->code; i++) {
         sm_guidance_step s = step_at(d, d->sigmas ? d->sigmas[i] : sm_noise_max(&d->noise), 1000);
         d->evals = i;
+        sum += s.classifier != 0 ? look : 0;
         if (sm_denoise_list(d, NULL, &s, both, e) || sm_denoise_rows(d, 0, NULL, &sum, e))
             break;
         int first = d->nrows;

@@ -5,6 +5,7 @@
 #define SM_PIPELINE_DENOISE_H
 
 #include "pipeline/p2p.h"
+#include "pipeline/classify.h"
 #include "pipeline/text.h"
 #include "sample/guidance.h"
 #include "sample/param.h"
@@ -53,6 +54,7 @@ typedef struct sm_denoise {
     sm_denoise_part parts[SM_DENOISE_PARTS];
     int nparts;
     int64_t clock;            /* of parts' use */
+    sm_part classifier;       /* the gradient of j->classify (classify.h), made when first asked */
     sm_denoise_part largest;  /* that planning has seen; its plan may be gone */
     size_t largest_bytes;
     sm_prediction *rows;      /* of the call */

@@ -165,6 +165,7 @@ sumi_status sm_denoise_guidance(sm_denoise *d, sm_err *e)
                        .pag = r->pag_scale,
                        .pag_adaptive = r->pag_adaptive_scale,
                        .sag = r->sag_scale,
+                       .classifier = d->j->classify ? r->classifier_scale : 0,
                        .clamp = r->dynamic_thresholding_ratio,
                        .clamp_max = r->sample_max_value};
     g->kind = !strcasecmp(r->guidance, "apg")      ? SM_GUIDE_APG

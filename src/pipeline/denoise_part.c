@@ -107,6 +107,8 @@ sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, int 
         if (d->parts[i].part.p && d->parts[i].tokens == tokens && d->parts[i].how == how && d->parts[i].batch == batch)
             p = &d->parts[i];
     if (!p) {
+        if (d->j->m->low_memory)
+            sm_part_close(&d->classifier);
         p = place(d);
         *p = (sm_denoise_part){.tokens = tokens, .how = how, .batch = batch};
         record(d, p, e);

@@ -21,6 +21,7 @@ typedef struct sm_job {
     char *sigmas;               /* of r.sigmas, sm_job_done; NULL: none */
     bool circular[2];           /* the picture's edges meet, y, x */
     sumi_model *refiner;        /* goes on with the last steps (refine.h); NULL: none */
+    struct sm_classify *classify; /* classifier guidance (classify.h); NULL: none */
     struct sm_edit *edit;       /* pictures that the request begins from (edit.h); NULL: it begins from noise */
     int out_width, out_height;  /* of the pictures that come out; r.width and r.height are what is drawn first */
 } sm_job;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "pipeline/classify.h"
 #include "pipeline/edit.h"
 
 void sm_part_close(sm_part *p)
@@ -19,6 +20,8 @@ void sm_job_done(sm_job *j)
         j->refiner->bpe = NULL; /* borrowed */
     sumi_model_free(j->refiner);
     j->refiner = NULL;
+    sm_classify_free(j->classify);
+    j->classify = NULL;
     sm_free(j->sigmas);
     j->sigmas = NULL;
 }

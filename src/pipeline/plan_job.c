@@ -70,6 +70,18 @@ static void plan_text(sm_text_cond *c, const sm_job *j, int n, int earlier, cons
     }
 }
 
+/* The classifier works between the denoiser's runs: without --low-memory the plans and weights of both stay. */
+static void add_classifier(sm_denoise *d, const rest *r, sumi_plan_info *out, sm_err *e)
+{
+    size_t beside = 0;
+    for (int i = 0; i < d->nparts && !d->j->m->low_memory; i++)
+        beside = SM_MAX(beside, sm_plan_mapped_bytes(d->parts[i].part.p));
+    if (d->guide.classifier == 0 || sm_classify_part(d, e))
+        return;
+    add_part(&d->classifier, d->j, r, out);
+    peak(d->j, r, 0, beside + sm_plan_mapped_bytes(d->classifier.p), out);
+}
+
 static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = d->j;
@@ -78,6 +90,7 @@ static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls,
         double step = call / n * j->r.count;
         for (int i = 0; i < d->nparts; i++)
             add_part(&d->parts[i].part, j, r, out);
+        add_classifier(d, r, out, e);
         out->step_flops = SM_MAX(out->step_flops, step);
         out->total_flops += step * calls;
     }
@@ -114,6 +127,11 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         out->weight_bytes += sm_weights_at(j->refiner->w, i)->bytes;
     rest r = {.pictures = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3,
               .mapped = sm_job_mapped(j->m, NULL) + (j->refiner ? sm_job_mapped(j->refiner, NULL) : 0)};
+    for (size_t i = 0; j->classify && i < sm_weights_count(j->classify->w); i++) {
+        const sm_weight *w = sm_weights_at(j->classify->w, i);
+        out->weight_bytes += w->bytes;
+        r.mapped += w->mapped ? w->bytes : 0;
+    }
     out->peak_bytes = held(j) + 2 * r.pictures; /* at the end, when the pictures are handed out */
     sm_drawing_open(&d, j, e);
     for (int i = 0; i < d.passes && !e->code; i++) {

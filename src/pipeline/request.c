@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "pipeline/classify.h"
 #include "pipeline/hires.h"
 #include "pipeline/levels.h"
 #include "pipeline/p2p.h"
@@ -122,7 +123,7 @@ static sumi_status complete(sm_job *j, sm_err *e)
     fill_defaults(&j->r, j->m);
     if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) ||
         check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
-        sm_refine_load(j, e) || sm_p2p_check(j, e))
+        sm_refine_load(j, e) || sm_p2p_check(j, e) || sm_classify_load(j, e))
         return e->code;
     return sm_hires_open(j, step, e);
 }

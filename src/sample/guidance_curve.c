@@ -80,6 +80,7 @@ sm_guidance_step sm_guidance_at(const sm_guidance *g, double sigma, double t, do
     sm_guidance_step s = {.scale = along(g->curve, g->scale, g->curve_low, u, g->power), .sag = g->sag,
                           .mimic = along(g->mimic.curve, g->mimic.scale, g->mimic.low, u, g->power)};
     s.pag = g->pag_adaptive > 0 ? fmax(0, g->pag - g->pag_adaptive * (1000 - t)) : g->pag;
+    s.classifier = here ? g->classifier : 0;
     s.active = here && s.scale != 1;
     return s;
 }

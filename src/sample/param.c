@@ -58,3 +58,9 @@ void sm_precond_out(const sm_precond *p, const float *x, const float *out, float
     for (int64_t i = 0; i < n; i++)
         x0[i] = (float)(p->c_skip * x[i] + p->c_out * out[i]);
 }
+
+double sm_precond_score(const sm_noise *m, const sm_precond *p, double sigma)
+{
+    double left = m->flow ? 1 - sigma : 1;
+    return left > 0 ? sigma * sigma * p->c_in / left : 0;
+}
