@@ -373,8 +373,6 @@ TEST(p2p_out_of_memory)
 TEST(p2p_refusals)
 {
     static const struct { const char *set[4], *says; } cases[] = {
-        {{"edit-from-prompt", "", "p2p-blend", "cat"}, "--edit-from-prompt TEXT, too"},
-        {{"edit-from-prompt", "", "p2p-mode", "refine"}, "--edit-from-prompt TEXT, too"},
         {{"p2p-mode", "reweight", "p2p-blend", ""}, "replace"},
         {{"p2p-mode", "replace", "edit-from-prompt", "a cat"}, "as many words"},
         {{"edit-from-prompt", "a cat AND a hat", "emphasis", "original"}, "source prompt has parts"},
@@ -398,7 +396,9 @@ TEST(p2p_refusals)
         {{"p2p-self-steps", "half", "seed", "1"}, "is not WORD:SHARE"},
         {{"p2p-self-steps", "0.4, cat:0.2", "seed", "1"}, "names no words"},
         {{"p2p-blend", "cat, dog", "seed", "1"}, "'dog' is not in either prompt"},
-        {{"p2p-blend-subtract", "cat", "seed", "1"}, "--p2p-blend, which is missing"},
+        {{"p2p-blend", " , ", "seed", "1"}, "--p2p-blend: names no words"},
+        {{"p2p-reweight", ",", "edit-from-prompt", ""}, "--p2p-reweight: names no words"},
+        {{"p2p-reweight", "cat:2", "p2p-blend-subtract", "\xff"}, "UTF-8"},
         {{"sampler", "dpm_adaptive", "seed", "1"}, "chooses its own"},
         {{"pag", "3", "seed", "1"}, "--pag"},
         {{"sag", "1", "seed", "1"}, "--sag"},

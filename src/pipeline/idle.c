@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/hires.h"
+#include "pipeline/p2p.h"
 
 static bool picture(const sumi_request *r) { return r->init_image[0]; }
 static bool mask(const sumi_request *r) { return r->mask[0]; }
@@ -21,6 +22,7 @@ static bool projects(const sumi_request *r) { return strcmp(r->guidance, "cfg");
 static bool perturbs(const sumi_request *r) { return r->pag_scale > 0; }
 static bool attends(const sumi_request *r) { return r->sag_scale != 0; }
 static bool freeu(const sumi_request *r) { return r->freeu[0]; }
+static bool blends(const sumi_request *r) { return r->p2p_blend[0]; }
 static bool churns(const sumi_request *r) { return r->s_churn > 0; }
 static bool latents(const sumi_request *r) { return r->init_latents[0]; }
 
@@ -52,6 +54,14 @@ static const struct {
     {"freeu_b2", freeu, "--freeu"},
     {"freeu_s1", freeu, "--freeu"},
     {"freeu_s2", freeu, "--freeu"},
+    {"p2p_mode", sm_p2p_wanted, "--edit-from-prompt"},
+    {"p2p_cross_steps", sm_p2p_wanted, "--edit-from-prompt"},
+    {"p2p_self_steps", sm_p2p_wanted, "--edit-from-prompt"},
+    {"p2p_self_size", sm_p2p_wanted, "--edit-from-prompt"},
+    {"p2p_blend", sm_p2p_wanted, "--edit-from-prompt"},
+    {"p2p_blend_subtract", blends, "--p2p-blend"},
+    {"p2p_blend_start", blends, "--p2p-blend"},
+    {"p2p_blend_threshold", blends, "--p2p-blend"},
     {"exact_steps", picture, "--init-image"},
     {"edit_rules", picture, "--init-image"},
     {"resize_mode", picture, "--init-image"},

@@ -19,18 +19,14 @@ const char *sm_p2p_source(const sm_job *j, int k)
 
 /* ---- what it goes with --------------------------------------------------------------------------------------------- */
 
-static sumi_status check_lone(const sumi_request *r, sm_err *e)
-{
-    const char *lone = r->p2p_blend[0] ? "p2p-blend" : r->p2p_blend_subtract[0] ? "p2p-blend-subtract" : r->p2p_mode[0] ? "p2p-mode" : NULL;
-    return lone ? sm_fail(e, SUMI_E_ARG, "--%s: belongs to Prompt-to-Prompt; give --edit-from-prompt TEXT, too", lone) : SUMI_OK;
-}
+static const char *flag_of(const sumi_request *r) { return r->edit_from_prompt[0] ? "edit-from-prompt" : "p2p-reweight"; }
 
 sumi_status sm_p2p_check(const sm_job *j, sm_err *e)
 {
     const sumi_request *r = &j->r;
-    const char *flag = r->edit_from_prompt[0] ? "edit-from-prompt" : "p2p-reweight", *inside = r->pag_scale != 0 ? "pag" : "sag";
+    const char *flag = flag_of(r), *inside = r->pag_scale != 0 ? "pag" : "sag";
     if (!sm_p2p_wanted(r))
-        return check_lone(r, e);
+        return SUMI_OK;
     if (j->m->family->kind != SM_MODEL_UNET)
         return sm_fail(e, SUMI_E_SUPPORT, "--%s: works on the cross-attention of UNets; %s is a transformer without", flag, j->m->name);
     if (j->m->traits.extra == SM_EXTRA_EDIT)
@@ -43,8 +39,6 @@ sumi_status sm_p2p_check(const sm_job *j, sm_err *e)
         return sm_fail(e, SUMI_E_ARG, "--%s: does not go with hires fix; draw at the larger --size", flag);
     if (j->refiner)
         return sm_fail(e, SUMI_E_ARG, "--%s: does not go with --refiner, whose attention is another", flag);
-    if (r->p2p_blend_subtract[0] && !r->p2p_blend[0])
-        return sm_fail(e, SUMI_E_ARG, "--p2p-blend-subtract: is taken off the places of --p2p-blend, which is missing");
     sm_p2p_span span; /* words are looked for in each picture's text */
     return sm_p2p_read_span("p2p-self-steps", r->p2p_self_steps, false, r->steps, &span, e);
 }
@@ -55,14 +49,15 @@ sumi_status sm_p2p_check(const sm_job *j, sm_err *e)
 static sumi_status text_of(sm_p2p *p, const sm_text_table *t, int k, const char *which, sm_align_text *out, sm_err *e)
 {
     const sm_text_side *s = &t->side[t->side_of[k]];
+    const char *flag = flag_of(&p->j->r);
     if (s->picks > 1)
-        return sm_fail(e, SUMI_E_ARG, "--edit-from-prompt: the %s has parts (AND); Prompt-to-Prompt needs one text", which);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s has parts (AND); Prompt-to-Prompt needs one text", flag, which);
     if (s->spans > 1)
-        return sm_fail(e, SUMI_E_ARG, "--edit-from-prompt: the %s changes between steps ([a:b:0.5], [a|b]); Prompt-to-Prompt needs one text", which);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s changes between steps ([a:b:0.5], [a|b]); Prompt-to-Prompt needs one text", flag, which);
     const sm_text_row *row = &t->row[s->span[0].pick[0].row];
     const sm_chunks *c = &t->group[row->group].text[row->text].words;
     if (row->tokens != t->length)
-        return sm_fail(e, SUMI_E_ARG, "--edit-from-prompt: the %s has %d tokens; both prompts must fit one chunk of %d", which, c->tokens, t->length - 2);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s has %d tokens; both prompts must fit one chunk of %d", flag, which, c->tokens, t->length - 2);
     bool *begins = sm_arena_get(&p->mem, sizeof *begins * (size_t)t->length);
     if (!begins)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for the words of a prompt");
@@ -130,7 +125,7 @@ static sumi_status open_blend(sm_p2p *p, sm_err *e)
 {
     const sumi_request *r = &p->j->r;
     p->blends = r->p2p_blend[0];
-    p->subtracts = r->p2p_blend_subtract[0];
+    p->subtracts = p->blends && r->p2p_blend_subtract[0];
     p->blend_from = (int)(round(r->p2p_blend_start * 1e6) / 1e6 * p->steps); /* the number as it was written, which a float is not */
     if (!p->blends)
         return SUMI_OK;

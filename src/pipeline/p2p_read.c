@@ -101,12 +101,15 @@ static sumi_status missing(const char *flag, const sm_p2p_item *i, const char *w
     return sm_fail(e, SUMI_E_ARG, "--%s: '%.*s' is not in %s", flag, (int)SM_MIN(i->n, 80), i->words, where);
 }
 
+static sumi_status no_words(const char *flag, sm_err *e) { return sm_fail(e, SUMI_E_ARG, "--%s: names no words", flag); }
+
 static sumi_status read_factors(const sm_p2p *p, sm_p2p_pair *q, const sm_align_text *edited, bool *marks, sm_err *e)
 {
     static const char flag[] = "p2p-reweight";
     const char *list = p->j->r.p2p_reweight;
     sm_p2p_item i;
-    while (sm_p2p_next(flag, &list, "FACTOR", &i, e)) {
+    int items = 0;
+    for (; sm_p2p_next(flag, &list, "FACTOR", &i, e); items++) {
         if (!i.n || i.values != 1)
             return sm_fail(e, SUMI_E_ARG, "--%s: '%.80s' is not WORD:FACTOR", flag, p->j->r.p2p_reweight);
         int found = find(p, edited, &i, marks, e);
@@ -115,7 +118,7 @@ static sumi_status read_factors(const sm_p2p *p, sm_p2p_pair *q, const sm_align_
         for (int k = 0; k < p->tokens; k++)
             q->factor[k] = marks[k] ? (float)i.value[1] : q->factor[k];
     }
-    return e->code;
+    return items || !p->j->r.p2p_reweight[0] ? e->code : no_words(flag, e);
 }
 
 static sumi_status read_cross(const sm_p2p *p, sm_p2p_pair *q, const sm_align_text *edited, bool *marks, sm_err *e)
@@ -147,7 +150,9 @@ static sumi_status read_blend(const sm_p2p *p, sm_p2p_pair *q, const sm_align_te
                               sm_err *e)
 {
     sm_p2p_item i;
-    while (sm_p2p_next(flag, &list, NULL, &i, e)) {
+    bool given = list[0];
+    int items = 0;
+    for (; sm_p2p_next(flag, &list, NULL, &i, e); items++) {
         int all = 0;
         for (int side = 0; side < 2; side++) {
             int found = find(p, &text[side], &i, marks, e);
@@ -161,7 +166,7 @@ static sumi_status read_blend(const sm_p2p *p, sm_p2p_pair *q, const sm_align_te
         if (!all)
             return missing(flag, &i, "either prompt", e);
     }
-    return e->code;
+    return items || !given ? e->code : no_words(flag, e);
 }
 
 sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, sm_err *e)
@@ -172,7 +177,7 @@ sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, sm
     for (int k = 0; k < p->tokens; k++)
         q->factor[k] = 1;
     if (read_factors(p, q, &text[0], marks, e) || read_cross(p, q, &text[0], marks, e) ||
-        read_blend(p, q, text, "p2p-blend", p->j->r.p2p_blend, 0, marks, e))
+        read_blend(p, q, text, "p2p-blend", p->j->r.p2p_blend, 0, marks, e) || !p->subtracts)
         return e->code;
     return read_blend(p, q, text, "p2p-blend-subtract", p->j->r.p2p_blend_subtract, 1, marks, e);
 }
