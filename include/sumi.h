@@ -484,6 +484,10 @@ SUMI_API sumi_status sumi_models_remove(sumi_context *ctx, const char *cache, co
  * o as for sumi_model_load_with, NULL: the built-in model; a file or folder with that one part is enough.
  * SUMI_E_FORMAT: a tensor of `in` is missing, unknown or of the wrong shape; the message says what was expected. */
 SUMI_API sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out);
+/* The same, evaluated `times` times (at least once) on the same tensors; seconds[i] gets what evaluation i alone took, without opening
+ * and planning. The first one also brings the weights into memory. */
+SUMI_API sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out,
+                                      int times, double *seconds);
 /* Names and shapes of what a module takes and gives, as text for people; module NULL: of every one that the model has.
  * *out is released with sumi_text_free. */
 SUMI_API sumi_status sumi_list_module(sumi_context *ctx, const sumi_model_options *o, const char *module, char **out);

@@ -16,6 +16,7 @@ typedef struct cli_values {
     sumi_model_options load; /* path NULL: the built-in model */
     const char *output; /* -o: generate's pattern, train's folder */
     const char *in;     /* run's tensors */
+    int repeat;         /* its evaluations, 0: one, untimed */
     bool quiet, json, resume, man, low_memory;
     const char *stage;
     const char *preview; /* generate's pattern for previews, and steps from one to the next */

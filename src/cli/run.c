@@ -1,5 +1,6 @@
 /* sumi run: one part of a model on given tensors; for those who compare numbers. */
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 
@@ -10,6 +11,19 @@ static int list(cli_session *s, const cli_args *a)
     if (!st)
         fputs(text, stdout);
     sumi_text_free(text);
+    return st ? cli_failed(s->ctx, st) : 0;
+}
+
+/* --repeat: the seconds of each evaluation, a line each. */
+static int time_module(cli_session *s, const cli_args *a)
+{
+    double *seconds = calloc((size_t)a->v.repeat, sizeof *seconds);
+    if (!seconds)
+        return cli_fail(EXIT_BAD, "out of memory");
+    sumi_status st = sumi_time_module(s->ctx, &a->v.load, a->word[0], a->v.in, a->v.output, a->v.repeat, seconds);
+    for (int i = 0; i < a->v.repeat && !st; i++)
+        printf("evaluation %d: %.6f s\n", i + 1, seconds[i]);
+    free(seconds);
     return st ? cli_failed(s->ctx, st) : 0;
 }
 
@@ -24,6 +38,8 @@ static int run(cli_args *a)
     int rc = cli_open(&s, a);
     if (!rc && a->v.list)
         rc = list(&s, a);
+    else if (!rc && a->v.repeat)
+        rc = time_module(&s, a);
     else if (!rc) {
         sumi_status st = sumi_run_module(s.ctx, &a->v.load, a->word[0], a->v.in, a->v.output);
         rc = st ? cli_failed(s.ctx, st) : 0;
@@ -37,6 +53,7 @@ static const cli_option options[] = {
     {"out", 'o', CLI_TEXT, "FILE", CLI_AT(output), 0, 0, "safetensors file to write what it gives to, in f32"},
     {"list", 0, CLI_SWITCH, NULL, CLI_AT(list), 0, 0,
      "names and shapes of what the module takes and gives; without MODULE, of all that the model has"},
+    {"repeat", 0, CLI_INT, "N", CLI_AT(repeat), 1, 100000, "evaluate N times and print the seconds of each, loading left out"},
     CLI_OPT_MODEL,
     {"vae", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.vae), 0, 0, "autoencoder to use instead of the model's"},
     {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"},
@@ -56,6 +73,8 @@ static const char *const examples[] = {
     "input_ids give last_hidden_state, hidden_states.N, pooler_output, text_embeds",
     "sumi run vae_decoder --model vae-ft-mse.safetensors -i latents.safetensors -o picture.safetensors",
     "a file of the autoencoder alone is enough",
+    "sumi run unet -i in.safetensors -o out.safetensors --repeat 5 --threads 2",
+    "times five evaluations; the first also brings the weights into memory",
     NULL,
 };
 

@@ -1,4 +1,4 @@
-/* `sumi run`: one part of a model, recorded on the shapes of the given tensors and run once (see module.h). The way the parts
+/* `sumi run`: one part of a model, recorded on the shapes of the given tensors and run (see module.h). The way the parts
  * work together, such as the latents' scale, is left out on purpose: what comes out is what diffusers' module of that name
  * gives. */
 #include <stdio.h>
@@ -148,7 +148,21 @@ static sumi_status find_row(const char *name, const sm_module_row **row, sm_err 
                    "vae_decoder", name);
 }
 
-sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out)
+/* A step writes over inputs that nothing reads any more, so each evaluation is given them anew. seconds may be NULL. */
+static sumi_status evaluate(const run *r, sm_pool *pool, int times, double *seconds, sm_err *e)
+{
+    for (int i = 0; i < times && !e->code; i++) {
+        put_inputs(r);
+        double started = sm_now();
+        sm_plan_run(r->p, pool, NULL, e);
+        if (seconds)
+            seconds[i] = sm_now() - started;
+    }
+    return e->code;
+}
+
+static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
+                              double *seconds)
 {
     sm_err *e = sm_begin(ctx);
     const sm_module_row *row;
@@ -162,15 +176,25 @@ sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, cons
     if (!sm_module_open(&r->m, row, o ? o : &(sumi_model_options){0}, &ctx->mem, e)) {
         settle_time_ids(r, in);
         sm_module_slots(&r->m, &r->s);
-        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->be, e)) {
-            put_inputs(r);
-            if (!sm_plan_run(r->p, ctx->pool, NULL, e))
-                write_outputs(r, out, e);
-        }
+        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->be, e) && !evaluate(r, ctx->pool, times, seconds, e))
+            write_outputs(r, out, e);
     }
     close_run(r);
     sm_free(r);
     return e->code;
+}
+
+sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out)
+{
+    return run_module(ctx, o, module, in, out, 1, NULL);
+}
+
+sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
+                             double *seconds)
+{
+    if (times < 1 || !seconds)
+        return sm_fail(sm_begin(ctx), SUMI_E_ARG, "a module is timed at least once, and its seconds need a place");
+    return run_module(ctx, o, module, in, out, times, seconds);
 }
 
 /* ---- listing ---- */

@@ -29,8 +29,12 @@ check "64-bit ids give the same" cmp "$T/text" "$T/text64"
 check "the scalar instruction set runs it too" test -s "$T/text1"
 head -c 256 /dev/zero | tensor "$T/latents" latents F32 1,4,4,4
 check "the decoder runs" "$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture"
+same "a line of seconds for each evaluation" "$("$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture3" --repeat 3 |
+    grep -cE '^evaluation [123]: [0-9]+\.[0-9]{6} s$')" 3
+check "the last evaluation gives what the first gave" cmp "$T/picture" "$T/picture3"
 
 refuses 2 'needs --in FILE and --out FILE' run unet --model "$M"
+refuses 2 'repeat' run vae_decoder --model "$M" -i "$T/latents" -o "$T/x" --repeat 0
 refuses 2 'needs a module: text_encoder' run --in a --out b
 refuses 2 'one word too many' run unet vae_decoder --in a --out b
 refuses 2 "'unite' is no module" run unite --model "$M" --in "$T/ids" --out "$T/x"
