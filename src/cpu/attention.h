@@ -70,7 +70,7 @@ static inline const float *attn_bias(const attn *a, int64_t n, int64_t h, int64_
 
 static inline int64_t at_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-/* Vectors of the next block where `left` remain: 3, but 2 and 2 rather than 3 and 1, whose multiply-adds would wait for each other. */
+/* Vectors of the next block where `left` remain: 3, but 2 and 2 rather than 3 and 1, which would wait for its multiply-adds. */
 static inline int at_vecs(int64_t left) { return left == 4 ? 2 : (int)SM_MIN(left, AT_VECS); }
 
 /* ---- 4 x 4 transpositions in every group of four lanes ---- */
@@ -90,7 +90,8 @@ AT_FLAT void at_transpose(vf x[4])
 #define AT_OP(op, a, b) (vf)AT_JOIN(op, f32)((float32x4_t)(a), (float32x4_t)(b))
 #define AT_OP2(op, a, b) (vf)AT_JOIN(op, f64)((float64x2_t)(a), (float64x2_t)(b))
 #endif
-    vf ab = AT_OP(unpacklo, x[0], x[1]), cd = AT_OP(unpacklo, x[2], x[3]), ba = AT_OP(unpackhi, x[0], x[1]), dc = AT_OP(unpackhi, x[2], x[3]);
+    vf ab = AT_OP(unpacklo, x[0], x[1]), cd = AT_OP(unpacklo, x[2], x[3]);
+    vf ba = AT_OP(unpackhi, x[0], x[1]), dc = AT_OP(unpackhi, x[2], x[3]);
     x[0] = AT_OP2(unpacklo, ab, cd);
     x[1] = AT_OP2(unpackhi, ab, cd);
     x[2] = AT_OP2(unpacklo, ba, dc);
@@ -125,8 +126,9 @@ AT_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
 #if SM_VL == 8
     __m128 part[] = {_mm256_castps256_ps128((__m256)y), _mm256_extractf128_ps((__m256)y, 1)};
 #else
-    __m128 part[] = {_mm512_castps512_ps128((__m512)y), _mm512_extractf32x4_ps((__m512)y, 1), _mm512_extractf32x4_ps((__m512)y, 2),
-                     _mm512_extractf32x4_ps((__m512)y, 3)};
+    __m512 z = (__m512)y;
+    __m128 part[] = {_mm512_castps512_ps128(z), _mm512_extractf32x4_ps(z, 1), _mm512_extractf32x4_ps(z, 2),
+                     _mm512_extractf32x4_ps(z, 3)};
 #endif
     AT_UNROLL for (int g = 0; g < SM_VL / 4; g++)
         if (4 * g < n)
@@ -180,6 +182,13 @@ AT_FLAT void at_load(const int nv, vf (*acc)[AT_VECS], const float *c, const int
     AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
         AT_UNROLL for (int v = 0; v < nv; v++)
             acc[i][v] = vload(c + i * ldc + v * SM_VL);
+}
+/* acc = c, its columns times k */
+AT_FLAT void at_scaled(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc, const float *k)
+{
+    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            acc[i][v] = vload(c + i * ldc + v * SM_VL) * vload(k + v * SM_VL);
 }
 AT_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t ldc)
 {

@@ -10,19 +10,25 @@
  * Sizes of tiles depend on head sizes alone and every element is one chain of multiply-adds in the order of d or of keys, so
  * a row's bits depend neither on the rest of the batch nor on blocks, threads or the instruction set.
  *
- * Softmax and rotary embedding are k_softmax.c. */
+ * Floor, in cycles of two 8-lane multiply-add units: a vector of scores takes (d + dv) / 2 for the two products and 4 for the 8
+ * multiply-adds and products of the exponential, so 91% of the peak is the end at d = 40, 95% at 80, 98% at 160. Bytes: queries
+ * and results once, keys and values once per unit: (d + dv) / 384 floats a score, 3% of what its flops need at 20 GB/s.
+ * The gradient is k_attention_grad.c, softmax and rotary embedding k_softmax.c. */
 #include "cpu/attention.h"
 
-enum { UNIT = 192, STEPS = 192, MAX_TASKS = 64 };
+enum { STEPS = 192, MAX_TASKS = 64 };
 
+/* Keys of a tile, queries of a unit at most: its queries, outputs and a tile are to stay in 512 KiB of second cache, and the
+ * copy of a tile is to serve many. */
 static int64_t tile_of(const attn *a) { return SM_MAX(a->d, a->dv) > 256 ? 64 : 128; }
+static int64_t most_of(const attn *a) { return a->d + a->dv <= 160 ? 384 : a->d + a->dv <= 320 ? 256 : 192; }
 
 /* ---- some queries, one tile of keys ---- */
 
 typedef struct part {
     int nv;                        /* w / SM_VL */
     int64_t i, rows, j, keys;      /* queries [i, i + rows), keys [j, j + keys) of the head */
-    const float *q;                /* [d][w], scaled; lanes from `rows` on are 0 */
+    float *q;                      /* [d][w], scaled; lanes from `rows` on are 0 */
     const float *k, *v;            /* [keys up to AT_ROWS][d], panels [dv / AT_ROWS][keys][AT_ROWS] */
     const float *bias;             /* that of query i and key j, or NULL */
     float *s, *bias_t;             /* [keys up to AT_ROWS][w], [keys][w] */
@@ -54,7 +60,7 @@ AT_FLAT void score_steps(const int nv, const part *p, int64_t d, int64_t from, i
         vstore(p->max + v * SM_VL, max[v]);
 }
 
-/* O = fix O + V P */
+/* O = fix O + V P; of the first tile V P. */
 AT_FLAT void values(const int nv, const part *p, int64_t dv, const float *fix)
 {
     const int64_t w = nv * SM_VL, keys = p->keys;
@@ -62,10 +68,10 @@ AT_FLAT void values(const int nv, const part *p, int64_t dv, const float *fix)
     float *o = p->o;
     vf acc[AT_ROWS][AT_VECS];
     for (int64_t c = 0; c < dv; c += AT_ROWS, x += AT_ROWS * keys, o += AT_ROWS * w) {
-        at_load(nv, acc, o, w);
-        AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-            AT_UNROLL for (int v = 0; v < nv; v++)
-                acc[i][v] *= vload(fix + v * SM_VL);
+        if (p->j)
+            at_scaled(nv, acc, o, w, fix);
+        else
+            at_zero(nv, acc);
         at_product(nv, acc, x, 1, AT_ROWS, s, w, keys);
         at_store(nv, acc, o, w);
     }
@@ -157,20 +163,21 @@ static void attend(const attn *a, const part *p)
     values_of[p->nv - 1](p, a->dv, fix);
 }
 
-/* ---- a unit: up to UNIT queries of a head, all its keys ---- */
+/* ---- a unit: some queries of a head, all its keys ---- */
 
 /* A task's memory: q [d][unit], o [dv][unit], max and sum [unit]; k and v of a tile; s and bias_t [tile][AT_VECS vectors].
  * Rows of dv and of keys are rounded up to AT_ROWS. */
 typedef struct scratch { float *q, *o, *max, *sum, *k, *v, *s, *bias_t; } scratch;
 
-static int64_t units_of(const attn *a) { return (a->tq + UNIT - 1) / UNIT; }
+static int64_t units_of(const attn *a) { return (a->tq + most_of(a) - 1) / most_of(a); }
 /* Queries of a unit: about equal parts, whole blocks. */
 static int64_t unit_of(const attn *a) { return at_up((a->tq + units_of(a) - 1) / units_of(a), AT_VECS * SM_VL); }
 
 static size_t layout(const attn *a, bool bias, float *at, scratch *m)
 {
-    int64_t unit = SM_MIN(unit_of(a), at_up(a->tq, SM_VL)), keys = at_up(SM_MIN(tile_of(a), a->tk), AT_ROWS), dv = at_up(a->dv, AT_ROWS);
-    int64_t sizes[] = {a->d * unit, dv * unit, unit, unit, keys * a->d, keys * dv, keys * AT_VECS * SM_VL, bias ? keys * AT_VECS * SM_VL : 0};
+    int64_t unit = SM_MIN(unit_of(a), at_up(a->tq, SM_VL)), dv = at_up(a->dv, AT_ROWS);
+    int64_t keys = at_up(SM_MIN(tile_of(a), a->tk), AT_ROWS), s = keys * AT_VECS * SM_VL;
+    int64_t sizes[] = {a->d * unit, dv * unit, unit, unit, keys * a->d, keys * dv, s, bias ? s : 0};
     float **parts[] = {&m->q, &m->o, &m->max, &m->sum, &m->k, &m->v, &m->s, &m->bias_t};
     int64_t sum = 0;
     for (size_t i = 0; i < SM_COUNT(sizes); i++) {
@@ -216,16 +223,6 @@ static void unpack_lanes(const float *y, int64_t w, vf k, int64_t n, int64_t d, 
     }
 }
 
-static void pack_queries(const attn *a, const float *q, int64_t rows, float *to)
-{
-    int64_t stride = a->h * a->d;
-    for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
-        nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
-        for (int64_t v = 0; v < nv; v++)
-            pack_lanes(q + (i + v * SM_VL) * stride, stride, rows - i - v * SM_VL, a->d, a->scale, to + i * a->d + v * SM_VL, nv * SM_VL);
-    }
-}
-
 static void pack_keys(const float *k, int64_t stride, int64_t keys, int64_t d, float *to)
 {
     for (int64_t j = 0; j < keys; j++)
@@ -233,61 +230,90 @@ static void pack_keys(const float *k, int64_t stride, int64_t keys, int64_t d, f
     memset(to + keys * d, 0, sizeof(float) * (size_t)((at_up(keys, AT_ROWS) - keys) * d));
 }
 
+/* Four keys at a time: whole cache lines are written, of few rows. */
 static void pack_values(const float *v, int64_t stride, int64_t keys, int64_t dv, float *to)
 {
-    for (int64_t c = 0; c < dv; c += AT_ROWS, to += keys * AT_ROWS)
-        for (int64_t j = 0; j < keys; j++)
-            if (c + AT_ROWS <= dv)
-                memcpy(to + j * AT_ROWS, v + j * stride + c, sizeof(float) * AT_ROWS);
-            else
-                for (int64_t i = 0; i < AT_ROWS; i++)
-                    to[j * AT_ROWS + i] = c + i < dv ? v[j * stride + c + i] : 0;
+    for (int64_t j0 = 0; j0 < keys; j0 += 4)
+        for (int64_t c = 0; c < dv; c += AT_ROWS)
+            for (int64_t j = j0; j < SM_MIN(j0 + 4, keys); j++) {
+                const float *x = v + j * stride + c;
+                float *y = to + c * keys + j * AT_ROWS;
+                if (c + AT_ROWS <= dv)
+                    memcpy(y, x, sizeof(float) * AT_ROWS);
+                else
+                    for (int64_t i = 0; i < AT_ROWS; i++)
+                        y[i] = c + i < dv ? x[i] : 0;
+            }
 }
 
-static void write_rows(const attn *a, const scratch *m, int64_t rows, float *y)
+typedef struct unit { int64_t n, h, i, rows; } unit;
+
+static const float *k_of(const attn *a, const unit *u) { return a->k + (u->n * a->tk * a->h + u->h) * a->d; }
+static const float *v_of(const attn *a, const unit *u) { return a->v + (u->n * a->tk * a->h + u->h) * a->dv; }
+
+/* Rows [from, to) of width d into the cache: short rows far apart are not seen coming by the processor. Inlined
+ * always: gcc drops calls of a function that does nothing else. */
+AT_FLAT void fetch(const float *x, int64_t stride, int64_t d, int64_t from, int64_t to)
 {
-    int64_t stride = a->h * a->dv, dvp = at_up(a->dv, AT_ROWS);
-    for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
-        nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
-        for (int64_t v = i; v < i + nv * SM_VL; v += SM_VL) {
-            vf sum = vload(m->sum + v), inv = vsel((vi)(sum == vset(0)), vset(0), 1 / sum);
-            unpack_lanes(m->o + i * dvp + v - i, nv * SM_VL, inv, rows - v, a->dv, y + v * stride, stride);
-        }
+    for (int64_t r = from; r < to; r++)
+        for (int64_t c = 0; c < d + 15; c += 16)
+            __builtin_prefetch(x + r * stride + SM_MIN(c, d - 1), 0, 3);
+}
+
+static void begin(const attn *a, const part *p, const float *q, int64_t stride)
+{
+    const int64_t w = p->nv * SM_VL;
+    for (int64_t l = 0; l < w; l += SM_VL) {
+        pack_lanes(q + l * stride, stride, p->rows - l, a->d, a->scale, p->q + l, w);
+        vstore(p->max + l, vset(-INFINITY));
+        vstore(p->sum + l, vset(0));
     }
 }
 
-static void run_unit(const attn *a, int64_t n, int64_t h, int64_t i0, int64_t rows, float *out, const scratch *m)
+static void end(const attn *a, const part *p, float *y, int64_t stride)
 {
-    int64_t qs = a->h * a->d, vs = a->h * a->dv, dvp = at_up(a->dv, AT_ROWS), lanes = at_up(rows, SM_VL);
-    const float *k = a->k + n * a->tk * qs + h * a->d, *v = a->v + n * a->tk * vs + h * a->dv;
-    const float *bias = attn_bias(a, n, h, 0);
-    pack_queries(a, a->q + (n * a->tq + i0) * qs + h * a->d, rows, m->q);
-    memset(m->o, 0, sizeof(float) * (size_t)(dvp * lanes));
-    memset(m->sum, 0, sizeof(float) * (size_t)lanes);
-    for (int64_t i = 0; i < lanes; i++)
-        m->max[i] = -INFINITY;
-    int64_t tile = tile_of(a), last = attn_visible(a, i0 + rows - 1);
-    for (int64_t j = 0; j < last; j += tile) {
-        int64_t keys = SM_MIN(a->tk - j, tile);
-        pack_keys(k + j * qs, qs, keys, a->d, m->k);
-        pack_values(v + j * vs, vs, keys, a->dv, m->v);
-        for (int64_t i = 0, nv; i < rows; i += nv * SM_VL) {
-            nv = at_vecs((rows - i + SM_VL - 1) / SM_VL);
-            part p = {.nv = (int)nv, .i = i0 + i, .rows = SM_MIN(rows - i, nv * SM_VL), .j = j, .keys = keys};
-            p.q = m->q + i * a->d;
-            p.k = m->k;
-            p.v = m->v;
-            p.bias = bias ? bias + p.i * a->bias_q + j : NULL;
-            p.s = m->s;
-            p.bias_t = m->bias_t;
-            p.o = m->o + i * dvp;
-            p.max = m->max + i;
-            p.sum = m->sum + i;
-            if (j < attn_visible(a, p.i + p.rows - 1))
-                attend(a, &p);
-        }
+    const int64_t w = p->nv * SM_VL;
+    for (int64_t l = 0; l < w; l += SM_VL) {
+        vf sum = vload(p->sum + l), inv = vsel((vi)(sum == vset(0)), vset(0), 1 / sum);
+        unpack_lanes(p->o + l, w, inv, p->rows - l, a->dv, y + l * stride, stride);
     }
-    write_rows(a, m, rows, out + (n * a->tq + i0) * vs + h * a->dv);
+}
+
+/* One tile of keys for all queries of a unit. Each block sees to what is copied after it. */
+static void run_tile(const attn *a, const unit *u, int64_t j, bool last, float *out, const scratch *m)
+{
+    int64_t qs = a->h * a->d, vs = a->h * a->dv, first = (u->n * a->tq + u->i) * a->h + u->h;
+    int64_t next = SM_MIN(j + tile_of(a), a->tk), ahead = SM_MIN(tile_of(a), a->tk - next); /* the next tile */
+    const float *q = a->q + first * a->d, *k = k_of(a, u), *v = v_of(a, u), *bias = attn_bias(a, u->n, u->h, 0);
+    float *y = out + first * a->dv;
+    part p = {.j = j, .keys = next - j, .k = m->k, .v = m->v, .s = m->s, .bias_t = m->bias_t};
+    pack_keys(k + j * qs, qs, p.keys, a->d, m->k);
+    pack_values(v + j * vs, vs, p.keys, a->dv, m->v);
+    for (int64_t i = 0; i < u->rows; i += p.nv * SM_VL) {
+        p.nv = at_vecs((u->rows - i + SM_VL - 1) / SM_VL);
+        p.i = u->i + i;
+        p.rows = SM_MIN(u->rows - i, p.nv * SM_VL);
+        p.q = m->q + i * a->d;
+        p.bias = bias ? bias + p.i * a->bias_q + j : NULL;
+        p.o = m->o + i * at_up(a->dv, AT_ROWS);
+        p.max = m->max + i;
+        p.sum = m->sum + i;
+        int64_t to = i + p.rows, after = SM_MIN(to + p.rows, u->rows);
+        if (!j) {
+            begin(a, &p, q + i * qs, qs);
+            fetch(q, qs, a->d, to, after);
+        }
+        if (last)
+            fetch(y, vs, a->dv, i, to);
+        else {
+            fetch(k, qs, a->d, next + ahead * i / u->rows, next + ahead * to / u->rows);
+            fetch(v, vs, a->dv, next + ahead * i / u->rows, next + ahead * to / u->rows);
+        }
+        if (!j || j < attn_visible(a, p.i + p.rows - 1))
+            attend(a, &p);
+        if (last)
+            end(a, &p, y + i * vs, vs);
+    }
 }
 
 static void run_attention(const sm_kcall *c, int task, int tasks)
@@ -296,12 +322,14 @@ static void run_attention(const sm_kcall *c, int task, int tasks)
     scratch m;
     size_t floats = layout(&a, a.bias, NULL, &m);
     layout(&a, a.bias, (float *)c->work + floats * (size_t)task, &m);
-    int64_t units = units_of(&a), unit = unit_of(&a), from, to;
+    int64_t units = units_of(&a), tile = tile_of(&a), from, to;
     sm_range(a.n * a.h * units, task, tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        int64_t head = u / units, i = u % units * unit;
-        if (i < a.tq)
-            run_unit(&a, head / a.h, head % a.h, i, SM_MIN(a.tq - i, unit), c->dst.data, &m);
+    for (int64_t i = from; i < to; i++) {
+        int64_t head = i / units, row = i % units * unit_of(&a);
+        unit u = {head / a.h, head % a.h, row, SM_MIN(a.tq - row, unit_of(&a))};
+        int64_t last = SM_MAX(attn_visible(&a, row + u.rows - 1), 1);
+        for (int64_t j = 0; j < last && u.rows > 0; j += tile)
+            run_tile(&a, &u, j, j + tile >= last, c->dst.data, &m);
     }
 }
 
