@@ -216,6 +216,11 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, resize_mode, "resize", 0, 0, "resize-mode", "Resize mode", "init image of another size: resize, crop, fill, or latent (resized after encoding)") \
     X(TEXT, resize_filter, "lanczos", 0, 0, "resize-filter", "Resize filter", "lanczos, bicubic, bilinear, hamming, box, nearest") \
     X(TEXT, vae_encode, "sample", 0, 0, "vae-encode", "VAE encode", "latents of the init image: sample (with the autoencoder's own noise) or mean") \
+    X(INT, invert, 0, 0, 1, "invert", "Invert", "1: begin from the init image run backwards to noise (DDIM inversion), not from drawn noise") \
+    X(TEXT, invert_prompt, "", 0, 0, "invert-prompt", "Invert prompt", "what the init image shows, for the inversion; empty: no words, with Prompt-to-Prompt the source's") \
+    X(FLOAT, invert_cfg, 1, -1000, 1000, "invert-cfg", "Invert CFG scale", "guidance scale of the inversion") \
+    X(INT, invert_steps, 0, 0, 1000, "invert-steps", "Invert steps", "steps of the inversion; 0: those that will be drawn, in reverse") \
+    X(INT, invert_refine, 0, 0, 100, "invert-refine", "Invert refine", "further calls in each of its steps, towards exactly where drawing's step comes down from") \
     X(TEXT, mask, "", 0, 0, "mask", "Mask", "picture of the init image's size, white where it is to be drawn anew")        \
     X(FLOAT, mask_blur, -1, -1, 64, "mask-blur", "Mask blur", "deviation in pixels; -1: 4, with diffusers' rules 0")       \
     X(INT, mask_invert, 0, 0, 1, "mask-invert", "Mask mode", "1: black is drawn anew instead")                             \
@@ -239,7 +244,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
     X(INT, init_latents_at, 0, 0, 1000000, "init-latents-at", "Initial latents at", "which of them is the first picture's, from 0; the next ones follow") \
     X(TEXT, save_latents, "", 0, 0, "save-latents", "", "safetensors file for the result before decoding, latents [N,C,h,w]") \
-    X(INT, save_steps, 0, 0, 1, "save-steps", "", "1: save-latents holds every step too, as latents.STEP")
+    X(TEXT, save_inverted, "", 0, 0, "save-inverted", "", "safetensors file for what the inversion comes to, as init-latents takes it") \
+    X(INT, save_steps, 0, 0, 1, "save-steps", "", "1: save-latents and save-inverted hold every step too, as latents.STEP")
 
 #define SUMI_CFG_DEFAULT (-1000) /* of cfg_scale: the model's own */
 #define SUMI_TEXT_MAX 65536 /* bytes of a text parameter: far more than any text tower reads */

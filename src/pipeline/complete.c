@@ -77,6 +77,20 @@ static sumi_status record_vae(const sumi_model *m, bool encoder, const char *wha
     return end(g, what, "--vae", e);
 }
 
+sumi_status sm_model_encodes(const sumi_model *m, const char *flag, sm_err *e)
+{
+    int64_t f = sm_vae_factor(&m->vae);
+    nn_scope s;
+    sm_graph *g = begin(m, "vae", &s, e);
+    if (g)
+        sm_vae_encode(&s, &m->vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, f, f, m->vae.in_channels}));
+    if (g && g->err.code)
+        sm_fail(e, g->err.code, "--%s: pictures are encoded for it, but %s: %s; --vae FILE takes that part from another file", flag, m->name,
+                g->err.msg);
+    sm_graph_free(g);
+    return e->code;
+}
+
 sumi_status sm_model_complete(const sumi_model *m, bool encoder, const char *what, sm_err *e)
 {
     for (int i = 0; i < m->traits.texts && !e->code; i++)

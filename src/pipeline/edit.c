@@ -109,7 +109,7 @@ sumi_status sm_edit_open(sm_job *j, sm_err *e)
 {
     sumi_request *r = &j->r;
     int step = sm_vae_factor(&j->m->vae) * j->m->family->multiple(&j->m->denoiser);
-    if (check_together(r, e) || !r->init_image[0])
+    if (check_together(r, e) || !r->init_image[0] || sm_model_encodes(j->m, "init-image", e))
         return e->code;
     sm_edit *d = j->edit = sm_alloc(j->mem, SM_MEM_DATA, sizeof *d);
     if (!d)
@@ -118,7 +118,7 @@ sumi_status sm_edit_open(sm_job *j, sm_err *e)
     if (read_pictures(j, d, e))
         return e->code;
     bool edits = j->m->traits.extra == SM_EXTRA_EDIT;
-    r->strength = r->strength >= 0 ? r->strength : edits || extends(r) ? 1 : 0.75f;
+    r->strength = r->strength >= 0 ? r->strength : edits || extends(r) || r->invert ? 1 : 0.75f;
     r->mask_blur = r->mask_blur >= 0 || !(d->mask || extends(r)) ? r->mask_blur : d->diffusers ? 0 : 4;
     if (r->only_masked)
         r->mask_padding = r->mask_padding < 0 ? 32 : r->mask_padding;
@@ -279,7 +279,7 @@ sumi_status sm_edit_stretch(const sm_job *j, int steps, sm_stretch *out, sm_err 
 {
     double s = round(j->r.strength * 1e6) / 1e6; /* the number as it was written, which a float is not */
     bool masked = j->edit->mask != NULL, flow = !j->m->traits.beta_schedule[0] && j->m->traits.sigma_data == 0;
-    *out = (sm_stretch){.all = steps, .noise = s == 1 && (j->m->traits.extra == SM_EXTRA_EDIT || (j->edit->diffusers && masked))};
+    *out = (sm_stretch){.all = steps, .noise = s == 1 && !j->r.invert && (j->m->traits.extra == SM_EXTRA_EDIT || (j->edit->diffusers && masked))};
     if (out->noise)
         out->run = steps;
     else if (j->r.exact_steps) {

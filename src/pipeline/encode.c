@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/decode.h"
+#include "pipeline/hires.h"
 #include "pipeline/vae_tiles.h"
 
 static sm_tiled_vae tiles_of(const sm_job *j, int tile)
@@ -53,7 +54,8 @@ sumi_status sm_encode_run(const sm_job *j, int h, int w, const float *image, flo
     for (int64_t i = 0; !e->code && i < (int64_t)h * w * 2 * j->m->vae.latent_channels; i++)
         sum += 0 * moments[i];
     sm_job_release(j, "vae");
-    return sum == 0 ? e->code : sm_fail(e, SUMI_E_NUMERIC, "--init-image: the autoencoder gave NaN or infinity");
+    const char *what = sm_hires_wanted(&j->r) ? "--hires-upscaler" : j->r.init_image[0] ? "--init-image" : j->m->name;
+    return sum == 0 ? e->code : sm_fail(e, SUMI_E_NUMERIC, "%s: the autoencoder gave NaN or infinity", what);
 }
 
 sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, sm_err *e)

@@ -101,6 +101,8 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)
         draw_round(&d, k, rgb + (size_t)k * bytes, e);
     if (!e->code)
         sm_kept_write(&d.pass[d.passes - 1].kept, &d.pass[d.passes - 1].j, e);
+    if (!e->code)
+        sm_kept_write(&d.pass[0].inverse.kept, &d.pass[0].inverse.j, e);
     sm_drawing_close(&d);
     return e->code;
 }

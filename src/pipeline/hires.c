@@ -47,6 +47,8 @@ sumi_status sm_hires_open(sm_job *j, int multiple, sm_err *e)
     }
     if (w > 8192 || h > 8192)
         return sm_fail(e, SUMI_E_ARG, "--hires-...: %.0fx%.0f; at most 8192 a side", w, h);
+    if (sm_hires_pixels(r) && sm_model_encodes(j->m, "hires-upscaler", e))
+        return e->code;
     j->out_width = (int)w / multiple * multiple;
     j->out_height = (int)h / multiple * multiple;
     r->strength = r->strength >= 0 ? r->strength : 0.7f;
@@ -100,14 +102,41 @@ static sumi_status by_pixels(const sm_pass *from, sm_pass *to, cover v, const ui
     return sm_encode_run(&to->j, to->h, to->w, x, moments, e);
 }
 
+static size_t small_bytes(const sm_pass *from) { return (size_t)from->j.r.width * (size_t)from->j.r.height * 3; }
+
+/* The decoded pictures and one enlarged. */
+static size_t rgb_bytes(const sm_pass *from, const sm_pass *to, int n)
+{
+    cover v = cover_of(from, to);
+    return (size_t)n * small_bytes(from) + (size_t)v.w * (size_t)v.h * 3;
+}
+
+/* That for the encoder, and its moments. */
+static size_t x_bytes(const sm_pass *to)
+{
+    return sizeof(float) * ((size_t)to->j.r.width * (size_t)to->j.r.height * 3 + 2 * (size_t)to->h * (size_t)to->w * (size_t)to->c);
+}
+
+static size_t enlarged_bytes(const sm_pass *from, const sm_pass *to)
+{
+    cover v = cover_of(from, to);
+    int f = sm_vae_factor(&from->j.m->vae);
+    return sizeof(float) * (size_t)(v.w / f) * (size_t)(v.h / f) * (size_t)to->c;
+}
+
+size_t sm_hires_bytes(const sm_pass *from, const sm_pass *to, int n)
+{
+    return sm_hires_pixels(&from->j.r) ? rgb_bytes(from, to, n) + x_bytes(to) : enlarged_bytes(from, to);
+}
+
 static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, sm_err *e)
 {
     sm_mem *mem = from->j.mem;
     cover v = cover_of(from, to);
-    size_t small = (size_t)from->j.r.width * (size_t)from->j.r.height * 3, large = (size_t)to->j.r.width * (size_t)to->j.r.height * 3;
+    size_t small = small_bytes(from), large = (size_t)to->j.r.width * (size_t)to->j.r.height * 3;
     int64_t pixels = (int64_t)to->h * to->w, each = pixels * to->c;
-    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, (size_t)n * small + (size_t)v.w * (size_t)v.h * 3);
-    float *x = sm_alloc(mem, SM_MEM_DATA, sizeof *x * (large + 2 * (size_t)each));
+    uint8_t *rgb = sm_alloc(mem, SM_MEM_DATA, rgb_bytes(from, to, n));
+    float *x = sm_alloc(mem, SM_MEM_DATA, x_bytes(to));
     bool sampled = !strcmp(from->j.r.vae_encode, "sample");
     if (!rgb || !x)
         sm_fail(e, SUMI_E_MEMORY, "out of memory for pictures of %dx%d", to->j.r.width, to->j.r.height);
@@ -131,7 +160,7 @@ static sumi_status enlarge_latents(sm_pass *from, sm_pass *to, int n, sm_err *e)
     int f = sm_vae_factor(&from->j.m->vae), w = v.w / f, h = v.h / f;
     int64_t a = (int64_t)from->h * from->w * from->c, line = (int64_t)to->w * to->c;
     sm_interp mode = upscalers[upscaler(&from->j.r)].mode;
-    float *large = sm_alloc(from->j.mem, SM_MEM_DATA, sizeof *large * (size_t)w * (size_t)h * (size_t)to->c);
+    float *large = sm_alloc(from->j.mem, SM_MEM_DATA, enlarged_bytes(from, to));
     if (!large)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for pictures of %dx%d", v.w, v.h);
     for (int k = 0; k < n && !e->code; k++) {

@@ -15,4 +15,6 @@ sumi_status sm_hires_stretch(const sm_job *j, sm_stretch *out, sm_err *e);
 /* from's latents of n pictures become to's init: the whole, or with both hires_width and hires_height the middle of that shape. */
 sumi_status sm_hires_enlarge(sm_pass *from, sm_pass *to, int first, int n, sm_err *e);
 bool sm_hires_pixels(const sumi_request *r); /* enlarges pictures: they are decoded and encoded again */
+/* Bytes that enlarging n pictures takes beside decoder and encoder. */
+size_t sm_hires_bytes(const sm_pass *from, const sm_pass *to, int n);
 #endif

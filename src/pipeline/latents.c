@@ -47,17 +47,17 @@ sumi_status sm_latents_read(const sm_job *j, int h, int w, int c, float *out, sm
 }
 
 /* Said before the work rather than after it, which would be lost. */
-static sumi_status check_folder(const char *path, sm_err *e)
+static sumi_status check_folder(const char *path, const char *flag, sm_err *e)
 {
     const char *slash = strrchr(path, '/');
     char folder[4096];
     int n = !slash ? snprintf(folder, sizeof folder, ".") : snprintf(folder, sizeof folder, "%.*s", (int)(slash - path) + 1, path);
     if (n < (int)sizeof folder && access(folder, W_OK | X_OK))
-        return sm_fail(e, SUMI_E_FILE, "--save-latents: %.300s: the folder cannot be written to: %s", path, strerror(errno));
+        return sm_fail(e, SUMI_E_FILE, "--%s: %.300s: the folder cannot be written to: %s", flag, path, strerror(errno));
     return SUMI_OK;
 }
 
-sumi_status sm_kept_open(sm_kept *k, const sm_job *j, int h, int w, int c, sm_err *e)
+sumi_status sm_kept_open(sm_kept *k, const sm_job *j, const char *flag, int h, int w, int c, sm_err *e)
 {
     *k = (sm_kept){.count = j->r.count, .h = h, .w = w, .c = c, .first = j->r.save_steps ? 0 : j->r.steps};
     k->blocks = j->r.steps + 1 - k->first;
@@ -65,7 +65,7 @@ sumi_status sm_kept_open(sm_kept *k, const sm_job *j, int h, int w, int c, sm_er
         return SUMI_OK;
     if (j->r.save_steps && sm_sampler_find(j->r.sampler)->alone)
         return sm_fail(e, SUMI_E_ARG, "--save-steps: %s takes another number of steps for each picture; without it the result is kept", j->r.sampler);
-    if (check_folder(j->r.save_latents, e))
+    if (check_folder(j->r.save_latents, flag, e))
         return e->code;
     k->all = sm_alloc(j->mem, SM_MEM_DATA, sizeof(float) * (size_t)k->blocks * (size_t)k->count * (size_t)h * (size_t)w * (size_t)c);
     return k->all ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the latents of %d steps", k->blocks);

@@ -64,6 +64,8 @@ sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err
 /* Every tensor of every part is there and has its shape; encoder: the autoencoder's too. The message names the first that is not
  * and the flag that takes the part from elsewhere. what: a name for messages. Marks what is used (sm_weight). */
 sumi_status sm_model_complete(const sumi_model *m, bool encoder, const char *what, sm_err *e);
+/* The same of the autoencoder's encoder alone, for a request whose flag asks for it. */
+sumi_status sm_model_encodes(const sumi_model *m, const char *flag, sm_err *e);
 
 /* ---- describe.c ---------------------------------------------------------------------------------------------------- */
 

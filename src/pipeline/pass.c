@@ -59,34 +59,45 @@ static void between(void *ctx, int step, double sigma, float *x)
         sm_edit_keep_noisy(&p->edit, p->den.noise.flow, sigma, p->n, x + k * latents(p));
 }
 
+static void tell(const sm_pass *p, const char *stage)
+{
+    double each = (sm_now() - p->j.started) / (double)SM_MAX(*p->done, 1);
+    sm_job_tell(&p->j, stage, *p->done, p->all, each * (double)(p->all - *p->done));
+}
+
+static void on_inverse_call(void *told) { ++*((sm_pass *)told)->done; }
+static void on_inverse_step(void *told) { tell(told, "invert"); }
+
 static bool on_step(void *ctx, int step, double sigma, const float *x, const float *x0)
 {
     sm_pass *p = ctx;
-    double each = (sm_now() - p->j.started) / (double)SM_MAX(*p->done, 1);
     sm_err why = {0};
-    sm_job_tell(&p->j, "sample", *p->done, p->all, each * (double)(p->all - *p->done));
+    tell(p, "sample");
     sm_kept_put(&p->kept, step, p->first, p->n, x);
     return sm_decode_preview(&p->dec, x0, p->first, p->n, step, &why) != SUMI_E_CANCELLED; /* one that fails otherwise is none */
 }
 
 /* ---- a round ------------------------------------------------------------------------------------------------------- */
 
-static void start(sm_pass *p)
+static sumi_status start(sm_pass *p, sm_err *e)
 {
     int64_t each = (int64_t)p->h * p->w * p->c;
     sm_randn_start_of(&p->randn, &p->j.r, p->first, p->n);
     sm_edit_before(&p->edit, &p->randn, (uint64_t)sm_seed_of(&p->j.r, p->first), p->n, p->stretch.noise);
-    if (p->given) /* a generator of torch's then goes on with what comes next, as in diffusers */
+    if (p->inverse.j.m)
+        sm_inversion_run(&p->inverse, p->first, p->n, p->edit.init, p->latents, e);
+    else if (p->given) /* a generator of torch's then goes on with what comes next, as in diffusers */
         memcpy(p->latents, p->given + p->first * each, sizeof(float) * (size_t)(p->n * each));
     else
         sm_randn_draw(&p->randn, -1, p->latents);
     sm_edit_after(&p->edit, &p->randn, p->latents, p->n);
-    if (p->edit.init && !p->stretch.noise)
+    if (p->edit.init && !p->stretch.noise && !p->inverse.j.m)
         sm_noise_mix(p->den.noise.flow, p->sigmas[0], p->edit.init, p->latents, p->latents, p->n * each);
     else
         for (int64_t i = 0; i < p->n * each; i++)
             p->latents[i] = (float)(p->sigmas[0] * p->latents[i]);
     share(p, p->latents);
+    return e->code;
 }
 
 static sumi_status sample(sm_pass *p, sm_err *e)
@@ -119,8 +130,7 @@ sumi_status sm_pass_run(sm_pass *p, int first, int n, sm_err *e)
         if (sm_text_open(&p->text, j, first, n, p->earlier, e) || sm_text_encode(&p->text, j, e))
             return e->code;
     }
-    if (!sm_denoise_open(&p->den, n, &p->text, e)) {
-        start(p);
+    if (!sm_inversion_texts(&p->inverse, first, n, e) && !start(p, e) && !sm_denoise_open(&p->den, n, &p->text, e)) {
         p->den.beside = p->edit.beside;
         p->den.beside_step = (int64_t)p->h * p->w * p->edit.extra;
         sample(p, e);
@@ -180,13 +190,18 @@ sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_
     if (!p->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, width, height);
     if (sm_denoise_init(&p->den, &p->j, p->h, p->w, e) || open_levels(p, e) || sm_decode_init(&p->dec, &p->j, p->h, p->w, e) ||
-        sm_kept_open(&p->kept, &p->j, p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e) ||
+        sm_kept_open(&p->kept, &p->j, "save-latents", p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e) ||
         sm_randn_vary(&p->randn, j->mem, &p->j.r, f, e))
         return e->code;
     if (keep && sm_refine_open(&p->refine, &p->j, p->h, p->w, e))
         return e->code;
     p->den.sigmas = p->sigmas;
     p->den.steps = p->stretch.run;
+    if (sm_inversion_open(&p->inverse, &p->j, p->h, p->w, p->c, p->sigmas, p->stretch.run, e))
+        return e->code;
+    p->inverse.told = p;
+    p->inverse.call = on_inverse_call;
+    p->inverse.tell = on_inverse_step;
     return open_paths(p, e) ? e->code : read_given(p, e);
 }
 
@@ -197,6 +212,7 @@ void sm_pass_close(sm_pass *p)
     sm_free(p->given);
     sm_text_close(&p->text);
     sm_refine_close(&p->refine);
+    sm_inversion_close(&p->inverse);
     sm_denoise_close(&p->den);
     sm_decode_close(&p->dec);
     sm_kept_close(&p->kept);
@@ -204,4 +220,8 @@ void sm_pass_close(sm_pass *p)
     sm_edit_latents_close(&p->edit);
 }
 
-int64_t sm_pass_evals(const sm_pass *p) { return sm_sampler_evals(sm_sampler_find(p->j.r.sampler), p->sigmas, p->j.r.steps); }
+int64_t sm_pass_evals(const sm_pass *p)
+{
+    int64_t drawn = sm_sampler_evals(sm_sampler_find(p->j.r.sampler), p->sigmas, p->j.r.steps);
+    return drawn ? drawn + sm_inversion_evals(&p->inverse) : 0;
+}

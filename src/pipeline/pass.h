@@ -6,6 +6,7 @@
 #include "pipeline/decode.h"
 #include "pipeline/denoise.h"
 #include "pipeline/edit.h"
+#include "pipeline/invert.h"
 #include "pipeline/latents.h"
 #include "pipeline/randn.h"
 #include "pipeline/refine.h"
@@ -21,6 +22,7 @@ typedef struct sm_pass {
     sm_text_cond text;
     sm_denoise den;
     sm_refine refine;    /* of the last pass */
+    sm_inversion inverse;
     sm_decode dec;
     sm_randn randn;
     sm_kept kept;
@@ -34,7 +36,7 @@ typedef struct sm_pass {
  * by the passes. The pass stays where it is until sm_pass_close, which is called in any case. */
 sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep, int64_t *done, sm_err *e);
 void sm_pass_close(sm_pass *p);
-int64_t sm_pass_evals(const sm_pass *p); /* of one round */
+int64_t sm_pass_evals(const sm_pass *p); /* of one round, its inversion included; 0: not known before */
 /* Draws the latents of n pictures; where the pass begins from latents they are in p->edit.init already, or made of the request's
  * picture. */
 sumi_status sm_pass_run(sm_pass *p, int first, int n, sm_err *e);

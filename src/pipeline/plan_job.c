@@ -24,35 +24,43 @@ static void add_part(const sm_part *p, const sm_job *j, const rest *r, sumi_plan
     peak(j, r, 0, sm_plan_mapped_bytes(p->p), out);
 }
 
-static void plan_decoder(sm_pass *p, const rest *r, sumi_plan_info *out, sm_err *e)
+/* beside: bytes that are held meanwhile. */
+static void plan_decoder(sm_pass *p, size_t beside, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = &p->j;
     sm_vae_tiles_info tiles;
     if (sm_decode_tiled(&p->dec)) {
         if (sm_decode_plan_tiles(&p->dec, &tiles, e))
             return;
-        size_t bytes = tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
+        size_t bytes = beside + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
         peak(j, r, bytes, tiles_mapped(j, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
     } else if (!sm_decode_open(&p->dec, e)) {
         add_part(&p->dec.part, j, r, out);
+        peak(j, r, beside, sm_plan_mapped_bytes(p->dec.part.p), out);
         out->decode_flops += sm_plan_cost(p->dec.part.p).flops * j->r.count;
     }
     sm_decode_done(&p->dec);
 }
 
-/* times pictures of h x w latents are encoded. */
-static void plan_encoder(const sm_pass *p, int h, int w, int times, const rest *r, sumi_plan_info *out, sm_err *e)
+/* A picture of h x w latents as the encoder reads it. */
+static size_t read_bytes(const sm_pass *p, int h, int w)
+{
+    size_t f = (size_t)sm_vae_factor(&p->j.m->vae);
+    return sizeof(float) * 3 * (size_t)h * f * (size_t)w * f;
+}
+
+/* times pictures of h x w latents are encoded, one after the other. */
+static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t beside, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = &p->j;
     sm_encode_info info;
-    int f = sm_vae_factor(&j->m->vae);
     if (!times || sm_encode_plan(j, h, w, &info, e))
         return;
     out->packed_bytes += info.packed;
     out->activation_bytes = SM_MAX(out->activation_bytes, info.activation);
-    peak(j, r, info.bytes + sizeof(float) * 3 * (size_t)(h * f) * (size_t)(w * f), tiles_mapped(j, "vae.encoder."), out);
+    peak(j, r, info.bytes + beside, tiles_mapped(j, "vae.encoder."), out);
     out->encode_flops += info.flops * times;
 }
 
@@ -97,14 +105,21 @@ static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls,
     sm_denoise_done(d);
 }
 
-/* Both models of a pass that is handed over, by the steps that are either's. */
+/* The inversion's, then both models of a pass that is handed over, by the steps that are either's. */
 static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm_err *e)
 {
     int late = 0, steps = p->j.r.steps;
-    double calls = (double)sm_pass_evals(p);
+    sm_inversion *v = &p->inverse;
+    double inverse = (double)sm_inversion_evals(v), calls = SM_MAX((double)sm_pass_evals(p) - inverse, 0);
     for (int i = 0; i < steps; i++)
         late += sm_refine_due(&p->refine, &p->den.noise, p->sigmas[i]);
     plan_text(&p->text, &p->j, n, p->earlier, r, out, e);
+    if (v->j.m && !e->code) {
+        out->steps += (int)inverse;
+        plan_text(&v->text, &v->j, n, 0, r, out, e);
+        if (!e->code)
+            plan_denoiser(&v->den, &v->text, inverse, n, r, out, e);
+    }
     p->den.beside = p->edit.beside; /* edit models predict without the picture, too */
     if (!e->code)
         plan_denoiser(&p->den, &p->text, calls * (steps - late) / steps, n, r, out, e);
@@ -115,6 +130,19 @@ static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm
     plan_text(&p->refine.text, &p->refine.j, n, p->earlier, r, out, e);
     if (!e->code)
         plan_denoiser(&p->refine.den, &p->refine.text, calls * late / steps, n, r, out, e);
+}
+
+/* Hires fix between its passes. */
+static void plan_enlarging(sm_drawing *d, const rest *r, sumi_plan_info *out, sm_err *e)
+{
+    sm_pass *from = &d->pass[0], *to = &d->pass[1];
+    size_t beside = sm_hires_bytes(from, to, d->round);
+    peak(&to->j, r, beside, 0, out);
+    if (!sm_hires_pixels(&from->j.r))
+        return;
+    plan_decoder(from, beside, r, out, e);
+    if (!e->code)
+        plan_encoder(to, to->h, to->w, to->j.r.count, beside, r, out, e);
 }
 
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
@@ -136,15 +164,17 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
     sm_drawing_open(&d, j, e);
     for (int i = 0; i < d.passes && !e->code; i++) {
         sm_pass *p = &d.pass[i];
-        bool again = d.passes == 2 && sm_hires_pixels(&j->r), masked = p->edit.masked != NULL;
+        int eh = p->edit.eh, ew = p->edit.ew;
         out->steps += p->j.r.steps;
         plan_steps(p, d.round, &r, out, e);
         if (!e->code)
-            plan_encoder(p, p->edit.eh, p->edit.ew, (p->edit.moments != NULL) + (i == 1 && again ? j->r.count : 0), &r, out, e);
+            plan_encoder(p, eh, ew, p->edit.moments != NULL, read_bytes(p, eh, ew), &r, out, e);
         if (!e->code)
-            plan_encoder(p, p->h, p->w, masked, &r, out, e);
-        if (!e->code && (i == d.passes - 1 || again))
-            plan_decoder(p, &r, out, e);
+            plan_encoder(p, p->h, p->w, p->edit.masked != NULL, read_bytes(p, p->h, p->w), &r, out, e);
+        if (!e->code && i == 1)
+            plan_enlarging(&d, &r, out, e);
+        if (!e->code && i == d.passes - 1)
+            plan_decoder(p, 0, &r, out, e);
     }
     bool known = !e->code && sm_pass_evals(&d.pass[0]) > 0;
     out->total_flops = known ? out->total_flops + out->encode_flops + out->decode_flops : 0;

@@ -4,6 +4,7 @@
 
 #include "pipeline/classify.h"
 #include "pipeline/hires.h"
+#include "pipeline/invert.h"
 #include "pipeline/levels.h"
 #include "pipeline/p2p.h"
 #include "pipeline/params.h"
@@ -90,9 +91,9 @@ sumi_status sm_job_choose(sm_job *j, sm_arena *a, sm_err *e)
         choose(j, j->r.edit_from_prompt, STREAM_PROMPT, a, &j->sources, e)) /* the same words in the same places */
         return e->code;
     if (!choose(j, j->r.negative_prompt, STREAM_NEGATIVE, a, &j->negatives, e) && j->negatives && j->r.count > 1 &&
-        (j->r.save_latents[0] || j->r.init_latents[0]))
+        (j->r.save_latents[0] || j->r.init_latents[0] || j->r.save_inverted[0]))
         return sm_fail(e, SUMI_E_ARG, "--%s: not for several pictures with choices in the negative prompt; --choices 0 makes them text",
-                       j->r.save_latents[0] ? "save-latents" : "init-latents");
+                       j->r.save_latents[0] ? "save-latents" : j->r.init_latents[0] ? "init-latents" : "save-inverted");
     return e->code;
 }
 
@@ -122,7 +123,7 @@ static sumi_status complete(sm_job *j, sm_err *e)
     j->r.sigmas = j->sigmas ? j->sigmas : "";
     fill_defaults(&j->r, j->m);
     if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) ||
-        check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
+        check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) || sm_inversion_check(j, e) ||
         sm_refine_load(j, e) || sm_p2p_check(j, e) || sm_classify_load(j, e))
         return e->code;
     return sm_hires_open(j, step, e);

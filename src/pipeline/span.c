@@ -6,7 +6,7 @@
 static void tell(void *user, const sumi_progress *p)
 {
     const sm_span *s = user;
-    bool sample = !strcmp(p->stage, "sample"), decode = !strcmp(p->stage, "decode");
+    bool sample = !strcmp(p->stage, "sample") || !strcmp(p->stage, "invert"), decode = !strcmp(p->stage, "decode");
     double part = sample && p->steps > 0 ? (double)p->step / (double)p->steps : decode;
     double done = s->done + s->part * part, spent = sm_now() - s->started;
     sumi_progress q = *p;
