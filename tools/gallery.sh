@@ -36,7 +36,8 @@ folder=docs/pictures/field
 limit=600000
 T=$(mktemp -d)
 trap 'rm -rf "$T"' EXIT
-mkdir -p "$T/block" "$T/bin" "$T/work"
+work=$T/work
+mkdir -p "$T/block" "$T/bin"
 p=0 f=0
 good() { p=$((p + 1)) && echo "ok      $*"; }
 bad() { f=$((f + 1)) && echo "FAILED  $*"; }
@@ -53,15 +54,15 @@ split() {
         {
             for (rest = $0; match(rest, /pictures\/field\/[a-z0-9_-]+\.webp/); rest = substr(rest, RSTART + RLENGTH))
                 print substr(rest, RSTART + 15, RLENGTH - 20) > (to n ".pictures")
-            if (!run_text) next
+            if (!run_text || $0 !~ /`sumi [a-z"-]/) next
+            keep = n
+            begin()
             for (rest = $0; match(rest, /`sumi [^`]*`/); rest = substr(rest, RSTART + RLENGTH)) {
-                keep = n
-                begin()
                 text = substr(rest, RSTART + 1, RLENGTH - 2)
                 gsub(/\\\|/, "|", text)
                 print text > (to n)
-                n = keep
             }
+            n = keep
         }' run_text="${1:-}" $page
 }
 
@@ -75,19 +76,22 @@ END
     cat >>"$T/bin/sumi" <<'END'
 more=() words=" $* " drawing=1 small=$([ "$mode" = check ] && echo 1)
 case $1 in
-info|tokenize|schedule|inspect|convert|schema|models|help|version) exec "$real" "$@" ;;
-prompt|plan|run) drawing=0 ;;
+info|tokenize|schedule|inspect|convert|schema|models|help|version) [ $# != 1 ] || set -- help "$1"; exec "$real" "$@" ;;
+train|score|pull|run|grid|prompt|plan)
+    [ $# != 1 ] && [[ ! $1 =~ train|score|pull|run ]] || exec "$real" help "$1" # those have tests of their own
+    [ "$1" = grid ] || drawing=0 ;;
 esac
 for word; do
+    [ -z "$word" ] || [ ! -e "$stand_ins/$word" ] || more=(--tokenizer "$stand_ins/text/tokenizer") small=1
     case $word in
-    sd1|sd1.safetensors|v1-5.ckpt|sd2.safetensors|xl|xl-refiner|inpaint.safetensors|ip2p.safetensors|lcm)
-        more=(--tokenizer "$stand_ins/text/tokenizer") small=1 ;;
+    *.gguf) more=(--tokenizer "$stand_ins/text/tokenizer") small=1 ;;
     -h|--help) drawing=0 ;;
     esac
 done
 if [ $drawing = 1 ]; then
     more+=(-q)
-    [ "$mode" != check ] || [[ $words == *" --sigmas "* ]] || more+=(--steps 2)
+    [ "$mode" != check ] || more+=(--threads 1)
+    [ "$mode" != check ] || [[ $words =~ \ --sigmas\ |\ sigmas=|\ --from\  ]] || more+=(--steps 2)
     [ -z "$small" ] || [[ $words =~ -image\ |--(size|width|ar|from)\  ]] || more+=(--size 64x64)
 fi
 exec "$real" "$@" "${more[@]}"
@@ -96,12 +100,14 @@ END
 }
 
 fresh() { # an empty folder with what blocks may begin from
-    rm -rf "$T/work"
-    mkdir -p "$T/work"
-    cp "$folder"/in/* "$T/work/"
-    [ ! -d "$T/models" ] || ln -s "$T/models"/* "$T/work/"
+    rm -rf "$work"
+    mkdir -p "$work"
+    cp "$folder"/in/* "$work/"
+    [ ! -d "$T/models" ] || ln -s "$T/models"/* "$work/"
 }
-go() { (cd "$T/work" && PATH="$T/bin:$PATH" LC_ALL=C.UTF-8 SUMI_CACHE="$T/cache" timeout 120 bash -e "$1" >"$T/out" 2>"$T/err" </dev/null); }
+go() { # FILE: runs its commands there; what they print is in $work.out and $work.err
+    (cd "$work" && PATH="$T/bin:$PATH" LC_ALL=C.UTF-8 SUMI_CACHE="$T/cache" timeout 120 bash -e "$1" >"$work.out" 2>"$work.err" </dev/null)
+}
 sum_of() { cksum <"$1" | cut -d' ' -f1; }
 
 shrink() { # FROM TO: lossy, the metadata kept
@@ -109,13 +115,13 @@ shrink() { # FROM TO: lossy, the metadata kept
 import sys
 from PIL import Image
 im = Image.open(sys.argv[1])
-im.convert("RGB").save(sys.argv[2], "WEBP", quality=66, method=6, exif=im.info.get("exif", b""))
+im.convert("RGB").save(sys.argv[2], "WEBP", quality=50, method=6, exif=im.info.get("exif", b""))
 END
 }
 
 stand_ins() {
     mkdir -p "$T/models"
-    SUMI_STAND_INS="$T/models" "$BUILD/sumi-test" stand_ins >"$T/out" || { cat "$T/out"; bad "models to stand in for others"; }
+    SUMI_STAND_INS="$T/models" "$BUILD/sumi-test" stand_ins >"$work.out" || { cat "$work.out"; bad "models to stand in for others"; }
     cp tests/fixtures/family_sd1.ckpt "$T/models/v1-5.ckpt"
 }
 
@@ -133,11 +139,11 @@ draw() {
         [ -n "$wanted" ] || continue
         fresh
         if ! go "$block"; then
-            bad "line $(cat "$block.line"): $(tail -n 1 "$T/err")"
+            bad "line $(cat "$block.line"): $(tail -n 1 "$work.err")"
             continue
         fi
         for name in $wanted; do
-            shrink "$T/work/$name.webp" "$folder/$name.webp" || { bad "$name.webp"; continue; }
+            shrink "$work/$name.webp" "$folder/$name.webp" || { bad "$name.webp"; continue; }
             sed -i "/^$name /d" "$folder/drawn.txt"
             echo "$name $(sum_of "$block")" >>"$folder/drawn.txt"
             good "$name.webp, $(stat -c %s "$folder/$name.webp") bytes"
@@ -152,13 +158,36 @@ one_block() {
     local block=$1 line
     line=$(cat "$block.line")
     if ! go "$block"; then
-        bad "line $line: $(tail -n 1 "$T/err")"
-    elif [ -e "$block.output" ] && ! diff "$block.output" "$T/out" >"$T/diff"; then
-        head -n 10 "$T/diff"
+        bad "line $line: $(tail -n 1 "$work.err")"
+    elif [ -e "$block.output" ] && ! diff "$block.output" "$work.out" >"$work.diff"; then
+        head -n 10 "$work.diff"
         bad "line $line: prints something else than the page says"
     else
         p=$((p + 1))
     fi
+}
+
+# Lines of README, one after another in one folder: what they read is there under the names it uses.
+readme() {
+    local at=$T/models k=0 line
+    fresh
+    for line in sd-xl-folder:xl xl-base:xl v2-1.safetensors:sd2.safetensors unet-only.safetensors:sd1.safetensors model.safetensors:sd1.safetensors \
+        model.ckpt:v1-5.ckpt vae.safetensors:sd1/vae/diffusion_pytorch_model.safetensors clip-l.safetensors:sd1/text_encoder/model.safetensors; do
+        ln -s "$at/${line#*:}" "$at/${line%%:*}"
+        ln -s "$at/${line#*:}" "$work/${line%%:*}"
+    done
+    mkdir "$work/out"
+    cp "$work/apple.png" "$work/castle.png"
+    cp "$work/right.png" "$work/door.png"
+    printf 'a clock\na cat --seed 4\n' >"$work/list.txt"
+    echo 'sumi "a castle" --model v1-5.ckpt --seed 1 --save-latents noise.safetensors -o noise.png' >"$T/block/readme"
+    go "$T/block/readme"
+    while read -r line; do
+        k=$((k + 1))
+        echo "$line" >"$T/block/readme"
+        if go "$T/block/readme"; then p=$((p + 1)); else bad "README: $line: $(tail -n 1 "$work.err")"; fi
+    done < <(awk '/^```/ { code = !code } code && /^sumi /' README.md)
+    [ $k -gt 30 ] || bad "README: $k commands"
 }
 
 pictures() {
@@ -176,18 +205,34 @@ pictures() {
     done
     for name in "$folder"/*.webp; do
         grep -q "pictures/field/$(basename "$name")" $page || bad "$name is not on the page"
-        total=$((total + $(stat -c %s "$name")))
     done
+    total=$(cat "$folder"/* "$folder"/in/* 2>/dev/null | wc -c)
     [ $total -le $limit ] || bad "$folder: $total bytes, above $limit"
 }
 
+# Every second block, the first's share or the second's; one of them takes README's too.
+share() { # WHICH
+    local block k=0
+    work=$T/work$1
+    for block in "$T"/block/[0-9][0-9][0-9]; do
+        k=$((k + 1))
+        [ $((k % 2)) != "$1" ] || { fresh && one_block "$block"; }
+    done
+    [ "$1" = 0 ] || readme
+    echo "$p $f"
+}
+
 check() {
-    local block
+    local which sums
     stand_ins
     wrapper check
-    for block in "$T"/block/[0-9][0-9][0-9]; do
-        fresh
-        one_block "$block"
+    share 0 >"$T/share0" &
+    (share 1) >"$T/share1"
+    wait
+    for which in 0 1; do
+        sed '$d' "$T/share$which"
+        sums=($(tail -n 1 "$T/share$which"))
+        p=$((p + sums[0])) f=$((f + sums[1]))
     done
     pictures
     echo "$p passed, $f failed"
