@@ -106,6 +106,8 @@ TEST(notes_idle)
         {"x --refiner-switch-at 0.5 --init-latents-at 1 --sag-blur 2 --sample-max-value 2", "no effect: --sample-max-value without "
          "--dynamic-thresholding-ratio; --sag-blur without --sag; --refiner-switch-at without --refiner; --init-latents-at without --init-latents"},
         {"x --vae-encode mean --hires-upscale 2 --hires-upscaler lanczos", ""},
+        {"x --class 3 --p2p-mode replace --p2p-blend-start 0.5", "no effect: --class without --classifier; --p2p-mode without --edit-from-prompt; "
+         "--p2p-blend-start without --p2p-blend"},
         {"x --vae-encode mean --hires-upscale 2", "no effect: --vae-encode without --init-image"}};
     sumi_context *c = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));

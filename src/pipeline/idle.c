@@ -24,6 +24,7 @@ static bool attends(const sumi_request *r) { return r->sag_scale != 0; }
 static bool freeu(const sumi_request *r) { return r->freeu[0]; }
 static bool blends(const sumi_request *r) { return r->p2p_blend[0]; }
 static bool churns(const sumi_request *r) { return r->s_churn > 0; }
+static bool classifies(const sumi_request *r) { return r->classifier[0]; }
 static bool latents(const sumi_request *r) { return r->init_latents[0]; }
 
 static const struct {
@@ -54,6 +55,9 @@ static const struct {
     {"freeu_b2", freeu, "--freeu"},
     {"freeu_s1", freeu, "--freeu"},
     {"freeu_s2", freeu, "--freeu"},
+    {"classifier_class", classifies, "--classifier"},
+    {"classifier_scale", classifies, "--classifier"},
+    {"classifier_hash", classifies, "--classifier"},
     {"p2p_mode", sm_p2p_wanted, "--edit-from-prompt"},
     {"p2p_cross_steps", sm_p2p_wanted, "--edit-from-prompt"},
     {"p2p_self_steps", sm_p2p_wanted, "--edit-from-prompt"},

@@ -134,7 +134,7 @@ void sm_param_put(const sumi_param_info *p, const sumi_request *r, sm_buf *b)
 
 bool sm_param_is_path(const sumi_param_info *p)
 {
-    static const char *const files[] = {"init_image", "mask", "refiner", "init_latents"};
+    static const char *const files[] = {"init_image", "mask", "refiner", "init_latents", "classifier"};
     for (size_t i = 0; i < SM_COUNT(files); i++)
         if (!strcmp(files[i], p->name))
             return true;
