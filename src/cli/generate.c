@@ -93,6 +93,8 @@ static const char *const examples[] = {
     "sumi --from apple-2.png --steps 60 -o better.png", "with one thing changed",
     "sumi --prompts list.txt --steps 20 -o 'out/%04d.png' --resume", "a line a picture; what was drawn before is skipped",
     "sumi \"a {red|green|blue} ball, __style__\" --wildcards lists/ --count 9", "choices, by each picture's seed; lists/style.txt has a line a style",
+    "sumi \"a green apple\" --edit-from-prompt \"a red apple\" --seed 7", "Prompt-to-Prompt: the red apple of seed 7, made green",
+    "sumi \"a smiling face with sunglasses\" --p2p-reweight \"sunglasses:2\" --seed 7", "more of one word",
     "sumi \"a castle in snow\" --init-image castle.png --strength 0.6 -o snow.png", "drawn over, from six tenths of the noise",
     "sumi \"a red door\" --init-image castle.png --mask door.png --only-masked 1 -o door.png", "where the mask is white, at full size",
     "sumi \"a castle\" --init-image castle.png --outpaint-left 128 -o wide.png", "with 128 pixels more on the left",
