@@ -17,7 +17,7 @@ typedef struct cli_values {
     const char *output; /* -o: generate's pattern, train's folder */
     const char *in;     /* run's tensors */
     int repeat;         /* its evaluations, 0: one, untimed */
-    bool quiet, json, resume, man, low_memory;
+    bool quiet, json, resume, man, low_memory, exact;
     const char *stage;
     const char *preview; /* generate's pattern for previews, and steps from one to the next */
     int preview_every;
@@ -94,7 +94,8 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
     {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
 #define CLI_OPT_CONTEXT \
     {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
-    {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it; exact, avx2-exact ...: convolutions as direct sums"}
+    {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it"}, \
+    {"exact", 0, CLI_SWITCH, NULL, CLI_AT(exact), 0, 0, "convolutions as direct sums, not by minimal filtering: slower"}
 #define CLI_OPT_SIZE \
     {"size", 0, CLI_SIZE, "WxH", 0, 0, 0, "width and height in pixels, such as 128x128"}, \
     {"seed-resize", 0, CLI_SIZE, "WxH", 0, 0, 0, "seed-resize-width and seed-resize-height"}

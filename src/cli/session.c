@@ -1,4 +1,5 @@
 /* What commands that work with the library begin and end with: the context, the request from a picture and the flags, the model. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -30,10 +31,23 @@ static bool given(const cli_args *a, const char *flag)
     return false;
 }
 
+/* --exact: the instruction set of --cpu or SUMI_CPU in its form with direct sums. `name` holds what o points to. */
+static void choose_exact(sumi_context_options *o, char *name, size_t size)
+{
+    const char *cpu = o->cpu ? o->cpu : getenv("SUMI_CPU");
+    bool best = !cpu || !*cpu || !strcmp(cpu, "auto");
+    snprintf(name, size, "%s%s", best ? "exact" : cpu, best || strstr(cpu, "exact") ? "" : "-exact");
+    o->cpu = name;
+}
+
 int cli_open(cli_session *s, const cli_args *a)
 {
+    sumi_context_options context = a->v.context;
+    char cpu[64];
     *s = (cli_session){.request = sumi_request_default()};
-    sumi_status st = sumi_context_new(&a->v.context, &s->ctx);
+    if (a->v.exact)
+        choose_exact(&context, cpu, sizeof cpu);
+    sumi_status st = sumi_context_new(&context, &s->ctx);
     if (st)
         return cli_failed(s->ctx, st);
     int rc = a->v.from ? read_from(s, a) : 0;

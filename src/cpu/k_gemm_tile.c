@@ -6,6 +6,7 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+enum { LINE = 16 }; /* floats of a line of the caches */
 #define FLAT static inline __attribute__((always_inline))
 
 /* acc += one step: row i of the left operand is at a[i], the nv vectors of the right one at b. */
@@ -36,6 +37,10 @@ FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
             UNROLL for (int i = 0; i < m; i++)
                 acc[i][j] += bias;
         }
+    if (t->add_to)
+        UNROLL for (int i = 0; i < m; i++)
+            UNROLL for (int j = 0; j < nv; j++)
+                acc[i][j] += vload(t->c[i] + j * SM_VL);
     UNROLL for (int i = 0; i < m; i++)
         UNROLL for (int j = 0; j < nv; j++)
             vstore(t->c[i] + j * SM_VL, acc[i][j]);
@@ -45,6 +50,7 @@ FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
 FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
 {
     vf acc[SM_MR][SM_NV];
+    const float *ahead = t->ahead;
     load_c(m, nv, acc, t);
     for (int s = 0; s < t->segs; s++) {
         const float *a[SM_MR], *b = t->b[s];
@@ -56,6 +62,11 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
             UNROLL for (int u = 0; u < 4; u++)
                 step(m, nv, acc, a, k + u, b + u * nv * SM_VL);
             b += 4 * nv * SM_VL;
+            if (ahead) {
+                UNROLL for (int u = 0; u < 2 * nv * SM_VL; u += LINE)
+                    __builtin_prefetch(ahead + u);
+                ahead += 2 * nv * SM_VL;
+            }
         }
         for (; k < len; k++, b += nv * SM_VL)
             step(m, nv, acc, a, k, b);
@@ -116,7 +127,7 @@ static void tile_ragged(const sm_tile *t, tile_fn *fn)
     for (int i = 0; i < t->m; i++) {
         c[i] = buf[i];
         memset(buf[i], 0, sizeof buf[i]);
-        if (t->add)
+        if (t->add || t->add_to)
             memcpy(buf[i], t->c[i], (size_t)t->n * sizeof(float));
     }
     u.c = c;

@@ -28,7 +28,7 @@ bool SM_K(sm_winograd_dw_fits)(const sm_node *n)
 static dw make(const sm_node *n)
 {
     const int64_t *x = n->src[0]->dims, *y = n->src[1]->dims;
-    dw p = {.in = sm_wino_tiles_of(&n->p, x, y), .oh = y[1], .ow = y[2], .c = x[3], .o = y[3]};
+    dw p = {.in = sm_wino_tiles_of(&n->p, x, y, 2), .oh = y[1], .ow = y[2], .c = x[3], .o = y[3]};
     p.tiles = x[0] * p.in.th * p.in.tw;
     p.down = (p.c + ROWS - 1) / ROWS;
     p.across = (sm_panels(p.o) + COLS / SM_NR - 1) / (COLS / SM_NR);
@@ -115,7 +115,7 @@ static void run_item(const dw *p, int64_t item, float *m, float *v)
     sm_range(p->tiles, (int)(item / p->across / p->down), p->splits, &a, &b);
     for (int64_t t = a; t < b; t += TILES) {
         int64_t count = SM_MIN(TILES, b - t);
-        SM_K(sm_winograd_pixels)(&p->in, t, count, c0, c1 - c0, v, ROWS);
+        SM_K(sm_wino_pixels)(&p->in, t, count, c0, c1 - c0, v, ROWS, count * ROWS);
         for (int64_t j = j0; j < j1; j += SM_NR) {
             int width = sm_panel_width(p->o, j);
             turn_results(p, t, count, j, width, d);

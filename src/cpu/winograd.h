@@ -1,25 +1,31 @@
-/* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c), conv2d_dw (k_winograd_dw.c),
- * chosen in k_conv.c. */
+/* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c, their turns k_winograd_turn.c),
+ * conv2d_dw (k_winograd_dw.c), chosen in k_conv.c. */
 #ifndef SM_WINOGRAD_H
 #define SM_WINOGRAD_H
 
 #include "cpu/gemm.h"
 
-enum { SM_WINO_POINTS = 16, SM_WINO_LONGEST = 256 }; /* points of a 4x4 tile; channels that are turned at a time */
+/* F(2x2) and F(4x4): results a side of a tile, whose pixels are so many more; its numbers after the turn. */
+enum { SM_WINO_MORE = 2, SM_WINO_POINTS = 16, SM_WINO_POINTS4 = 36, SM_WINO_MOST_POINTS = SM_WINO_POINTS4 };
+enum { SM_WINO_LONGEST = 128 }; /* channels that are turned at a time */
 
-/* The 4x4 tiles of pictures [n, h, w, ld] that belong to 2x2 results each; th x tw of them a picture. */
+/* What a point's numbers are longer than they need be: points a multiple of a page apart would share few sets of the caches. */
+enum { SM_WINO_PAD = 16 };
+
+/* The tiles of pictures [n, h, w, ld] that belong to side x side results each; th x tw of them a picture. */
 typedef struct sm_wino_tiles {
     const float *src;
     int64_t h, w, ld, th, tw;
+    int side;                       /* 2 or 4 */
     int off[2];                     /* source position of tap 0 of result 0 */
     const int *circular;
 } sm_wino_tiles;
 
 /* Of a convolution x -> y, both [n, h, w, c]; src is left to the caller. */
-static inline sm_wino_tiles sm_wino_tiles_of(const sm_param *p, const int64_t *x, const int64_t *y)
+static inline sm_wino_tiles sm_wino_tiles_of(const sm_param *p, const int64_t *x, const int64_t *y, int side)
 {
-    return (sm_wino_tiles){.h = x[1], .w = x[2], .ld = x[3], .th = (y[1] + 1) / 2, .tw = (y[2] + 1) / 2,
-                           .off = {-p->conv.pad[0], -p->conv.pad[2]}, .circular = p->conv.circular};
+    return (sm_wino_tiles){.h = x[1], .w = x[2], .ld = x[3], .th = (y[1] + side - 1) / side, .tw = (y[2] + side - 1) / side,
+                           .side = side, .off = {-p->conv.pad[0], -p->conv.pad[2]}, .circular = p->conv.circular};
 }
 
 /* Where a tile is: walking costs no division. */
@@ -49,9 +55,21 @@ static inline bool sm_wino_geometry(const sm_param *p, const int64_t *x, const i
     return p->conv.groups == 1;
 }
 
-/* Channels [c0, c0 + len), at most SM_WINO_LONGEST, of tiles [t0, t0 + count) turned to v [SM_WINO_POINTS][count][ld], ld whole
- * vectors; lanes past len hold zeros. */
-void SM_K(sm_winograd_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld);
+/* ---- turns (k_winograd_turn.c) ----------------------------------------------------------------------------------- */
+
+/* Channels [c0, c0 + len), at most SM_WINO_LONGEST, of tiles [t0, t0 + count): point i of tile t to v + i * apart + t * ld, ld
+ * whole vectors; lanes past len hold zeros. */
+void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld, int64_t apart);
+
+/* Taps [9][n] of a kernel, n whole vectors, to points `apart` apart; `back`: the kernel turned by 180 degrees. */
+void SM_K(sm_wino_kernels)(int side, const float *taps, int n, bool back, float *out, int64_t apart);
+
+/* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias. Point i of tile t and the column c of
+ * the panel that begins at column j is at m + i * apart + j * count + t * its width + c - j. */
+typedef struct sm_wino_out { float *dst; int64_t oh, ow, ld, cols; const float *bias; } sm_wino_out;
+void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t t0, int64_t count, const float *m, int64_t apart);
+
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 /* Whether a recorded conv2d or conv2d_dx goes this way: by the shapes of one picture. */
 bool SM_K(sm_winograd_fits)(const sm_node *n);
