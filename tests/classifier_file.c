@@ -29,7 +29,8 @@ static bool make(sm_arena *a, const cJSON *line, const classifier_change *c, boo
         n *= x->t.dims[i];
     x->t.data = sm_arena_get(a, (size_t)n * sizeof(float));
     if (x->t.data)
-        test_fill(x->t.data, n, crc32(0, (const Bytef *)name, (uInt)strlen(name)), (float)number(line, 2), (float)number(line, 3));
+        test_fill(x->t.data, n, crc32(0, (const Bytef *)name, (uInt)strlen(name)), (float)number(line, 2),
+                  (float)number(line, 3));
     return x->t.data != NULL;
 }
 

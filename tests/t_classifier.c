@@ -42,13 +42,16 @@ static int said(const cJSON *one, const char *key)
 }
 
 /* Recorded and planned for pictures of x's shape. */
-static bool network_open(network *n, const cJSON *one, const char *path, const char *prefix, const sm_tensor *x, const sm_backend *be)
+static bool network_open(network *n, const cJSON *one, const char *path, const char *prefix, const sm_tensor *x,
+                         const sm_backend *be)
 {
-    sm_classifier_hints h = {said(one, "num_res_blocks"), said(one, "num_heads"), said(one, "num_head_channels"), said(one, "use_new_attention_order")};
+    sm_classifier_hints h = {said(one, "num_res_blocks"), said(one, "num_heads"), said(one, "num_head_channels"),
+                             said(one, "use_new_attention_order")};
     *n = (network){0};
     n->w = sm_weights_new(&n->mem, &n->err);
     n->g = sm_graph_new(&n->mem, &n->err);
-    if (!n->w || !n->g || sm_tensors_load(path, n->w, prefix, &n->mem, &n->err) || sm_detect_classifier(n->w, &h, &n->c, path, &n->err))
+    if (!n->w || !n->g || sm_tensors_load(path, n->w, prefix, &n->mem, &n->err) ||
+        sm_detect_classifier(n->w, &h, &n->c, path, &n->err))
         return false;
     nn_scope root = nn_root(n->g, n->w, NULL), s = nn_sub(&root, "%s", n->c.component);
     n->x = sm_input(n->g, "x", SM_F32, 4, x->dims);
@@ -56,7 +59,8 @@ static bool network_open(network *n, const cJSON *one, const char *path, const c
     n->logits = sm_classifier(&s, &n->c, n->x, n->t);
     if (sm_poisoned(n->logits))
         return sm_fail(&n->err, n->g->err.code, "%s", n->g->err.msg), false;
-    n->chosen = sm_sum_all(sm_slice(sm_log_softmax(n->logits), -1, (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(one, "class")), 1));
+    n->chosen =
+        sm_sum_all(sm_slice(sm_log_softmax(n->logits), -1, (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(one, "class")), 1));
     sm_grad(n->chosen, 1, &n->x, &n->gradient);
     n->p = sm_plan_new(n->g, 3, (sm_node *[]){n->logits, n->gradient, n->chosen}, be, &n->err);
     return n->p != NULL;
@@ -95,7 +99,8 @@ static void check_differences(network *n, const char *name, const float *x, cons
     CHECKF(fabs(difference - along) < 2e-3 * fabs(along), "%s: slope %.6g, gradient %.6g (%.3g)", name, difference, along, scale);
 }
 
-static void check_case(const reference *f, const cJSON *config, const char *name, const sm_backend *be, const char *prefix, bool differences)
+static void check_case(const reference *f, const cJSON *config, const char *name, const sm_backend *be, const char *prefix,
+                       bool differences)
 {
     char in[64], at[64], logits[64], gradient[64];
     snprintf(in, sizeof in, "%s/in.x", name);
@@ -132,7 +137,8 @@ TEST(classifier_networks)
     int n = 0;
     cJSON_ArrayForEach(one, config)
         for (int i = 0; i < backends; i++, n++)
-            check_case(&f, config, one->string, be[i], i ? "module." : "classifier.", i == backends - 1); /* whatever stands before the names */
+            check_case(&f, config, one->string, be[i], i ? "module." : "classifier.",
+                       i == backends - 1); /* whatever stands before the names */
     CHECK(n >= 5);
     cJSON_Delete(config);
     reference_close(&f);
@@ -190,10 +196,12 @@ TEST(classifier_published_sizes)
             CHECKF(c.down[x->valueint] != SM_DOWN_NONE, "%d: block %d halves", size, x->valueint);
             halves++;
         }
-        CHECK(c.halvings == halves && c.pool == SM_POOL_ATTENTION && c.head_channels == 64 && c.classes == 1000 && c.groups == 32 && c.in_channels == 3);
+        CHECK(c.halvings == halves && c.pool == SM_POOL_ATTENTION && c.head_channels == 64 && c.classes == 1000 &&
+              c.groups == 32 && c.in_channels == 3);
         sm_graph *g = sm_graph_new(&mem, &e);
         nn_scope root = nn_root(g, w, NULL), s = nn_sub(&root, "%s", c.component);
-        sm_node *y = sm_classifier(&s, &c, sm_input(g, "x", SM_F32, 4, (int64_t[]){2, size, size, 3}), sm_input(g, "t", SM_F32, 1, (int64_t[]){2}));
+        sm_node *y = sm_classifier(&s, &c, sm_input(g, "x", SM_F32, 4, (int64_t[]){2, size, size, 3}),
+                                   sm_input(g, "t", SM_F32, 1, (int64_t[]){2}));
         CHECKF(!sm_poisoned(y) && y->dims[1] == 1000, "%d: %s", size, g->err.msg);
         for (size_t i = 0; i < sm_weights_count(w); i++)
             CHECKF(sm_weights_at(w, i)->used, "%d: %s is not used", size, sm_weights_at(w, i)->name);
@@ -238,7 +246,8 @@ static void check_tweedie(const sm_noise *noise, sm_pred pred, double sigma)
             double in_x = (log_posterior(x + h, alpha, sigma, y) - log_posterior(x - h, alpha, sigma, y)) / (2 * h);
             double got = known_x0(x, sigma, alpha, 0) + sm_precond_score(noise, &pc, sigma) * in_x / pc.c_in;
             double want = known_mean[y] + alpha * v / total * (x - alpha * known_mean[y]);
-            CHECKF(fabs(got - want) < 1e-5 * (1 + fabs(want)), "%s sigma %g, x %g, part %d: %.9g, want %.9g", noise->flow ? "flow" : "ve", sigma, x, y, got, want);
+            CHECKF(fabs(got - want) < 1e-5 * (1 + fabs(want)), "%s sigma %g, x %g, part %d: %.9g, want %.9g",
+                   noise->flow ? "flow" : "ve", sigma, x, y, got, want);
         }
 }
 
@@ -248,8 +257,8 @@ TEST(classifier_gradient_makes_the_class)
     sm_err e = {0};
     sm_noise vp, edm, flow;
     sm_precond pc;
-    CHECK(!sm_noise_vp(&vp, &mem, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) && !sm_noise_edm(&edm, &mem, 100, 0.002, 80, 0.5, &e) &&
-          !sm_noise_flow(&flow, 1000, 3, &e));
+    CHECK(!sm_noise_vp(&vp, &mem, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e) &&
+          !sm_noise_edm(&edm, &mem, 100, 0.002, 80, 0.5, &e) && !sm_noise_flow(&flow, 1000, 3, &e));
     for (double sigma = 0.1; sigma < 14; sigma *= 1.9) {
         check_tweedie(&vp, SM_PRED_EPS, sigma);
         check_tweedie(&vp, SM_PRED_V, sigma);
@@ -257,7 +266,8 @@ TEST(classifier_gradient_makes_the_class)
     }
     for (double sigma = 0.05; sigma < 0.96; sigma += 0.1)
         check_tweedie(&flow, SM_PRED_FLOW, sigma);
-    CHECK(!sm_precond_at(&flow, SM_PRED_FLOW, 1, &pc, &e) && sm_precond_score(&flow, &pc, 1) == 0); /* noise alone knows no class */
+    CHECK(!sm_precond_at(&flow, SM_PRED_FLOW, 1, &pc, &e) &&
+          sm_precond_score(&flow, &pc, 1) == 0); /* noise alone knows no class */
     /* Dhariwal & Nichol's algorithm 2: eps - sqrt(1 - alpha_bar) gradient */
     double sigma = 2.5, bar = 1 / (1 + sigma * sigma);
     CHECK(!sm_precond_at(&vp, SM_PRED_EPS, sigma, &pc, &e));

@@ -177,7 +177,9 @@ static size_t drawn(const char *model, int threads, int low_memory, int k, float
 /* Also CFG++, whose noise is that of the unguided prediction, and a flow model, which begins at noise alone. */
 TEST(classifier_same_bits)
 {
-    static const struct { const char *model, *sampler; } cases[] = {{"deep", "ddim"}, {"deep", "euler_cfg_pp"}, {"playground", "euler"}, {"mmdit", "euler"}};
+    static const struct {
+        const char *model, *sampler;
+    } cases[] = {{"deep", "ddim"}, {"deep", "euler_cfg_pp"}, {"playground", "euler"}, {"mmdit", "euler"}};
     static uint8_t all[3 * EACH], again[3 * EACH];
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         const char *m = cases[i].model, *s = cases[i].sampler;
@@ -205,7 +207,8 @@ TEST(classifier_in_the_plan)
             r.classifier_scale = i == 2 ? 0 : 100;
             r.guidance_stop = i == 3 ? 0.5f : 1;
             r.cfg_scale = 1;
-            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s", sumi_error(x.ctx));
+            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s",
+                   sumi_error(x.ctx));
             taken = (double)sumi_memory_peak(x.ctx);
             sumi_images_free(im);
             fixture_close(&x);
@@ -214,8 +217,8 @@ TEST(classifier_in_the_plan)
         CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "case %d: planned %.0f, taken %.0f", i, planned, taken);
         step[i == 1 ? 0 : i > 1 ? i - 1 : 0] = p.step_flops;
     }
-    CHECKF(step[0] > 1.2 * step[1] && fabs((step[2] - step[1]) / (step[0] - step[1]) - 0.5) < 1e-9, "flops %g, %g without, %g in half of the steps", step[0],
-           step[1], step[2]);
+    CHECKF(step[0] > 1.2 * step[1] && fabs((step[2] - step[1]) / (step[0] - step[1]) - 0.5) < 1e-9,
+           "flops %g, %g without, %g in half of the steps", step[0], step[1], step[2]);
 }
 
 /* Every allocation fails once; nothing is left. */
@@ -276,12 +279,15 @@ TEST(classifier_names_and_infotext)
         CHECKF(t->field[i].understood, "%s is not understood", t->field[i].key);
     if (t)
         CHECKF(!ask(&x, file, (const char *[6]){"classifier-hash", t->request.classifier_hash}, b), "%s", sumi_error(x.ctx));
-    CHECK(ask(&x, file, (const char *[6]){"classifier-hash", "0123456789"}, NULL) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "--classifier-hash"));
+    CHECK(ask(&x, file, (const char *[6]){"classifier-hash", "0123456789"}, NULL) == SUMI_E_ARG &&
+          strstr(sumi_error(x.ctx), "--classifier-hash"));
     CHECK(!ask(&x, file, (const char *[6]){"class", "7"}, b)); /* a name before a number */
-    CHECK(ask(&x, file, (const char *[6]){"class", "cow"}, NULL) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "0 to 9, or a name: cat, a dog, 7"));
+    CHECK(ask(&x, file, (const char *[6]){"class", "cow"}, NULL) == SUMI_E_ARG &&
+          strstr(sumi_error(x.ctx), "0 to 9, or a name: cat, a dog, 7"));
     CHECK(ask(&x, file, (const char *[6]){"class", ""}, NULL) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "towards which class"));
-    CHECK(ask(&x, file, (const char *[6]){"class", "10"}, NULL) == SUMI_E_ARG && ask(&x, file, (const char *[6]){"class", "-1"}, NULL) == SUMI_E_ARG);
-    CHECK(ask(&x, "", (const char *[6]){"class", "1"}, NULL) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "--class:"));
+    CHECK(ask(&x, file, (const char *[6]){"class", "10"}, NULL) == SUMI_E_ARG &&
+          ask(&x, file, (const char *[6]){"class", "-1"}, NULL) == SUMI_E_ARG);
+    CHECK(!ask(&x, "", (const char *[6]){"class", "1"}, NULL)); /* without a classifier it does nothing */
     sumi_infotext_free(t);
     fixture_close(&x);
 }
@@ -319,7 +325,31 @@ TEST(classifier_refusals)
         const char *file = classifier_file(x.config, cases[i].name, &cases[i].change, "classifier-bad.safetensors");
         sumi_status st = ask(&x, file, (const char *[6]){NULL}, NULL);
         const char *says = sumi_error(x.ctx);
-        CHECKF(st == cases[i].status && strstr(says, cases[i].says) && strstr(says, "--cl") && !strchr(says, '\n'), "case %zu: %d, %s", i, (int)st, says);
+        CHECKF(st == cases[i].status && strstr(says, cases[i].says) && strstr(says, "--cl") && !strchr(says, '\n'),
+               "case %zu: %d, %s", i, (int)st, says);
+    }
+    fixture_close(&x);
+}
+
+TEST(classifier_inspected)
+{
+    static const struct {
+        const char *name, *says;
+    } cases[] = {{"adaptive", "noisy classifier, 10 classes, 4 channels, adaptive pool"},
+                 {"attention", "10 classes, 4 channels, attention pool"},
+                 {"spatial", "4 channels, spatial pool"},
+                 {"spatial_v2", "4 channels, spatial_v2 pool"}};
+    static const classifier_change named = {.metadata = {{"class_names", "[\"a\"]"}}};
+    fixture x;
+    fixture_open(&x, "deep", 0, 1);
+    for (size_t i = 0; i <= SM_COUNT(cases); i++) {
+        const char *name = cases[i % SM_COUNT(cases)].name, *says = i < SM_COUNT(cases) ? cases[i].says : "10 classes with names";
+        char *text = NULL;
+        CHECK(!sumi_inspect(
+            x.ctx, classifier_file(x.config, name, i < SM_COUNT(cases) ? NULL : &named, "classifier-inspected.safetensors"), 0,
+            &text));
+        CHECKF(text && strstr(text, says) && !strstr(text, "because"), "%s: %s", name, text);
+        sumi_text_free(text);
     }
     fixture_close(&x);
 }
@@ -332,7 +362,8 @@ TEST(classifier_foreign_files)
     fixture_open(&x, "deep", 0, 0);
     CHECK(ask(&x, "/no/such/file", (const char *[6]){NULL}, NULL) == SUMI_E_FILE && strstr(sumi_error(x.ctx), "--classifier: "));
     CHECK(ask(&x, test_fixture("families.txt.gz"), (const char *[6]){NULL}, NULL) && strstr(sumi_error(x.ctx), "--classifier: "));
-    CHECK(ask(&x, test_fixture("vae_tiny.safetensors"), (const char *[6]){NULL}, NULL) == SUMI_E_MODEL && strstr(sumi_error(x.ctx), "no classifier"));
+    CHECK(ask(&x, test_fixture("vae_tiny.safetensors"), (const char *[6]){NULL}, NULL) == SUMI_E_MODEL &&
+          strstr(sumi_error(x.ctx), "no classifier"));
     snprintf(file, sizeof file, "%s", family_model("sd1", FAMILY_FILE));
     CHECK(ask(&x, file, (const char *[6]){NULL}, NULL) == SUMI_E_MODEL && strstr(sumi_error(x.ctx), "a denoiser"));
     snprintf(file, sizeof file, "%s", classifier_file(x.config, "spatial", NULL, "classifier-spatial.safetensors"));
@@ -341,6 +372,7 @@ TEST(classifier_foreign_files)
     CHECKF(!ask(&x, x.file, (const char *[6]){"hires-upscale", "1.5"}, NULL), "%s", sumi_error(x.ctx));
     snprintf(file, sizeof file, "%s", classifier_file(x.config, "attention", NULL, "classifier-attention.safetensors"));
     CHECK(ask(&x, file, (const char *[6]){"width", "48", "height", "48"}, NULL) == SUMI_OK);
-    CHECK(ask(&x, file, (const char *[6]){"width", "48", "height", "48", "hires-upscale", "1.5"}, NULL) == SUMI_E_ARG); /* before the first pass */
+    /* before the first pass */
+    CHECK(ask(&x, file, (const char *[6]){"width", "48", "height", "48", "hires-upscale", "1.5"}, NULL) == SUMI_E_ARG);
     fixture_close(&x);
 }

@@ -49,13 +49,15 @@ static sm_node *part(sm_node *qkv, int k, int64_t heads, bool new_order)
 }
 
 /* Attention among tokens [N,T,C], the first `asking` of which ask: [N,asking,C]. */
-static sm_node *attend(const nn_scope *s, const sm_classifier_config *c, const char *name, sm_node *x, int64_t asking, bool new_order)
+static sm_node *attend(const nn_scope *s, const sm_classifier_config *c, const char *name, sm_node *x, int64_t asking,
+                       bool new_order)
 {
     if (sm_poisoned(x))
         return x;
     int64_t n = x->dims[0], ch = x->dims[2], heads = c->head_channels ? ch / c->head_channels : c->heads;
     if (heads < 1 || ch % heads)
-        return nn_reject(s, "attention: %lld channels do not divide into %lld heads", (long long)ch, (long long)heads), s->g->poison;
+        return nn_reject(s, "attention: %lld channels do not divide into %lld heads", (long long)ch, (long long)heads),
+               s->g->poison;
     sm_node *qkv = nn_linear(s, name, x, 3 * ch, true);
     if (sm_poisoned(qkv))
         return qkv;
@@ -122,8 +124,9 @@ static sm_node *attention_pool(const nn_scope *s, const sm_classifier_config *c,
     int64_t n = x->dims[0], places = x->dims[1] * x->dims[2], ch = x->dims[3];
     nn_scope p = nn_sub(s, "out.2");
     if (places != c->places)
-        return nn_reject(&p, "its position table has %lld places, %lldx%lld are to be pooled", (long long)c->places, (long long)x->dims[1],
-                         (long long)x->dims[2]), s->g->poison;
+        return nn_reject(&p, "its position table has %lld places, %lldx%lld are to be pooled", (long long)c->places,
+                         (long long)x->dims[1], (long long)x->dims[2]),
+               s->g->poison;
     sm_node *t = sm_concat2(SM_RESHAPE(mean(x), n, 1, ch), SM_RESHAPE(x, n, places, ch), 1);
     t = sm_add(t, positions(&p, ch, places + 1));
     return nn_linear(&p, "c_proj", SM_RESHAPE(attend(&p, c, "qkv_proj", t, 1, true), n, ch), c->classes, true);

@@ -61,7 +61,8 @@ static sumi_status read_block(blocks *b, sm_classifier_config *c, int i, const c
         b->out[i] = sm_look_dim(l, 0, residual ? "input_blocks.%d.0.in_layers.2.weight" : "input_blocks.%d.0.op.weight", i);
         b->attention[i] = sm_look(l, "input_blocks.%d.1.qkv.weight", i);
         if (!b->out[i])
-            return sm_fail(e, SUMI_E_MODEL, "%s: input block %d of the classifier lacks its convolution (in_layers.2.weight)", what, i);
+            return sm_fail(e, SUMI_E_MODEL, "%s: input block %d of the classifier lacks its convolution (in_layers.2.weight)",
+                           what, i);
     }
     c->down[i] = residual ? SM_DOWN_NONE : conv ? SM_DOWN_CONV : SM_DOWN_POOL;
     c->halvings += !residual;
@@ -82,7 +83,8 @@ static bool periodic(const blocks *b, int period)
 }
 
 /* Where all blocks are residual: which of them halve, if there is one answer. */
-static sumi_status find_halving(const blocks *b, const sm_classifier_hints *h, sm_classifier_config *c, const char *what, sm_err *e)
+static sumi_status find_halving(const blocks *b, const sm_classifier_hints *h, sm_classifier_config *c, const char *what,
+                                sm_err *e)
 {
     int found = 0, ways = 0;
     for (int period = 2; period <= b->count; period++)
@@ -91,8 +93,10 @@ static sumi_status find_halving(const blocks *b, const sm_classifier_hints *h, s
             ways++;
         }
     if (ways > 1)
-        return sm_fail(e, SUMI_E_MODEL, "%s: its tensors do not tell how many residual blocks the classifier has between two halvings: say it "
-                       "in the safetensors metadata, \"num_res_blocks\"", what);
+        return sm_fail(e, SUMI_E_MODEL,
+                       "%s: its tensors do not tell how many residual blocks the classifier has between two halvings: say it "
+                       "in the safetensors metadata, \"num_res_blocks\"",
+                       what);
     if (!ways)
         return sm_fail(e, SUMI_E_MODEL, "%s: the classifier's %d input blocks do not make levels%s", what, b->count,
                        h->num_res_blocks ? " of as many residual blocks as its metadata says (num_res_blocks)" : "");
@@ -108,7 +112,10 @@ static bool find_pool(const look *l, sm_classifier_config *c)
 {
     const sm_weight *first = sm_look(l, "out.0.weight"), *table = sm_look(l, "out.2.positional_embedding");
     bool flat = first && first->t.rank == 2;
-    c->pool = table ? SM_POOL_ATTENTION : !flat ? SM_POOL_ADAPTIVE : sm_look(l, "out.3.weight") ? SM_POOL_SPATIAL_V2 : SM_POOL_SPATIAL;
+    c->pool = table                        ? SM_POOL_ATTENTION
+              : !flat                      ? SM_POOL_ADAPTIVE
+              : sm_look(l, "out.3.weight") ? SM_POOL_SPATIAL_V2
+                                           : SM_POOL_SPATIAL;
     switch (c->pool) {
     case SM_POOL_ATTENTION: c->classes = sm_look_dim(l, 0, "out.2.c_proj.weight"); break;
     case SM_POOL_SPATIAL: c->classes = sm_look_dim(l, 0, "out.2.weight"); break;
@@ -146,14 +153,18 @@ sumi_status sm_detect_classifier(const sm_weights *w, const sm_classifier_hints 
         return sm_fail(e, SUMI_E_MODEL, "%s: a denoiser (it has output_blocks), where a classifier is needed", what);
     b.count = c->blocks = count_blocks(w, c->component);
     if (b.count > SM_CLASSIFIER_BLOCKS)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the classifier has %d input blocks, at most %d are possible", what, b.count, SM_CLASSIFIER_BLOCKS);
+        return sm_fail(e, SUMI_E_MODEL, "%s: the classifier has %d input blocks, at most %d are possible", what, b.count,
+                       SM_CLASSIFIER_BLOCKS);
     for (int i = 0; i < b.count; i++)
         if (read_block(&b, c, i, what, e))
             return e->code;
     c->in_channels = b.in[0];
     c->model_channels = sm_look_dim(&b.l, 1, "time_embed.0.weight");
     if (!b.in[0] || !b.out[0] || !c->model_channels || !find_pool(&b.l, c))
-        return sm_fail(e, SUMI_E_MODEL, "%s: no classifier in guided-diffusion's layout: time_embed.0, " FIRST " or out is missing or has no sizes", what);
+        return sm_fail(e, SUMI_E_MODEL,
+                       "%s: no classifier in guided-diffusion's layout: time_embed.0, " FIRST " or out is missing or has no "
+                                                                                              "sizes",
+                       what);
     fill_rest(&b, hints, c);
     if (c->halvings == 0 && b.count > 1 && find_halving(&b, hints, c, what, e))
         return e->code;

@@ -34,26 +34,34 @@ static int left_of(const sm_classifier_config *c, int side)
     return side;
 }
 
+/* Pixels on a side that become one place; files may claim any number of halvings. */
+static int pixels_of_one(const sm_job *j) { return sm_vae_factor(&j->m->vae) << SM_MIN(j->classify->c.halvings, 13); }
+
 static sumi_status wrong_places(const sm_job *j, int h, int w, sm_err *e)
 {
     const sm_classifier_config *c = &j->classify->c;
-    int f = sm_vae_factor(&j->m->vae), side = (int)sqrt((double)c->places), fits = (side << c->halvings) * f;
-    if ((int64_t)side * side == c->places && fits > 0 && fits <= 8192)
-        return sm_fail(e, SUMI_E_ARG, "--classifier: %s was made for pictures of %dx%d, this pass draws %dx%d; give --size %dx%d, or a classifier "
-                       "with another pool than attention, which takes any size", j->r.classifier, fits, fits, w * f, h * f, fits, fits);
-    return sm_fail(e, SUMI_E_ARG, "--classifier: %s pools %lld places, pictures of %dx%d have %dx%d; give another --size, or a classifier with "
-                   "another pool than attention, which takes any size", j->r.classifier, (long long)c->places, w * f, h * f, left_of(c, w),
-                   left_of(c, h));
+    int f = sm_vae_factor(&j->m->vae), side = (int)sqrt((double)c->places);
+    int fits = side <= 8192 / pixels_of_one(j) ? side * pixels_of_one(j) : 0;
+    if ((int64_t)side * side == c->places && fits > 0)
+        return sm_fail(e, SUMI_E_ARG,
+                       "--classifier: %s was made for pictures of %dx%d, this pass draws %dx%d; give --size %dx%d, or a "
+                       "classifier with another pool than attention, which takes any size",
+                       j->r.classifier, fits, fits, w * f, h * f, fits, fits);
+    return sm_fail(e, SUMI_E_ARG,
+                   "--classifier: %s pools %lld places, pictures of %dx%d have %dx%d; give another --size, or a classifier with "
+                   "another pool than attention, which takes any size",
+                   j->r.classifier, (long long)c->places, w * f, h * f, left_of(c, w), left_of(c, h));
 }
 
 sumi_status sm_classify_fits(const sm_job *j, int h, int w, sm_err *e)
 {
     const sm_classifier_config *c = &j->classify->c;
-    int rows = left_of(c, h), columns = left_of(c, w), f = sm_vae_factor(&j->m->vae);
+    int rows = left_of(c, h), columns = left_of(c, w);
     sm_part trial = {0};
     if (rows < 1 || columns < 1)
-        return sm_fail(e, SUMI_E_ARG, "--classifier: %s halves pictures %d times, which leaves nothing of %dx%d latents; draw at least %dx%d",
-                       j->r.classifier, c->halvings, w, h, f << c->halvings, f << c->halvings);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--classifier: %s halves pictures %d times, which leaves nothing of %dx%d latents; draw at least %dx%d",
+                       j->r.classifier, c->halvings, w, h, pixels_of_one(j), pixels_of_one(j));
     if (c->places && (int64_t)rows * columns != c->places)
         return wrong_places(j, h, w, e);
     record(j, &trial, 1, h, w, e);
@@ -115,8 +123,10 @@ sumi_status sm_classify_push(sm_denoise *d, double by, const float *x, double c_
         ok = push(by, sm_plan_data(p->p, p->out), x0 + first * each, batch * each);
     }
     return ok ? SUMI_OK
-              : sm_fail(e, SUMI_E_NUMERIC, "--classifier: %s gives a gradient that is no number at timestep %g; its weights may be damaged or "
-                        "meant for other latents", d->j->r.classifier, t);
+              : sm_fail(e, SUMI_E_NUMERIC,
+                        "--classifier: %s gives a gradient that is no number at timestep %g; its weights may be damaged or "
+                        "meant for other latents",
+                        d->j->r.classifier, t);
 }
 
 void sm_classify_done(sm_denoise *d)

@@ -21,6 +21,8 @@ typedef struct sm_classify {
  * "class_names", a JSON list of texts. */
 sumi_status sm_classify_load(sm_job *j, sm_err *e);
 void sm_classify_free(sm_classify *k);
+/* A line about the file, if it is a classifier: "noisy classifier, 10 classes, 4 channels, adaptive pool". */
+bool sm_classify_describe(const char *path, sm_mem *mem, char *out, size_t size);
 /* Whether it can look at h x w latents; recorded on them as a trial. */
 sumi_status sm_classify_fits(const sm_job *j, int h, int w, sm_err *e);
 /* d->classifier for d's pictures, planned where it is not yet. In low memory no other plan of d is kept then, and only one picture is

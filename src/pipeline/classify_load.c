@@ -30,13 +30,15 @@ static sumi_status read_number(const sm_tensors *f, const char *key, int *out, s
     *out = (int)v;
     if (!text || (*text && !*end && v >= 1 && v <= 1 << 16))
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_FORMAT, "its metadata says %s: \"%s\"; a number from 1 to 65536 was expected", key, sm_shown(text, shown, sizeof shown));
+    return sm_fail(e, SUMI_E_FORMAT, "its metadata says %s: \"%s\"; a number from 1 to 65536 was expected", key,
+                   sm_shown(text, shown, sizeof shown));
 }
 
 static sumi_status read_hints(const sm_tensors *f, sm_classifier_hints *h, sm_err *e)
 {
     const char *order = sm_tensors_metadata(f, "use_new_attention_order");
-    *h = (sm_classifier_hints){.use_new_attention_order = order && (!strcmp(order, "True") || !strcmp(order, "true") || !strcmp(order, "1"))};
+    *h = (sm_classifier_hints){.use_new_attention_order =
+                                   order && (!strcmp(order, "True") || !strcmp(order, "true") || !strcmp(order, "1"))};
     if (read_number(f, "num_res_blocks", &h->num_res_blocks, e) || read_number(f, "num_heads", &h->num_heads, e))
         return e->code;
     return read_number(f, "num_head_channels", &h->num_head_channels, e);
@@ -96,20 +98,28 @@ static sumi_status find_class(sm_classify *k, const char *class, const cJSON *na
 
 /* ---- the whole ----------------------------------------------------------------------------------------------------- */
 
-static sumi_status load(sm_classify *k, const sumi_request *r, sm_mem *mem, sm_err *e)
+/* The file's tensors into k->w, its configuration; *names may be NULL afterwards. Messages name the file. */
+static sumi_status read_file(sm_classify *k, const char *path, cJSON **names, sm_mem *mem, sm_err *e)
 {
     sm_classifier_hints hints;
-    sm_err why = {0}, which = {0};
-    sm_tensors *f = sm_tensors_open(r->classifier, mem, &why);
-    cJSON *names = NULL;
-    if (f && (read_hints(f, &hints, &why) || ((names = read_names(f, mem, &why)), why.code))) {
-        sm_fail(e, why.code, "--classifier: %s: %s", r->classifier, why.msg);
+    sm_err why = {0};
+    sm_tensors *f = sm_tensors_open(path, mem, e);
+    *names = NULL;
+    if (f && (read_hints(f, &hints, &why) || ((*names = read_names(f, mem, &why)), why.code))) {
         sm_tensors_close(f);
-    } else if (!f || sm_tensors_into(f, k->w, "classifier.", mem, &why) || sm_detect_classifier(k->w, &hints, &k->c, r->classifier, &why)) {
-        sm_fail(e, why.code, "--classifier: %s", why.msg);
-    } else if (find_class(k, r->classifier_class, names, &which)) {
-        sm_fail(e, which.code, "%s", which.msg);
+        return sm_fail(e, why.code, "%s: %s", path, why.msg);
     }
+    return !f || sm_tensors_into(f, k->w, "classifier.", mem, e) ? e->code : sm_detect_classifier(k->w, &hints, &k->c, path, e);
+}
+
+static sumi_status load(sm_classify *k, const sumi_request *r, sm_mem *mem, sm_err *e)
+{
+    sm_err why = {0};
+    cJSON *names;
+    if (read_file(k, r->classifier, &names, mem, &why))
+        sm_fail(e, why.code, "--classifier: %s", why.msg);
+    else
+        find_class(k, r->classifier_class, names, e);
     cJSON_Delete(names);
     return e->code;
 }
@@ -119,8 +129,11 @@ static sumi_status check_model(const sm_job *j, sm_err *e)
     int has = j->classify->c.in_channels, wants = j->m->vae.latent_channels;
     if (has == wants)
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_ARG, "--classifier: %s looks at %d channels%s, the latents of %s have %d; a classifier trained on its noisy latents "
-                   "is needed", j->r.classifier, has, has == 3 ? " (pixels?)" : "", j->m->name, wants);
+    return sm_fail(e, SUMI_E_ARG,
+                   "--classifier: %s looks at %d channels%s, the latents of %s have %d; a classifier trained on its noisy "
+                   "latents "
+                   "is needed",
+                   j->r.classifier, has, has == 3 ? " (pixels?)" : "", j->m->name, wants);
 }
 
 /* Which file it is, against what the request says. */
@@ -132,7 +145,9 @@ static sumi_status check_hash(sm_job *j, sm_err *e)
     snprintf(j->classify->hash, sizeof j->classify->hash, "%s", sm_origin_hash(o));
     sm_origin_free(o);
     if (j->r.classifier_hash[0] && strcmp(j->r.classifier_hash, j->classify->hash))
-        return sm_fail(e, SUMI_E_ARG, "--classifier-hash: %.20s is wanted, %s has %s; for another classifier leave it empty: --classifier-hash \"\"",
+        return sm_fail(e, SUMI_E_ARG,
+                       "--classifier-hash: %.20s is wanted, %s has %s; for another classifier leave it empty: --classifier-hash "
+                       "\"\"",
                        j->r.classifier_hash, j->r.classifier, j->classify->hash);
     j->r.classifier_hash = j->classify->hash;
     return SUMI_OK;
@@ -141,9 +156,8 @@ static sumi_status check_hash(sm_job *j, sm_err *e)
 sumi_status sm_classify_load(sm_job *j, sm_err *e)
 {
     const sumi_request *r = &j->r;
-    const char *alone = r->classifier_class[0] ? "class" : r->classifier_hash[0] ? "classifier-hash" : r->classifier_scale != 1 ? "classifier-scale" : NULL;
     if (!r->classifier[0])
-        return alone ? sm_fail(e, SUMI_E_ARG, "--%s: says something of a classifier, but there is none; give --classifier FILE", alone) : SUMI_OK;
+        return SUMI_OK;
     j->classify = sm_alloc0(j->mem, SM_MEM_WEIGHT, sizeof *j->classify);
     if (!j->classify)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a classifier");
@@ -151,4 +165,19 @@ sumi_status sm_classify_load(sm_job *j, sm_err *e)
     if (!j->classify->w || load(j->classify, r, j->mem, e) || check_model(j, e))
         return e->code;
     return check_hash(j, e);
+}
+
+bool sm_classify_describe(const char *path, sm_mem *mem, char *out, size_t size)
+{
+    static const char *const pools[] = {"adaptive", "attention", "spatial", "spatial_v2"};
+    sm_err why = {0};
+    sm_classify k = {.w = sm_weights_new(mem, &why)};
+    cJSON *names = NULL;
+    bool ok = k.w && !read_file(&k, path, &names, mem, &why);
+    if (ok)
+        snprintf(out, size, "noisy classifier, %d classes%s, %d channels, %s pool", k.c.classes, names ? " with names" : "",
+                 k.c.in_channels, pools[k.c.pool]);
+    cJSON_Delete(names);
+    sm_weights_unref(&k.w);
+    return ok;
 }

@@ -4,8 +4,8 @@
 #ifndef SM_PIPELINE_DENOISE_H
 #define SM_PIPELINE_DENOISE_H
 
-#include "pipeline/p2p.h"
 #include "pipeline/classify.h"
+#include "pipeline/p2p.h"
 #include "pipeline/text.h"
 #include "sample/guidance.h"
 #include "sample/param.h"

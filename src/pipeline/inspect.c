@@ -8,6 +8,7 @@
 #include "base/shown.h"
 #include "io/tensors.h"
 #include "io/weight_files.h"
+#include "pipeline/classify.h"
 #include "pipeline/model.h"
 
 enum { MAX_GROUPS = 32, MAX_LISTED = 20 };
@@ -102,7 +103,8 @@ static void look_at_model(report *r, sumi_context *ctx, const char *path, sumi_m
                 r->unexpected[r->nunexpected++] = w->name;
         }
     }
-    snprintf(r->problem, sizeof r->problem, "%s", why.msg);
+    if (*m || !sm_classify_describe(path, &ctx->mem, r->family, sizeof r->family))
+        snprintf(r->problem, sizeof r->problem, "%s", why.msg);
 }
 
 /* Names in a report: no longer than a line, nothing in them that a terminal would obey. */
