@@ -99,6 +99,7 @@ static const char *const examples[] = {
     "sumi \"a castle in snow\" --init-image castle.png --strength 0.6 -o snow.png", "drawn over, from six tenths of the noise",
     "sumi \"a red door\" --init-image castle.png --mask door.png --only-masked 1 -o door.png", "where the mask is white, at full size",
     "sumi \"a castle\" --init-image castle.png --outpaint-left 128 -o wide.png", "with 128 pixels more on the left",
+    "sumi \"a green apple\" --init-image apple.png --invert 1 --invert-prompt \"a red apple\" --cfg 1.5 -o green.png", "from the picture's own noise",
     "sumi \"a castle\" --hires-upscale 2 --hires-upscaler Lanczos -o large.png", "drawn small, enlarged, drawn over",
     "sumi \"moss\" --tile both -o moss.png", "a pattern without seams",
     "sumi generate \"train\" -o pictures/{prompt}-{seed}.webp", "a prompt that is also a command's name",

@@ -114,11 +114,13 @@ static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm
     for (int i = 0; i < steps; i++)
         late += sm_refine_due(&p->refine, &p->den.noise, p->sigmas[i]);
     plan_text(&p->text, &p->j, n, p->earlier, r, out, e);
-    if (v->j.m && !e->code) {
+    if (v->j.m && !e->code) { /* the same weights are prepared again for drawing */
+        size_t packed = out->packed_bytes;
         out->steps += (int)inverse;
         plan_text(&v->text, &v->j, n, 0, r, out, e);
         if (!e->code)
             plan_denoiser(&v->den, &v->text, inverse, n, r, out, e);
+        out->packed_bytes = packed;
     }
     p->den.beside = p->edit.beside; /* edit models predict without the picture, too */
     if (!e->code)

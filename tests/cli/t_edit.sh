@@ -41,6 +41,15 @@ check "edges that meet change the picture" [ "$(cmp -s tile.png base.png; echo $
 "$S" "a square" $few --init-image base.png --mask base.png --mask-blur 0 -o masked.png >out 2>err || cat err
 same "a mask" "$(sides masked.png)" 16x16
 check "mask blur in the metadata" grep -qa 'Mask blur: 0' masked.png
+"$S" "a square" $few --init-image base.png --invert 1 --invert-prompt "a square" --invert-refine 1 --save-inverted inverted.safetensors -o back.png >out
+check "the inversion in the metadata" grep -qa 'Invert: True, Invert prompt: a square, Invert refine: 1' back.png
+"$S" --from back.png --quiet -o back2.png >out
+check "an inversion again from its picture" cmp back.png back2.png
+"$S" "a square" $few --size 16x16 --init-latents inverted.safetensors -o back3.png >out
+same "from the saved inversion" "$(sides back3.png)" 16x16
+check "plan counts the inversion" grep -q '"steps": 6,' <("$S" plan --init-image base.png --steps 2 --invert 1 --invert-refine 1 --json)
+refuses 2 'invert needs a picture' x --invert 1
+refuses 2 'invert-prompt: goes with --invert 1' x --init-image base.png --invert-prompt y
 refuses 2 '16x16, the init image 32x16' x --init-image wide.png --mask base.png
 refuses 1 'no-such.png' x --init-image no-such.png
 refuses 1 'tiny.json' x --init-image tiny.json
