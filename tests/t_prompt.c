@@ -170,7 +170,7 @@ TEST(prompt_hostile)
     CHECK(sm_prompt_weigh("(a:1.2.3)", SM_EMPHASIS_ORIGINAL, &p, &e) == SUMI_E_ARG && strstr(e.msg, "'1.2.3'"));
     sm_pieces_free(&p);
     sm_err_clear(&e);
-    CHECK(sm_prompt_weigh("(a b).blend(1, 2)", SM_EMPHASIS_COMPEL, &p, &e) == SUMI_E_SUPPORT && strstr(e.msg, ".blend("));
+    CHECK(sm_prompt_weigh("(a b).swap(c)", SM_EMPHASIS_COMPEL, &p, &e) == SUMI_E_SUPPORT && strstr(e.msg, ".swap("));
     sm_pieces_free(&p);
 }
 

@@ -90,12 +90,13 @@ static sumi_status put_stage(const shown *x, const char *text, int from, int to,
     return x->e->code;
 }
 
-static void put_part(const shown *x, const sm_prompt_part *p, const char *title, int k, int parts)
+static void put_part(const shown *x, const sm_prompt_part *p, sm_join join, const char *title, int k, int parts)
 {
+    static const char *const words[] = {"side", "text, one behind the other,", "text, blended,"};
     if (x->json)
         sm_buf_fmt(x->out, "%s{\"weight\":%.7g,\"stages\":[", k ? "," : "", (double)p->weight);
     else if (parts > 1)
-        sm_buf_fmt(x->out, "%s, side %d of %d, weight %.4g\n", title, k + 1, parts, (double)p->weight);
+        sm_buf_fmt(x->out, "%s, %s %d of %d, weight %.4g\n", title, words[join], k + 1, parts, (double)p->weight);
     else
         sm_buf_fmt(x->out, p->weight == 1 ? "%s\n" : "%s, weight %.4g\n", title, (double)p->weight);
     /* The stage that ends with call n, counted from 0, has the n + 1 first calls. */
@@ -118,7 +119,7 @@ static sumi_status put_prompt(const shown *x, const char *text, bool negative)
         if (x->json)
             sm_buf_fmt(x->out, ",\"%s\":[", negative ? "negative" : "prompt");
         for (int i = 0; i < p.parts && !x->e->code; i++)
-            put_part(x, &p.part[i], negative ? "negative prompt" : "prompt", i, p.parts);
+            put_part(x, &p.part[i], p.join, negative ? "negative prompt" : "prompt", i, p.parts);
         if (x->json)
             sm_buf_fmt(x->out, "]%s", negative ? "" : ",\"networks\":[");
         for (int i = 0; i < p.nets; i++) {

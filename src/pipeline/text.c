@@ -101,10 +101,11 @@ static int group_of(sm_text_table *t, const sm_prompt_part *p, const sm_job *j, 
 }
 
 /* Number of the row; -1 and e set. */
-static int row_of(sm_text_table *t, int group, int text, int tokens, sm_err *e)
+static int row_of(sm_text_table *t, sm_text_row want, sm_err *e)
 {
     for (int i = 0; i < t->rows; i++)
-        if (t->row[i].group == group && t->row[i].text == text && t->row[i].tokens == tokens)
+        if (!want.join && t->row[i].group == want.group && t->row[i].text == want.text && t->row[i].tokens == want.tokens &&
+            t->row[i].padded == want.padded)
             return i;
     if (t->rows == t->row_cap) {
         int cap = t->row_cap ? 2 * t->row_cap : 8;
@@ -115,7 +116,8 @@ static int row_of(sm_text_table *t, int group, int text, int tokens, sm_err *e)
         t->row_cap = cap;
     }
     size_t at = t->rows ? t->row[t->rows - 1].at + (size_t)t->row[t->rows - 1].tokens : 0;
-    t->row[t->rows] = (sm_text_row){group, text, tokens, at};
+    t->row[t->rows] = want;
+    t->row[t->rows].at = at;
     return t->rows++;
 }
 
@@ -129,6 +131,8 @@ static int stage_at(const sm_prompt_part *p, int call)
         i++;
     return i;
 }
+
+static sm_text_row one_text(int group, int text, int tokens) { return (sm_text_row){.group = group, .text = text, .tokens = tokens}; }
 
 static sumi_status fill_spans(sm_text_table *t, sm_text_side *s, const int *group, int tokens, sm_err *e)
 {
@@ -150,13 +154,39 @@ static sumi_status fill_spans(sm_text_table *t, sm_text_side *s, const int *grou
         if (!span->pick)
             return no_memory(e);
         for (int i = 0; i < r->parts; i++) {
-            int row = row_of(t, group[i], t->group[group[i]].stage_text[stage_at(&r->part[i], end)], tokens, e);
+            int row = row_of(t, one_text(group[i], t->group[group[i]].stage_text[stage_at(&r->part[i], end)], tokens), e);
             if (row < 0)
                 return e->code;
             span->pick[i] = (sm_text_pick){row, s->negative ? 1 : r->part[i].weight};
         }
     }
     return s->span ? SUMI_OK : no_memory(e);
+}
+
+/* One row for all calls, made of those of the parts; chunks: of the longest. */
+static sumi_status fill_joined(sm_text_table *t, sm_text_side *s, const int *group, int chunks, sm_err *e)
+{
+    const sm_prompt *r = &s->read;
+    bool blend = r->join == SM_JOIN_BLEND;
+    int tokens = 0;
+    sm_text_join *j = sm_arena_get(&t->room, sizeof *j);
+    if (!j || !(j->row = sm_arena_get(&t->room, sizeof *j->row * (size_t)r->parts)) ||
+        !(j->weight = sm_arena_get(&t->room, sizeof *j->weight * (size_t)r->parts)) || !(s->span = sm_arena_get(&t->room, sizeof *s->span)) ||
+        !(s->span->pick = sm_arena_get(&t->room, sizeof *s->span->pick)))
+        return no_memory(e);
+    j->how = r->join;
+    for (j->n = 0; j->n < r->parts; j->n++) {
+        sm_text_row part = {.group = group[j->n], .tokens = (blend ? chunks : t->group[group[j->n]].chunks) * t->length, .padded = true};
+        if ((j->row[j->n] = row_of(t, part, e)) < 0)
+            return e->code;
+        j->weight[j->n] = r->part[j->n].weight;
+        tokens = blend ? part.tokens : tokens + part.tokens;
+    }
+    int row = row_of(t, (sm_text_row){.group = -1, .text = -1, .tokens = tokens, .join = j}, e);
+    s->span->end = t->calls;
+    s->span->pick[0] = (sm_text_pick){row, 1};
+    s->spans = s->picks = 1;
+    return e->code;
 }
 
 static sumi_status fill_side(sm_text_table *t, sm_text_side *s, const sm_job *j, sm_err *e)
@@ -173,7 +203,7 @@ static sumi_status fill_side(sm_text_table *t, sm_text_side *s, const sm_job *j,
             return e->code;
         chunks = SM_MAX(chunks, t->group[group[i]].chunks);
     }
-    return fill_spans(t, s, group, chunks * t->length, e);
+    return s->read.join ? fill_joined(t, s, group, chunks, e) : fill_spans(t, s, group, chunks * t->length, e);
 }
 
 /* Number of the prompt's side; -1 and e set. */
@@ -200,6 +230,8 @@ static void want_empty(sm_text_table *t)
             for (int n = 0; relative && n < w->words.pieces; n++)
                 wanted |= w->words.piece_weight[n] != 1;
         }
+    for (int i = 0; i < t->rows; i++)
+        wanted |= t->row[i].join != NULL;
     t->empty = wanted ? t->seqs++ : -1;
 }
 

@@ -191,7 +191,8 @@ static void fill_row(const encoded *x, const sm_text_row *r, const sm_text_group
     size_t each = (size_t)t->length * (size_t)hidden;
     bool relative = t->emphasis == SM_EMPHASIS_COMFY || t->emphasis == SM_EMPHASIS_COMPEL, ignore = t->emphasis == SM_EMPHASIS_IGNORE;
     float *out = t->context + r->at * (size_t)width + x->at;
-    for (int chunk = 0; chunk < g->chunks; chunk++) {
+    int chunks = r->padded ? r->tokens / t->length : g->chunks;
+    for (int chunk = 0; chunk < chunks; chunk++) {
         const float *z = x->z + (size_t)seq_of(t, words, chunk) * each, *w = weights_of(words, chunk);
         double norm = t->emphasis == SM_EMPHASIS_ORIGINAL ? norm_of(x, g, chunk) : 1;
         float *begin = out;
@@ -201,8 +202,35 @@ static void fill_row(const encoded *x, const sm_text_row *r, const sm_text_group
         if (t->downs)
             take_down(x, r, words, chunk, begin);
     }
-    for (int i = g->chunks * t->length; i < r->tokens; i++, out += width)
+    for (int i = chunks * t->length; i < r->tokens; i++, out += width)
         memcpy(out, out - width, sizeof *out * (size_t)hidden);
+}
+
+/* Adds w times a part's token to the context, or puts it there weighed from the empty text's. */
+static void join_token(const sm_text_join *j, const float *z, const float *from, float w, bool first, int hidden, float *out)
+{
+    for (int h = 0; h < hidden; h++)
+        out[h] = j->how == SM_JOIN_BLEND ? (first ? 0 : out[h]) + w * z[h] : w == 1 ? z[h] : from[h] + (z[h] - from[h]) * w;
+}
+
+/* The pooled text of an .and is its first text's, that of a blend the same sum. */
+static void join_row(const encoded *x, int row)
+{
+    const sm_text_table *t = x->t;
+    const sm_text_join *j = t->row[row].join;
+    int hidden = x->use->clip.hidden_size, pool = x->pooled ? x->c->pool : 0;
+    size_t width = (size_t)x->c->width, at = t->row[row].at;
+    for (int i = 0; i < j->n; i++) {
+        const sm_text_row *p = &t->row[j->row[i]];
+        for (int k = 0; k < p->tokens; k++)
+            join_token(j, t->context + (p->at + (size_t)k) * width + x->at,
+                       x->z + ((size_t)t->empty * (size_t)t->length + (size_t)(k % t->length)) * (size_t)hidden, j->weight[i], i == 0, hidden,
+                       t->context + (at + (size_t)k) * width + x->at);
+        at += j->how == SM_JOIN_BLEND ? 0 : (size_t)p->tokens;
+        for (int k = 0; k < pool && (j->how == SM_JOIN_BLEND || !i); k++)
+            t->pooled[(size_t)row * (size_t)pool + (size_t)k] = (i ? t->pooled[(size_t)row * (size_t)pool + (size_t)k] : 0) +
+                (j->how == SM_JOIN_BLEND ? j->weight[i] : 1) * t->pooled[(size_t)j->row[i] * (size_t)pool + (size_t)k];
+    }
 }
 
 static void fill_rows(const encoded *x)
@@ -211,6 +239,10 @@ static void fill_rows(const encoded *x)
     size_t pool = (size_t)x->c->pool;
     for (int i = 0; i < t->rows; i++) {
         const sm_text_row *r = &t->row[i];
+        if (r->join) {
+            join_row(x, i);
+            continue;
+        }
         const sm_text_group *g = &t->group[r->group];
         if (g->zero) {
             memset(t->context + r->at * (size_t)x->c->width, 0, sizeof(float) * (size_t)r->tokens * (size_t)x->c->width);

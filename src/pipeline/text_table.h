@@ -26,7 +26,20 @@ typedef struct sm_text_group {
 /* compel's weights below 1: a chunk once more, with a piece's tokens unseen. Those of a text follow each other, by piece, then chunk. */
 typedef struct sm_text_down { int group, text, piece, chunk, seq; } sm_text_down;
 
-typedef struct sm_text_row { int group, text, tokens; size_t at; } sm_text_row; /* at: its context's first float */
+/* A context that is put together from other rows' (compel's .and, .blend). */
+typedef struct sm_text_join {
+    sm_join how;
+    int n;
+    int *row;
+    float *weight;
+} sm_text_join;
+
+typedef struct sm_text_row {
+    int group, text, tokens;
+    size_t at;                /* its context's first token */
+    bool padded;              /* a part of a join: what its text lacks is the empty text's */
+    const sm_text_join *join; /* NULL: of one text. Else group and text are -1, and its rows are before it */
+} sm_text_row;
 
 typedef struct sm_text_span { int end; sm_text_pick *pick; } sm_text_span; /* for calls up to end */
 

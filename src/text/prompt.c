@@ -204,6 +204,18 @@ static sumi_status add_part(const char *s, size_t n, bool weighed, const sm_prom
     return SUMI_OK;
 }
 
+/* Texts without a schedule hold to the end. */
+static sumi_status hold(sm_prompt *out, const sm_prompt_how *how, sm_arena *room, sm_err *e)
+{
+    sm_prompt_stage *stage = sm_arena_get(room, sizeof *stage * (size_t)out->parts);
+    for (int i = 0; stage && i < out->parts; i++) {
+        stage[i] = (sm_prompt_stage){how->calls, out->part[i].text};
+        out->part[i].stage = &stage[i];
+        out->part[i].stages = 1;
+    }
+    return stage ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of a prompt");
+}
+
 sumi_status sm_prompt_read(const char *text, const sm_prompt_how *how, sm_arena *room, sm_prompt *out, sm_err *e)
 {
     bool own = how->emphasis > SM_EMPHASIS_NONE, nets = !how->negative && how->emphasis != SM_EMPHASIS_DIFFUSERS;
@@ -218,6 +230,10 @@ sumi_status sm_prompt_read(const char *text, const sm_prompt_how *how, sm_arena 
     const char *s = b.data ? nets ? take_networks(b.data, b.len, room, out) : copy(room, b.data, b.len) : NULL;
     bool oom = b.oom || !s;
     sm_buf_free(&b);
+    if (!oom && how->emphasis == SM_EMPHASIS_COMPEL && sm_prompt_joined(s, room, out, e))
+        return e->code;
+    if (out->join)
+        return hold(out, how, room, e);
     size_t n = oom ? 0 : strlen(s), most = 1, from = 0;
     for (size_t i = 0; i < n; i++)
         most += s[i] == 'A';

@@ -42,7 +42,15 @@ typedef struct sm_prompt_part {
 
 typedef struct sm_prompt_net { const char *kind, *name; } sm_prompt_net; /* <kind:name>, the name with its colons: "style:0.8" */
 
+/* What a prompt's parts are to each other. */
+typedef enum sm_join {
+    SM_JOIN_NONE,   /* sides of AND: predictions of their own */
+    SM_JOIN_BEHIND, /* compel's .and: what encoders give for them, one behind the other, each weighed from the empty text's */
+    SM_JOIN_BLEND   /* compel's .blend: its weighted sum; shorter ones are filled with the empty text's */
+} sm_join;
+
 typedef struct sm_prompt {
+    sm_join join;
     sm_prompt_part *part;
     sm_prompt_net *net;
     int parts, nets;
@@ -57,6 +65,9 @@ typedef struct sm_prompt_how {
 
 /* SUMI_E_ARG: no UTF-8, or one of the limits. Whatever has no other meaning is text, as in A1111. */
 sumi_status sm_prompt_read(const char *text, const sm_prompt_how *how, sm_arena *room, sm_prompt *out, sm_err *e);
+
+/* prompt_join.c: sets out->join and the parts, without stages, where s is such a list; else leaves it SM_JOIN_NONE. */
+sumi_status sm_prompt_joined(const char *s, sm_arena *room, sm_prompt *out, sm_err *e);
 
 /* ---- prompt_schedule.c: [from:to:when], [to:when], [from::when], [a|b] ----------------------------------------------- */
 
