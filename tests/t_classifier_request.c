@@ -195,6 +195,7 @@ TEST(classifier_same_bits)
 TEST(classifier_in_the_plan)
 {
     double step[3] = {0};
+    size_t packed[4] = {0};
     for (int i = 0; i < 4; i++) {
         sumi_plan_info p = {0};
         double taken = 0;
@@ -205,6 +206,8 @@ TEST(classifier_in_the_plan)
             sumi_request r = request(&x);
             r.width = r.height = 64;
             r.classifier_scale = i == 2 ? 0 : 100;
+            if (i == 1) /* of all that is planned the largest */
+                r.classifier = classifier_file(x.config, "spatial_v2", NULL, "classifier-large.safetensors");
             r.guidance_stop = i == 3 ? 0.5f : 1;
             r.cfg_scale = 1;
             CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s",
@@ -215,8 +218,11 @@ TEST(classifier_in_the_plan)
         }
         double planned = (double)p.peak_bytes - (double)p.weight_bytes;
         CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "case %d: planned %.0f, taken %.0f", i, planned, taken);
-        step[i == 1 ? 0 : i > 1 ? i - 1 : 0] = p.step_flops;
+        packed[i] = p.packed_bytes;
+        if (i != 1)
+            step[i > 1 ? i - 1 : 0] = p.step_flops;
     }
+    CHECK(packed[0] > packed[2] && packed[0] == packed[3]);
     CHECKF(step[0] > 1.2 * step[1] && fabs((step[2] - step[1]) / (step[0] - step[1]) - 0.5) < 1e-9,
            "flops %g, %g without, %g in half of the steps", step[0], step[1], step[2]);
 }
