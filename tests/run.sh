@@ -86,6 +86,16 @@ example() {
     part_sum
 }
 
+# Every command that the pages print, and that their pictures are of these commands.
+pages() {
+    if ls models/pictograms/*.safetensors >/dev/null 2>&1; then
+        sums tools/gallery.sh check
+    else
+        skip "the pages' commands: the built-in model is missing"
+    fi
+    part_sum
+}
+
 cli() {
     local t
     for t in tests/cli/t_*.sh; do
@@ -154,7 +164,7 @@ aarch64() {
 
 mkdir -p "$log"
 total_p=0 total_f=0 total_s=0
-for part in "${@:-unit masks fuzz example cli install warnings rules aarch64}"; do
+for part in "${@:-unit masks fuzz example cli pages install warnings rules aarch64}"; do
     for one in $part; do
         t0=$SECONDS
         fn=$one

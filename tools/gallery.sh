@@ -92,7 +92,7 @@ if [ $drawing = 1 ]; then
     more+=(-q)
     [ "$mode" != check ] || more+=(--threads 1)
     [ "$mode" != check ] || [[ $words =~ \ --sigmas\ |\ sigmas=|\ --from\  ]] || more+=(--steps 2)
-    [ -z "$small" ] || [[ $words =~ -image\ |--(size|width|ar|from)\  ]] || more+=(--size 64x64)
+    [ -z "$small" ] || [[ $words =~ -(image|latents)\ |--(size|width|ar|from|save-inverted)\  ]] || more+=(--size 64x64)
 fi
 exec "$real" "$@" "${more[@]}"
 END
@@ -103,6 +103,7 @@ fresh() { # an empty folder with what blocks may begin from
     rm -rf "$work"
     mkdir -p "$work"
     cp "$folder"/in/* "$work/"
+    [ ! -d models/pictograms/classifiers ] || cp models/pictograms/classifiers/*.safetensors "$work/" # guide the built-in model
     [ ! -d "$T/models" ] || ln -s "$T/models"/* "$work/"
 }
 go() { # FILE: runs its commands there; what they print is in $work.out and $work.err
@@ -115,7 +116,7 @@ shrink() { # FROM TO: lossy, the metadata kept
 import sys
 from PIL import Image
 im = Image.open(sys.argv[1])
-im.convert("RGB").save(sys.argv[2], "WEBP", quality=50, method=6, exif=im.info.get("exif", b""))
+im.convert("RGB").save(sys.argv[2], "WEBP", quality=30, method=6, exif=im.info.get("exif", b""))
 END
 }
 
@@ -238,10 +239,14 @@ check() {
     echo "$p passed, $f failed"
 }
 
-case ${1:-} in
-draw) shift && split && draw "$@" ;;
-check) split 1 && check ;;
-list) split && for block in "$T"/block/*.pictures; do echo "line $(cat "${block%.pictures}.line"): $(cat "$block" | tr '\n' ' ')"; done ;;
-*) sed -n '2,/^cd /s/^# \{0,1\}//p' "$0" && exit 2 ;;
-esac
-[ $f = 0 ]
+main() { # read whole before it begins: the script may be edited while it draws
+    case ${1:-} in
+    draw) shift && split && draw "$@" ;;
+    check) split 1 && check ;;
+    list) split && for block in "$T"/block/*.pictures; do echo "line $(cat "${block%.pictures}.line"): $(cat "$block" | tr '\n' ' ')"; done ;;
+    *) sed -n '2,/^cd /s/^# \{0,1\}//p' "$0" && exit 2 ;;
+    esac
+    [ $f = 0 ]
+    exit
+}
+main "$@"
