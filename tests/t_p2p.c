@@ -1,6 +1,7 @@
-/* Prompt-to-Prompt through whole requests on the tiny models `deep` and `xl`: the edited picture's latents of every step against attention
- * maps formed by the paper's rules in diffusers' loops (tests/fixtures/p2p.safetensors, tools/fixtures/make_p2p.py); what follows from
- * the definition; the same bits over threads, pictures at once and low memory; what it does not go with. */
+/* Prompt-to-Prompt through whole requests on the tiny models `deep` and `xl`: the edited picture's latents of every step
+ * against attention maps formed by the paper's rules in diffusers' loops (tests/fixtures/p2p.safetensors,
+ * tools/fixtures/make_p2p.py); what follows from the definition; the same bits over threads, pictures at once and low
+ * memory; what it does not go with. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "pipeline/context.h"
+#include "pipeline/params.h"
 #include "reference.h"
 #include "test.h"
 #include "tiny.h"
@@ -38,7 +40,8 @@ typedef struct fixture {
 
 static bool fixture_open(fixture *x, const char *model, int low_memory, int threads)
 {
-    sumi_model_options o = {.path = family_model(model, FAMILY_FOLDER), .tokenizer = family_tokenizer(), .low_memory = low_memory};
+    sumi_model_options o = {
+        .path = family_model(model, FAMILY_FOLDER), .tokenizer = family_tokenizer(), .low_memory = low_memory};
     *x = (fixture){0};
     CHECK(sumi_context_new(&(sumi_context_options){.threads = threads}, &x->ctx) == SUMI_OK);
     CHECKF(!sumi_model_load_with(x->ctx, &o, &x->m), "%s", sumi_error(x->ctx));
@@ -171,12 +174,12 @@ TEST(p2p_in_low_memory) { check_cases("blend_both", 1); }
 /* ---- what follows from the definition ------------------------------------------------------------------------------ */
 
 /* The pictures of a request, on a new context. */
-static size_t drawn(const sumi_request *r, int low_memory, int threads, uint8_t *rgb)
+static size_t drawn_by(const char *model, const sumi_request *r, int low_memory, int threads, uint8_t *rgb)
 {
     fixture x;
     sumi_images *im = NULL;
     size_t bytes = 0;
-    if (fixture_open(&x, "deep", low_memory, threads))
+    if (fixture_open(&x, model, low_memory, threads))
         CHECKF(!sumi_generate(x.ctx, x.m, r, NULL, &im), "%s: %s", r->sampler, sumi_error(x.ctx));
     for (size_t i = 0; im && i < sumi_images_count(im); i++) {
         const sumi_image *p = sumi_images_at(im, i);
@@ -187,6 +190,11 @@ static size_t drawn(const sumi_request *r, int low_memory, int threads, uint8_t 
     sumi_images_free(im);
     fixture_close(&x);
     return bytes;
+}
+
+static size_t drawn(const sumi_request *r, int low_memory, int threads, uint8_t *rgb)
+{
+    return drawn_by("deep", r, low_memory, threads, rgb);
 }
 
 static double pixels_apart(const uint8_t *a, const uint8_t *b, size_t n)
@@ -204,7 +212,7 @@ TEST(p2p_of_the_same_prompt)
     static uint8_t alone[2 * EACH], edited[2 * EACH];
     for (size_t i = 0; i < SM_COUNT(samplers); i++) {
         sumi_request r = request();
-        r.prompt = "a cat in the hat";
+        r.prompt = "a {cat|hat|blue} in the hat"; /* the same choice in both */
         r.sampler = samplers[i];
         r.cfg_scale = i == 6 ? 0.7f : 3;
         r.count = 2;
@@ -216,7 +224,60 @@ TEST(p2p_of_the_same_prompt)
     }
 }
 
-/* With nothing taken over the edited picture is bit for bit what its prompt draws, and bounded to words that nobody attends to, the source's. */
+/* A picture with something in it, and a mask, white on the left. */
+static void write_pictures(const char *picture, const char *mask)
+{
+    static uint8_t rgb[2][EACH];
+    sumi_context *c;
+    for (int i = 0; i < EACH; i++) {
+        int x = i / 3 % WIDTH, y = i / 3 / WIDTH;
+        rgb[0][i] = (uint8_t)(x * 5 + (i % 3) * (y * 3 + 20));
+        rgb[1][i] = x < WIDTH / 2 ? 255 : 0;
+    }
+    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
+    CHECK(!sumi_image_save(c, &(sumi_image){.width = WIDTH, .height = HEIGHT, .channels = 3, .pixels = rgb[0]}, picture));
+    CHECK(!sumi_image_save(c, &(sumi_image){.width = WIDTH, .height = HEIGHT, .channels = 3, .pixels = rgb[1]}, mask));
+    sumi_context_free(c);
+}
+
+/* The same where a picture is begun from, kept outside a mask, seen beside the latents, or inverted; and with a scale inside
+ * the model. */
+TEST(p2p_of_the_same_prompt_and_a_picture)
+{
+    static const struct { const char *model, *set[8]; } cases[] = {
+        {"deep", {"strength", "0.6"}},
+        {"deep", {"mask", "", "strength", "0.8"}},
+        {"deep", {"mask", "", "strength", "0.8", "edit-rules", "diffusers"}},
+        {"deep", {"mask", "", "p2p-blend", "cat", "p2p-blend-threshold", "0.85", "edit-rules", "diffusers"}},
+        {"inpaint", {"mask", "", "strength", "1"}},
+        {"deep", {"invert", "1", "invert-prompt", "a hat"}},
+        {"lcm", {"init-image", "", "sampler", "lcm"}},
+    };
+    static uint8_t alone[2 * EACH], edited[2 * EACH];
+    char picture[256], mask[256];
+    snprintf(picture, sizeof picture, "%s", test_tmp("p2p-picture.png"));
+    snprintf(mask, sizeof mask, "%s", test_tmp("p2p-mask.png"));
+    write_pictures(picture, mask);
+    for (size_t i = 0; i < SM_COUNT(cases); i++) {
+        sumi_request r = request();
+        r.prompt = "a cat in the hat";
+        r.init_image = picture;
+        r.count = 2;
+        for (int k = 0; k < 8 && cases[i].set[k]; k += 2) {
+            const sumi_param_info *p = sumi_param_find(cases[i].set[k]);
+            sm_err e = {0};
+            CHECKF(p && !sm_param_set(p, &r, strcmp(cases[i].set[k], "mask") ? cases[i].set[k + 1] : mask, &e), "%s", e.msg);
+        }
+        CHECK(drawn_by(cases[i].model, &r, 0, 0, alone) == sizeof alone);
+        r.edit_from_prompt = r.prompt;
+        CHECK(drawn_by(cases[i].model, &r, 0, 0, edited) == sizeof edited);
+        double d = pixels_apart(alone, edited, sizeof alone);
+        CHECKF(d <= 2, "case %zu: %g levels apart", i, d);
+    }
+}
+
+/* With nothing taken over the edited picture is bit for bit what its prompt draws, and bounded to words that nobody attends
+ * to, the source's. */
 TEST(p2p_of_nothing_and_of_all)
 {
     static uint8_t plain[EACH], source[EACH], got[EACH];

@@ -1,7 +1,9 @@
-/* Attention of pictures in pairs, an edited one and its source (Hertz et al. 2022, Prompt-to-Prompt): the edited one's attention map is
- * made of both. What a map M does to values V is linear, so the rule for maps becomes one for values and no map is ever formed:
+/* Attention of pictures in pairs, an edited one and its source (Hertz et al. 2022, Prompt-to-Prompt): the edited one's
+ * attention map is made of both. What a map M does to values V is linear, so the rule for maps becomes one for values and no
+ * map is ever formed:
  *     (S P + E diag(o)) V  =  S (P V) + E (diag(o) V)
- * S, E: maps of source and edited row over their own tokens; P, o: see nn_pairs. A self-attention map that is taken over whole is S V. */
+ * S, E: maps of source and edited row over their own tokens; P, o: see nn_pairs. A self-attention map that is taken over
+ * whole is S V. */
 #include "nn/nn.h"
 
 /* Rows 0..m-1 or m..2m-1 of x. */
@@ -10,7 +12,10 @@ static sm_node *source(sm_node *x, int64_t m) { return sm_slice(x, 0, m, m); }
 
 /* [N,T,H,D] as [N,T,H*D], and back. */
 static sm_node *merged(sm_node *x) { return SM_RESHAPE(x, x->dims[0], x->dims[1], x->dims[2] * x->dims[3]); }
-static sm_node *in_heads(sm_node *x, const sm_node *like) { return SM_RESHAPE(x, x->dims[0], x->dims[1], like->dims[2], like->dims[3]); }
+static sm_node *in_heads(sm_node *x, const sm_node *like)
+{
+    return SM_RESHAPE(x, x->dims[0], x->dims[1], like->dims[2], like->dims[3]);
+}
 
 /* Of 3m rows, edited, source, source as the edited one sees it: the first and the last added, the second. */
 static sm_node *fold(sm_node *y, int64_t m)
@@ -26,8 +31,8 @@ static sm_node *spread(sm_node *v, const nn_pairs *p)
     return sm_concat(3, (sm_node *[]){own, source(v, p->count), taken}, 0);
 }
 
-/* The attention that the words get at every place, sum over heads: [2m,P,W]. q, k are those of 3m rows or, cross-attention being each
- * row's own, of 2m. */
+/* The attention that the words get at every place, sum over heads: [2m,P,W]. q, k are those of 3m rows or, cross-attention
+ * being each row's own, of 2m. */
 static sm_node *look(sm_node *q, sm_node *k, const nn_pairs *p)
 {
     bool both = p->map != NULL;
@@ -70,12 +75,14 @@ static sm_node *self(const nn_scope *s, sm_node *x, int heads, bool bias, const 
     return merged(sm_attention(sm_concat2(q, q, 0), sm_concat2(k, k, 0), v, NULL, 0, false));
 }
 
-sm_node *nn_attention_pairs(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias, const nn_pairs *p, sm_node **seen)
+sm_node *nn_attention_pairs(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias, const nn_pairs *p,
+                            sm_node **seen)
 {
     if (sm_poisoned(x) || (ctx && sm_poisoned(ctx)))
         return s->g->poison;
     if (x->dims[0] != 2 * p->count)
-        return sm_graph_fail(s->g, "attention in pairs: %lld rows are not %lld pairs", (long long)x->dims[0], (long long)p->count);
+        return sm_graph_fail(s->g, "attention in pairs: %lld rows are not %lld pairs", (long long)x->dims[0],
+                             (long long)p->count);
     if (ctx ? !p->map && !seen : !p->self || x->dims[1] > p->self_tokens)
         return nn_attention(s, x, ctx, heads, qkv_bias);
     sm_node *y = ctx ? cross(s, x, ctx, heads, qkv_bias, p, seen) : self(s, x, heads, qkv_bias, p);

@@ -28,11 +28,13 @@ sumi_status sm_p2p_check(const sm_job *j, sm_err *e)
     if (!sm_p2p_wanted(r))
         return SUMI_OK;
     if (j->m->family->kind != SM_MODEL_UNET)
-        return sm_fail(e, SUMI_E_SUPPORT, "--%s: works on the cross-attention of UNets; %s is a transformer without", flag, j->m->name);
+        return sm_fail(e, SUMI_E_SUPPORT, "--%s: works on the cross-attention of UNets; %s is a transformer without", flag,
+                       j->m->name);
     if (j->m->traits.extra == SM_EXTRA_EDIT)
         return sm_fail(e, SUMI_E_ARG, "--%s: %s is an edit model, whose prompt itself says what to change", flag, j->m->name);
     if (sm_sampler_find(r->sampler)->alone)
-        return sm_fail(e, SUMI_E_ARG, "--%s: needs steps that do not depend on the picture; %s chooses its own", flag, r->sampler);
+        return sm_fail(e, SUMI_E_ARG, "--%s: needs steps that do not depend on the picture; %s chooses its own", flag,
+                       r->sampler);
     if (r->pag_scale != 0 || r->sag_scale != 0)
         return sm_fail(e, SUMI_E_ARG, "--%s: does not go with --%s, which changes the same attention", flag, inside);
     if (sm_hires_wanted(r))
@@ -53,11 +55,13 @@ static sumi_status text_of(sm_p2p *p, const sm_text_table *t, int k, const char 
     if (s->picks > 1)
         return sm_fail(e, SUMI_E_ARG, "--%s: the %s has parts (AND); Prompt-to-Prompt needs one text", flag, which);
     if (s->spans > 1)
-        return sm_fail(e, SUMI_E_ARG, "--%s: the %s changes between steps ([a:b:0.5], [a|b]); Prompt-to-Prompt needs one text", flag, which);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s changes between steps ([a:b:0.5], [a|b]); Prompt-to-Prompt needs one text",
+                       flag, which);
     const sm_text_row *row = &t->row[s->span[0].pick[0].row];
     const sm_chunks *c = &t->group[row->group].text[row->text].words;
     if (row->tokens != t->length)
-        return sm_fail(e, SUMI_E_ARG, "--%s: the %s has %d tokens; both prompts must fit one chunk of %d", flag, which, c->tokens, t->length - 2);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s has %d tokens; both prompts must fit one chunk of %d", flag, which, c->tokens,
+                       t->length - 2);
     bool *begins = sm_arena_get(&p->mem, sizeof *begins * (size_t)t->length);
     if (!begins)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for the words of a prompt");
@@ -91,8 +95,8 @@ static sumi_status open_pair(sm_p2p *p, const sm_text_table *t, int k, sm_err *e
         q->words[side] = sm_arena_get(&p->mem, sizeof **q->words * n * SM_P2P_WORDS);
     if (!q->map || !q->own || !q->factor || !q->cross || !q->words[0] || !q->words[1])
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for aligning two prompts");
-    if (text_of(p, t, k, "prompt", &text[0], e) || text_of(p, t, p->pairs + k, "source prompt", &text[1], e) || sm_p2p_read(p, q, text, e) ||
-        align(p, q, text, e))
+    if (text_of(p, t, k, "prompt", &text[0], e) || text_of(p, t, p->pairs + k, "source prompt", &text[1], e) ||
+        sm_p2p_read(p, q, text, e) || align(p, q, text, e))
         return e->code;
     for (size_t i = 0; i < n * n; i++)
         q->map[i] *= q->factor[i % n];
@@ -103,8 +107,8 @@ static sumi_status open_pair(sm_p2p *p, const sm_text_table *t, int k, sm_err *e
 
 /* ---- opening ------------------------------------------------------------------------------------------------------- */
 
-/* The level whose side is nearest to 16 places, by ratio: that of the reference at 512 pixels, the one below the first at XL's 1024. -1: no level
- * has attention. */
+/* The level whose side is nearest to 16 places, by ratio: that of the reference at 512 pixels, the one below the first at
+ * XL's 1024. -1: no level has attention. */
 static int seen_level(const sm_unet_config *c, int h, int w, int *mh, int *mw)
 {
     int best = -1;
@@ -126,7 +130,8 @@ static sumi_status open_blend(sm_p2p *p, sm_err *e)
     const sumi_request *r = &p->j->r;
     p->blends = r->p2p_blend[0];
     p->subtracts = p->blends && r->p2p_blend_subtract[0];
-    p->blend_from = (int)(round(r->p2p_blend_start * 1e6) / 1e6 * p->steps); /* the number as it was written, which a float is not */
+    double start = round(r->p2p_blend_start * 1e6) / 1e6; /* the number as it was written, which a float is not */
+    p->blend_from = (int)(start * p->steps);
     if (!p->blends)
         return SUMI_OK;
     p->level = seen_level(&p->j->m->denoiser.unet, p->h, p->w, &p->mh, &p->mw);
@@ -136,7 +141,9 @@ static sumi_status open_blend(sm_p2p *p, sm_err *e)
     p->seen = sm_arena_get(&p->mem, sizeof *p->seen * 2 * (size_t)p->pairs * places * SM_P2P_WORDS);
     p->room = sm_arena_get(&p->mem, sizeof *p->room * 2 * places);
     p->mask = sm_arena_get(&p->mem, (size_t)p->h * (size_t)p->w);
-    return p->seen && p->room && p->mask ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the attention of %d pictures", 2 * p->pairs);
+    return p->seen && p->room && p->mask
+               ? SUMI_OK
+               : sm_fail(e, SUMI_E_MEMORY, "out of memory for the attention of %d pictures", 2 * p->pairs);
 }
 
 static sumi_status open_all(sm_p2p *p, const sm_text_table *t, sm_err *e)
@@ -183,11 +190,11 @@ static bool within(sm_p2p_span s, int step) { return step >= s.from && step < s.
 
 int sm_p2p_how(const sm_p2p *p, int step)
 {
-    bool cross = false;
+    bool cross = false, self = within(p->self, step) && p->self_tokens > 0;
     for (int k = 0; k < p->pairs; k++)
         for (int i = 0; i < p->tokens && !cross; i++)
             cross = within(p->pair[k].cross[i], step);
-    return (cross ? SM_P2P_CROSS : 0) | (within(p->self, step) && p->self_tokens > 0 ? SM_P2P_SELF : 0) | (p->blends ? SM_P2P_SEEN : 0);
+    return (cross ? SM_P2P_CROSS : 0) | (self ? SM_P2P_SELF : 0) | (p->blends ? SM_P2P_SEEN : 0);
 }
 
 void sm_p2p_control(const sm_p2p *p, int pair, int step, float *map, float *own)

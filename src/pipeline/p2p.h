@@ -1,8 +1,9 @@
-/* Prompt-to-Prompt (Hertz et al. 2022): a picture is drawn together with the one it is edited from, whose prompt is edit_from_prompt.
- * Both begin from the same noise and are sampled in lock-step; the edited one's attention takes over what the source's says of the
- * words that both prompts have. Rows of a pass are then 2 n: the edited pictures, which come out, and behind them their sources, which are
- * what their prompt alone would draw. Follows google/prompt-to-prompt (AttentionReplace, -Refine, -Reweight, LocalBlend) in what is
- * taken over, for how long and where; the map itself is never formed (nn/attention_pairs.c). */
+/* Prompt-to-Prompt (Hertz et al. 2022): a picture is drawn together with the one it is edited from, whose prompt is
+ * edit_from_prompt. Both begin from the same noise and are sampled in lock-step; the edited one's attention takes over what
+ * the source's says of the words that both prompts have. Rows of a pass are then 2 n: the edited pictures, which come out,
+ * and behind them their sources, which are what their prompt alone would draw. Follows google/prompt-to-prompt
+ * (AttentionReplace, -Refine, -Reweight, LocalBlend) in what is taken over, for how long and where; the map itself is never
+ * formed (nn/attention_pairs.c). */
 #ifndef SM_PIPELINE_P2P_H
 #define SM_PIPELINE_P2P_H
 
@@ -70,12 +71,14 @@ typedef struct sm_p2p_item {
     int values;             /* how many were written, 0 to 2 */
 } sm_p2p_item;
 
-/* The next one; false past the last, or with e set. what: what a value is called in messages; NULL: words alone, colons are theirs. */
+/* The next one; false past the last, or with e set. what: what a value is called in messages; NULL: words alone, colons are
+ * theirs. */
 bool sm_p2p_next(const char *flag, const char **list, const char *what, sm_p2p_item *out, sm_err *e);
 /* The pair's words, factors and spans from the request. text: the edited one and the source. */
 struct sm_align_text;
 sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const struct sm_align_text *text, sm_err *e);
-/* Steps of `all` by a list's only share without words, "0.8" or "0.2-0.8", all where there is none. words: others may be of words. */
+/* Steps of `all` by a list's only share without words, "0.8" or "0.2-0.8", all where there is none. words: others may be of
+ * words. */
 sumi_status sm_p2p_read_span(const char *flag, const char *list, bool words, int all, sm_p2p_span *out, sm_err *e);
 
 #endif

@@ -1,6 +1,7 @@
-/* Where Prompt-to-Prompt edits (see p2p.h): after each step the edited latents stay different from the source's only at places that
- * attend to certain words in either picture, over all steps so far. The reference's LocalBlend: the words' maps are summed, widened by
- * one place, enlarged to the nearest, and cut at a share of the picture's largest value; words to subtract are not widened. */
+/* Where Prompt-to-Prompt edits (see p2p.h): after each step the edited latents stay different from the source's only at
+ * places that attend to certain words in either picture, over all steps so far. The reference's LocalBlend: the words' maps
+ * are summed, widened by one place, enlarged to the nearest, and cut at a share of the picture's largest value; words to
+ * subtract are not widened. */
 #include "pipeline/p2p.h"
 
 #include <string.h>

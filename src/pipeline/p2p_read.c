@@ -1,4 +1,5 @@
-/* What a request says of Prompt-to-Prompt in words (see p2p.h): lists such as "fluffy:2, snow:0.5", whose words must be in the prompts. */
+/* What a request says of Prompt-to-Prompt in words (see p2p.h): lists such as "fluffy:2, snow:0.5", whose words must be in
+ * the prompts. */
 #include "pipeline/p2p.h"
 
 #include <stdlib.h>
@@ -146,8 +147,8 @@ static sumi_status read_cross(const sm_p2p *p, sm_p2p_pair *q, const sm_align_te
 }
 
 /* Words of one set, each in the texts that have it. */
-static sumi_status read_blend(const sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, const char *flag, const char *list, int set, bool *marks,
-                              sm_err *e)
+static sumi_status read_blend(const sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, const char *flag, const char *list,
+                              int set, bool *marks, sm_err *e)
 {
     sm_p2p_item i;
     bool given = list[0];

@@ -1,5 +1,5 @@
-/* Alignment of two prompts' tokens (see align.h), as in the seq_aligner of google/prompt-to-prompt; words are the tokenizer's there are
- * split at blanks. */
+/* Alignment of two prompts' tokens (see align.h), as in the seq_aligner of google/prompt-to-prompt; words end
+ * where the tokenizer ends them, there at blanks. */
 #include "text/align.h"
 
 #include <string.h>
@@ -46,12 +46,11 @@ int sm_align_find(const sm_bpe *b, const sm_align_text *t, const char *words, si
         return -1;
     }
     for (int at = 1; ids.n && at + (int)ids.n <= t->n - 1; at++) {
-        int end = at + (int)ids.n;
-        if (!t->begins[at] || (end < t->n - 1 && !t->begins[end]) || memcmp(t->id + at, ids.id, sizeof *ids.id * ids.n))
+        if (!t->begins[at] || memcmp(t->id + at, ids.id, sizeof *ids.id * ids.n)) /* the last one's mark ends a word */
             continue;
         found++;
-        for (int i = at; i < end; i++)
-            out[i] = true;
+        for (size_t i = 0; i < ids.n; i++)
+            out[(size_t)at + i] = true;
     }
     sm_ids_free(&ids);
     return found;
@@ -80,7 +79,8 @@ sumi_status sm_align_replace(const sm_align_text *a, const sm_align_text *b, flo
 {
     int t = a->length, last = last_change(a, b), words = sm_align_count(a), others = sm_align_count(b);
     if (words != others)
-        return sm_fail(e, SUMI_E_ARG, "--p2p-mode replace: needs as many words in both prompts, here %d in the source and %d; refine aligns such texts",
+        return sm_fail(e, SUMI_E_ARG,
+                       "--p2p-mode replace: needs as many words in both prompts, here %d in the source and %d; refine aligns such texts",
                        words, others);
     memset(map, 0, sizeof *map * (size_t)t * (size_t)t);
     memset(own, 0, sizeof *own * (size_t)t);
