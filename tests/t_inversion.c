@@ -585,11 +585,7 @@ TEST(inversion_refused)
 {
     static const struct { const char *says; const char *set[4][2]; } rows[] = {
         {"--invert needs a picture: --init-image FILE", {{"init-image", ""}}},
-        {"--invert-prompt: goes with --invert 1", {{"invert", "0"}}},
-        {"--invert-cfg: goes with --invert 1", {{"invert", "0"}, {"invert-prompt", ""}, {"invert-cfg", "2"}}},
-        {"--invert-steps: goes with --invert 1", {{"invert", "0"}, {"invert-prompt", ""}, {"invert-steps", "2"}}},
-        {"--invert-refine: goes with --invert 1", {{"invert", "0"}, {"invert-prompt", ""}, {"invert-refine", "2"}}},
-        {"--save-inverted: goes with --invert 1", {{"invert", "0"}, {"invert-prompt", ""}}},
+        {"--save-inverted: nothing is inverted without --invert 1", {{"invert", "0"}}},
         {"--init-latents: --invert makes the start itself", {{"init-latents", "x.safetensors"}}},
         {"--refiner: --invert goes up with one model only", {{"refiner", "x.safetensors"}}},
         {"--invert-steps: --sigmas lists the levels", {{"sigmas", "0.9,0.5,0"}, {"schedule", ""}, {"steps", "0"}, {"invert-steps", "3"}}},
@@ -598,7 +594,7 @@ TEST(inversion_refused)
         {"--invert-refine: -1 is out of range", {{"invert-refine", "-1"}}},
         {"--save-inverted: no-such/x.safetensors: the folder cannot be written to", {{"save-inverted", "no-such/x.safetensors"}}},
         {"--hires-...: hires fix begins from noise", {{"hires-upscale", "2"}}},
-        {"--invert: masks of --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}}},
+        {"--invert: masks by --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}}},
     };
     session s;
     bool ok = begin_small(&s, tiny_model(TINY_UNET));

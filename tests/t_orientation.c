@@ -171,7 +171,7 @@ TEST(orientation_none)
 /* The public reader, which init images and masks go through too. */
 TEST(orientation_public)
 {
-    sumi_context *ctx;
+    sumi_context *ctx = NULL;
     sumi_images *im = NULL;
     sm_err e = {0};
     uint8_t pixels[W * H * 3], block[26];

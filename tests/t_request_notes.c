@@ -108,6 +108,7 @@ TEST(notes_idle)
         {"x --vae-encode mean --hires-upscale 2 --hires-upscaler lanczos", ""},
         {"x --class 3 --p2p-mode replace --p2p-blend-start 0.5", "no effect: --class without --classifier; --p2p-mode without --edit-from-prompt; "
          "--p2p-blend-start without --p2p-blend"},
+        {"x --invert-steps 3 --invert-cfg 2 --init-image a", "no effect: --invert-cfg, --invert-steps without --invert 1"},
         {"x --vae-encode mean --hires-upscale 2", "no effect: --vae-encode without --init-image"}};
     sumi_context *c = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));

@@ -11,6 +11,7 @@ static bool picture(const sumi_request *r) { return r->init_image[0]; }
 static bool mask(const sumi_request *r) { return r->mask[0]; }
 static bool masked(const sumi_request *r) { return r->mask[0] || r->outpaint_left || r->outpaint_right || r->outpaint_up || r->outpaint_down; }
 static bool only_masked(const sumi_request *r) { return r->only_masked; }
+static bool inverts(const sumi_request *r) { return r->invert; }
 static bool encodes(const sumi_request *r) { return r->init_image[0] || (sm_hires_wanted(r) && sm_hires_pixels(r)); }
 static bool refiner(const sumi_request *r) { return r->refiner[0]; }
 static bool variation(const sumi_request *r) { return r->variation_strength > 0; }
@@ -71,6 +72,10 @@ static const struct {
     {"resize_mode", picture, "--init-image"},
     {"resize_filter", picture, "--init-image"},
     {"vae_encode", encodes, "--init-image"},
+    {"invert_prompt", inverts, "--invert 1"},
+    {"invert_cfg", inverts, "--invert 1"},
+    {"invert_steps", inverts, "--invert 1"},
+    {"invert_refine", inverts, "--invert 1"},
     {"mask_blur", masked, "--mask"},
     {"mask_invert", mask, "--mask"},
     {"masked_content", masked, "--mask"},

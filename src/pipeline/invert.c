@@ -9,28 +9,19 @@
 
 /* ---- what goes together ---------------------------------------------------------------------------------------------- */
 
-/* The first parameter of an inversion that is set without one. */
-static const char *lone(const sumi_request *r)
-{
-    sumi_request d = sumi_request_default();
-    return r->invert_prompt[0]                ? "invert-prompt"
-           : r->invert_cfg != d.invert_cfg    ? "invert-cfg"
-           : r->invert_steps                  ? "invert-steps"
-           : r->invert_refine                 ? "invert-refine"
-           : r->save_inverted[0]              ? "save-inverted"
-                                              : NULL;
-}
-
 sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
 {
     const sumi_request *r = &j->r;
     const sumi_model *m = j->m;
+    if (!r->invert && r->save_inverted[0]) /* a file that somebody waits for */
+        return sm_fail(e, SUMI_E_ARG, "--save-inverted: nothing is inverted without --invert 1");
     if (!r->invert)
-        return lone(r) ? sm_fail(e, SUMI_E_ARG, "--%s: goes with --invert 1", lone(r)) : SUMI_OK;
+        return SUMI_OK;
     if (!r->init_image[0])
         return sm_fail(e, SUMI_E_ARG, "--invert needs a picture: --init-image FILE");
     if (m->traits.extra != SM_EXTRA_NONE)
-        return sm_fail(e, SUMI_E_ARG, "--invert: %s looks at the picture beside the noise and needs no inversion of it; leave it out", m->name);
+        return sm_fail(e, SUMI_E_ARG, "--invert: %s looks at the picture beside the noise and needs no inversion of it; leave it out",
+                       m->name);
     if (r->init_latents[0])
         return sm_fail(e, SUMI_E_ARG, "--init-latents: --invert makes the start itself; leave one of them out");
     if (r->refiner[0])
@@ -38,9 +29,10 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
     if (r->invert_steps && r->sigmas[0])
         return sm_fail(e, SUMI_E_ARG, "--invert-steps: --sigmas lists the levels, which are the inversion's too");
     if (j->edit->diffusers && j->edit->mask)
-        return sm_fail(e, SUMI_E_ARG, "--invert: masks of --edit-rules diffusers blend with drawn noise, which there is none of; a1111");
+        return sm_fail(e, SUMI_E_ARG, "--invert: masks by --edit-rules diffusers blend with drawn noise, and there is none; use a1111");
     if (!strcmp(r->masked_content, "latent noise") || !strcmp(r->masked_content, "latent nothing"))
-        return sm_fail(e, SUMI_E_ARG, "--masked-content: %s leaves nothing under the mask to invert; original or fill", r->masked_content);
+        return sm_fail(e, SUMI_E_ARG, "--masked-content: %s leaves nothing under the mask to invert; original or fill",
+                       r->masked_content);
     return SUMI_OK;
 }
 
@@ -54,15 +46,15 @@ static bool draws_noise(const sumi_request *r)
 static void warn(const sm_job *j)
 {
     sumi_progress p = {.stage = "invert", .seconds = sm_now() - j->started, .eta = -1,
-                       .message = "--invert: the sampler draws noise on its way, which leads away from the picture; ddim or euler (--sampler) do not"};
+                       .message = "--invert: the sampler draws noise on its way, which leads away from the picture; ddim and euler do not"};
     if (j->cb && j->cb->progress)
         j->cb->progress(j->cb->user, &p);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
-/* The request as the inversion sees it: its prompt, which with Prompt-to-Prompt is the source's unless said, and plain guidance by its
- * scale. */
+/* The request as the inversion sees it: its prompt, which with Prompt-to-Prompt is the source's unless said, and plain guidance by
+ * its scale. */
 static void told(sm_job *j)
 {
     sumi_request d = sumi_request_default(), *r = &j->r;
@@ -182,8 +174,8 @@ sumi_status sm_inversion_run(sm_inversion *v, int first, int n, const float *ini
     memcpy(noise, init, sizeof *init * (size_t)all);
     sm_kept_put(&v->kept, 0, first, n, init);
     if (!sm_denoise_open(&v->den, n, &v->text, e)) {
-        sm_sampling s = {.mem = j->mem, .n = all, .flow = v->den.noise.flow, .levels = &v->den.noise, .sigmas = v->sigmas, .steps = v->steps,
-                         .denoise = denoise, .on_step = on_step, .ctx = v};
+        sm_sampling s = {.mem = j->mem, .n = all, .flow = v->den.noise.flow, .levels = &v->den.noise, .sigmas = v->sigmas,
+                         .steps = v->steps, .denoise = denoise, .on_step = on_step, .ctx = v};
         sm_invert(&s, v->den.pred, j->r.invert_refine, noise, e);
     }
     sm_denoise_done(&v->den);

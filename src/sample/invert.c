@@ -1,5 +1,5 @@
-/* Inversion (see invert.h), written with slopes: both kinds of noise have dx/dsigma = (x - x0) / sigma, and the slope that a model's
- * raw output F stands for is k x + l F, also at sigma 0, where x0 alone says nothing of it. */
+/* Inversion (see invert.h), written with slopes: both kinds of noise have dx/dsigma = (x - x0) / sigma, and the slope that a
+ * model's raw output F stands for is k x + l F, also at sigma 0, where x0 alone says nothing of it. */
 #include "sample/invert.h"
 
 #include <math.h>
@@ -14,8 +14,8 @@ static double input_scale(const sm_noise *m, double sigma)
 /* A step up is x = keep x + add x0, where x0 is the answer for reach x at the level `to`. */
 typedef struct rise { double reach, keep, add; } rise;
 
-/* Output F at `to` from its x0 there, F = (x0 - c_skip reach x) / c_out; then the slope k x + l F at `from`. A model of x0 has no slope at
- * 0: its own is read at `to`, which for noise and velocity is the same. */
+/* Output F at `to` from its x0 there, F = (x0 - c_skip reach x) / c_out; then the slope k x + l F at `from`. A model of x0 has no
+ * slope at 0: its own is read at `to`, which for noise and velocity is the same. */
 static sumi_status rise_at(const sm_noise *m, sm_pred pred, double from, double to, rise *out, sm_err *e)
 {
     sm_precond pc;
@@ -35,7 +35,8 @@ static sumi_status rise_at(const sm_noise *m, sm_pred pred, double from, double 
 }
 
 /* x at `from` to y at `to`. */
-static sumi_status step_up(const sm_sampling *p, sm_pred pred, int refine, double from, double to, const float *x, float *y, float *x0, sm_err *e)
+static sumi_status step_up(const sm_sampling *p, sm_pred pred, int refine, double from, double to, const float *x, float *y,
+                           float *x0, sm_err *e)
 {
     rise r = {0};
     if (rise_at(p->levels, pred, from, to, &r, e))
@@ -61,7 +62,8 @@ static sumi_status check(const sm_sampling *p, int refine, sm_err *e)
         return sm_fail(e, SUMI_E_INTERNAL, "the inversion was given nothing to do");
     for (int i = 0; i < p->steps; i++)
         if (!(p->sigmas[i] > p->sigmas[i + 1]) || !isfinite(p->sigmas[i]))
-            return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i], p->sigmas[i + 1]);
+            return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i],
+                           p->sigmas[i + 1]);
     if (p->sigmas[p->steps] < 0 || (p->flow && p->sigmas[0] > 1))
         return sm_fail(e, SUMI_E_ARG, "noise levels from %g to %g are out of range", p->sigmas[0], p->sigmas[p->steps]);
     return SUMI_OK;

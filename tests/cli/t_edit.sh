@@ -49,7 +49,7 @@ check "an inversion again from its picture" cmp back.png back2.png
 same "from the saved inversion" "$(sides back3.png)" 16x16
 check "plan counts the inversion" grep -q '"steps": 6,' <("$S" plan --init-image base.png --steps 2 --invert 1 --invert-refine 1 --json)
 refuses 2 'invert needs a picture' x --invert 1
-refuses 2 'invert-prompt: goes with --invert 1' x --init-image base.png --invert-prompt y
+refuses 2 'nothing is inverted' x --init-image base.png --save-inverted y.safetensors
 refuses 2 '16x16, the init image 32x16' x --init-image wide.png --mask base.png
 refuses 1 'no-such.png' x --init-image no-such.png
 refuses 1 'tiny.json' x --init-image tiny.json
