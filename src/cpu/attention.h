@@ -136,6 +136,77 @@ AT_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
 #endif
 }
 
+/* ---- copies ---- */
+
+/* y[c][lane] = k x[lane][c] for c < d and n lanes, zeros in the others; y's rows are w apart. */
+static inline void at_pack_lanes(const float *x, int64_t stride, int64_t n, int64_t d, float k, float *y, int64_t w)
+{
+    int64_t c = 0;
+    for (; c + 4 <= d; c += 4) {
+        vf t[4];
+        for (int r = 0; r < 4; r++)
+            t[r] = at_gather(x + c + r * stride, stride, n - r);
+        at_transpose(t);
+        for (int r = 0; r < 4; r++)
+            vstore(y + (c + r) * w, t[r] * k);
+    }
+    for (; c < d; c++)
+        for (int64_t l = 0; l < SM_VL; l++)
+            y[c * w + l] = l < n ? x[l * stride + c] * k : 0;
+}
+
+/* x[lane][c] = y[c][lane] k[lane]: y has whole fours of rows. */
+static inline void at_unpack_lanes(const float *y, int64_t w, vf k, int64_t n, int64_t d, float *x, int64_t stride)
+{
+    for (int64_t c = 0; c < d; c += 4) {
+        vf t[4];
+        for (int r = 0; r < 4; r++)
+            t[r] = vload(y + (c + r) * w) * k;
+        if (c + 4 > d) {
+            for (int64_t r = 0; r < d - c; r++)
+                for (int64_t l = 0; l < SM_MIN(n, SM_VL); l++)
+                    x[l * stride + c + r] = t[r][l];
+            break;
+        }
+        at_transpose(t);
+        for (int r = 0; r < 4; r++)
+            at_scatter(t[r], x + c + r * stride, stride, n - r);
+    }
+}
+
+/* Rows of keys side by side, zeros up to a multiple of AT_ROWS. */
+static inline void at_pack_keys(const float *k, int64_t stride, int64_t keys, int64_t d, float *to)
+{
+    for (int64_t j = 0; j < keys; j++)
+        memcpy(to + j * d, k + j * stride, sizeof(float) * (size_t)d);
+    memset(to + keys * d, 0, sizeof(float) * (size_t)((at_up(keys, AT_ROWS) - keys) * d));
+}
+
+/* Panels of AT_ROWS columns. Four keys at a time: whole cache lines are written, of few rows. */
+static inline void at_pack_values(const float *v, int64_t stride, int64_t keys, int64_t dv, float *to)
+{
+    for (int64_t j0 = 0; j0 < keys; j0 += 4)
+        for (int64_t c = 0; c < dv; c += AT_ROWS)
+            for (int64_t j = j0; j < SM_MIN(j0 + 4, keys); j++) {
+                const float *x = v + j * stride + c;
+                float *y = to + c * keys + j * AT_ROWS;
+                if (c + AT_ROWS <= dv)
+                    memcpy(y, x, sizeof(float) * AT_ROWS);
+                else
+                    for (int64_t i = 0; i < AT_ROWS; i++)
+                        y[i] = c + i < dv ? x[i] : 0;
+            }
+}
+
+/* Rows [from, to) of width d into the cache: short rows far apart are not seen coming by the processor. Inlined
+ * always: gcc drops calls of a function that does nothing else. */
+AT_FLAT void at_fetch(const float *x, int64_t stride, int64_t d, int64_t from, int64_t to)
+{
+    for (int64_t r = from; r < to; r++)
+        for (int64_t c = 0; c < d + 15; c += 16)
+            __builtin_prefetch(x + r * stride + SM_MIN(c, d - 1), 0, 3);
+}
+
 /* ---- the microkernel: acc[i][v] += sum over k of a[i ai + k ak] b[k ldb + v], one chain each, k ascending ---- */
 
 /* x in a register: gcc short of them would load it again for every use. */
@@ -208,5 +279,28 @@ static inline vf at_exp(vf x)
     vf q = vpoly4(r, 0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f);
     return vfma(r, q, vset(1)) * (vf)((vu)t << 23);
 }
+
+/* ---- some queries and keys of a head (k_attention_tile.c) ---- */
+
+typedef struct at_part {
+    int nv;                        /* w / SM_VL */
+    int64_t i, rows, j, keys;      /* queries [i, i + rows), keys [j, j + keys) of the head */
+    float *q;                      /* [d][w], scaled; lanes from `rows` on are 0 */
+    const float *k, *v;            /* [keys up to AT_ROWS][d], panels [dv / AT_ROWS][panel][AT_ROWS] */
+    int64_t panel;
+    const float *bias;             /* that of query i and key j, or NULL */
+    float *s, *bias_t;             /* [keys up to AT_ROWS][w], [keys][w] */
+    float *o, *max, *sum;          /* [dv up to AT_ROWS][w], [w], [w] */
+} at_part;
+
+/* S = K Q, and the maxima of the first `top` keys, whole AT_ROWS; without them K and Q may be any rows and lanes. */
+void SM_K(sm_attention_product)(const at_part *p, int64_t d, int64_t top);
+/* S = K Q + bias, -infinity where the future is hidden; max takes in the maxima. */
+void SM_K(sm_attention_scores)(const attn *a, const at_part *p);
+/* O = fix O + V S, lane by lane, or V S where there is no fix. */
+void SM_K(sm_attention_values)(const at_part *p, int64_t dv, const float *fix);
+/* c[key][ld] = S[key] times the rows of p's queries [rows][ld], added to c unless they are the head's first; ld is a multiple of
+ * SM_VL. */
+void SM_K(sm_attention_key_rows)(const at_part *p, const float *rows, int64_t ld, float *c);
 
 #endif

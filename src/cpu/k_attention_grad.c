@@ -1,124 +1,154 @@
-/* Attention's gradient (Dao et al. 2022): blocks of queries against all keys of a head, scores computed again; one task per
- * head adds up dk and dv in the order of queries, so bits depend neither on threads nor on the rest of the batch. */
+/* Attention's gradient (Dao et al. 2022), queries in lanes as in k_attention.c: blocks of queries against all keys of a head,
+ * scores computed again. With q scaled, P the weights and dP = V dY,
+ *   dS = P (dP - delta), delta = sum over keys of P dP
+ *   dV += P dY, dK += dS q (rows of keys), dQ = scale K dS (lanes)
+ * One task per head adds up dk and dv in the order of queries, so bits depend neither on threads nor on the rest of the batch.
+ *
+ * Floor: a vector of scores takes (3 d + 2 dv) / 2 cycles of two 8-lane multiply-add units for the five products and 7 for
+ * weights and dS, so 93% of the peak is the end at d = 40, 96% at 64. Bytes: P and dP of a block, 8 a query and key, written
+ * once and read four times, from the second cache up to some 2,000 keys. */
 #include "cpu/attention.h"
-#include "cpu/tile.h"
 
-enum { QUERIES = 64, MAX_TASKS = 64 };
+enum { MAX_TASKS = 64, TILE = 128 };
 
-static int64_t up16(int64_t x) { return at_up(x, 16); }
+/* A task's memory. Rows of keys and of heads, where they are outputs, are rounded up to AT_ROWS, columns to SM_VL (dc, dvc);
+ * w lanes of queries: q [d][w], dy [dv][w], dq [d][w], their rows q_rows [w][dc], dy_rows [w][dvc]; of all keys k [d], v [dv],
+ * panels of k, p and dp [w], dk [dc], dv [dvc]. */
+typedef struct memory { float *q, *dy, *dq, *q_rows, *dy_rows, *max, *k, *v, *panels, *p, *dp, *dk, *dv, *bias_t; } memory;
 
-/* s = scale s + bias over the first `seen` of n scores, -infinity after; returns the largest, at least `max`. */
-static float scores_max(float *s, const float *bias, float scale, int64_t seen, int64_t n, float max)
+static int64_t lanes_of(const attn *a) { return SM_MIN(at_up(a->tq, SM_VL), AT_VECS * SM_VL); }
+
+static size_t layout(const attn *a, bool bias, float *at, memory *m)
 {
-    vf top[SM_LV], k = vset(scale);
-    for (int l = 0; l < SM_LV; l++)
-        top[l] = vset(max);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            vf v = vload(s + i + l * SM_VL) * k;
-            if (bias)
-                v = v + vload16(bias, i, seen, l, 0);
-            if (i + 16 > seen) {
-                float t[SM_VL];
-                vstore(t, v);
-                for (int j = sm_part(SM_MAX(seen - i, 0), l); j < SM_VL; j++)
-                    t[j] = -INFINITY;
-                v = vload(t);
-            }
-            top[l] = vmax(v, top[l]);
-            vstore(s + i + l * SM_VL, v);
-        }
-    return sm_fold16_max(top);
-}
-
-/* s = exp(s - max) over n scores (a multiple of 16); returns the sum. */
-static float scores_exp(float *s, float max, int64_t n)
-{
-    vf sum[SM_LV], m = vset(max == -INFINITY ? 0 : max);
-    for (int l = 0; l < SM_LV; l++)
-        sum[l] = vset(0);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            vf e = vexp(vload(s + i + l * SM_VL) - m);
-            sum[l] += e;
-            vstore(s + i + l * SM_VL, e);
-        }
-    return sm_fold16(sum);
-}
-
-/* kt [d][tk16], vt [dv][tk16], k [tk][d16], p and dp [QUERIES][tk16], q [QUERIES][d16], dy [QUERIES][dv16] */
-typedef struct grad_scratch { float *kt, *vt, *k, *p, *dp, *q, *dy; } grad_scratch;
-
-static size_t grad_floats(const attn *a)
-{
-    return (size_t)((a->d + a->dv + 2 * QUERIES) * up16(a->tk) + a->tk * up16(a->d) + QUERIES * (up16(a->d) + up16(a->dv)));
-}
-
-static grad_scratch grad_memory(const attn *a, float *at)
-{
-    int64_t ld = up16(a->tk);
-    grad_scratch m = {.kt = at};
-    m.vt = m.kt + a->d * ld;
-    m.p = m.vt + a->dv * ld;
-    m.dp = m.p + QUERIES * ld;
-    m.k = m.dp + QUERIES * ld;
-    m.q = m.k + a->tk * up16(a->d);
-    m.dy = m.q + QUERIES * up16(a->d);
-    return m;
-}
-
-/* Weights in p and dP in dp become P and dS = P (dP - sum P dP) scale. */
-static void score_gradient(float *p, float *dp, float sum, float scale, int64_t n)
-{
-    vf inv = vset(sum == 0 ? 0 : 1 / sum), acc[SM_LV];
-    for (int l = 0; l < SM_LV; l++)
-        acc[l] = vset(0);
-    for (int64_t i = 0; i < n; i += 16)
-        for (int l = 0; l < SM_LV; l++) {
-            float *at = p + i + l * SM_VL;
-            vf v = vload(at) * inv;
-            vstore(at, v);
-            acc[l] = vfma(v, vload(dp + i + l * SM_VL), acc[l]);
-        }
-    vf delta = vset(sm_fold16(acc));
-    for (int64_t i = 0; i < n; i += SM_VL)
-        vstore(dp + i, vload(p + i) * (vload(dp + i) - delta) * scale);
-}
-
-static void grad_block(const attn *a, const float *dy, int64_t n, int64_t h, int64_t i0, float *const out[3], const grad_scratch *m)
-{
-    int64_t rows = SM_MIN(a->tq - i0, QUERIES), ld = up16(a->tk), qs = a->h * a->d, vs = a->h * a->dv;
-    tile_mat q = {a->q + (n * a->tq + i0) * qs + h * a->d, qs, 1}, g = {dy + (n * a->tq + i0) * vs + h * a->dv, vs, 1};
-    tile_mm(rows, ld, a->d, q, m->kt, ld, m->p, ld, 0);
-    tile_mm(rows, ld, a->dv, g, m->vt, ld, m->dp, ld, 0);
-    for (int64_t r = 0; r < rows; r++) {
-        float *p = m->p + r * ld, max = scores_max(p, attn_bias(a, n, h, i0 + r), a->scale, attn_visible(a, i0 + r), ld, -INFINITY);
-        score_gradient(p, m->dp + r * ld, scores_exp(p, max, ld), a->scale, ld);
+    int64_t w = lanes_of(a), keys = at_up(a->tk, AT_ROWS), dr = at_up(a->d, AT_ROWS);
+    int64_t dc = at_up(a->d, SM_VL), dvc = at_up(a->dv, SM_VL);
+    int64_t sizes[] = {a->d * w,      a->dv * w, dr * w,   w * dc,   w * dvc,   w,          keys * a->d,
+                       keys * a->dv, keys * dr, keys * w, keys * w, keys * dc, keys * dvc, bias ? keys * w : 0};
+    float **parts[] = {&m->q, &m->dy, &m->dq, &m->q_rows, &m->dy_rows, &m->max, &m->k, &m->v, &m->panels, &m->p,
+                       &m->dp, &m->dk, &m->dv, &m->bias_t};
+    int64_t sum = 0;
+    for (size_t i = 0; i < SM_COUNT(sizes); i++) {
+        *parts[i] = at ? at + sum : NULL;
+        sum += at_up(sizes[i], 16);
     }
-    tile_pack(q.p, qs, rows, a->d, m->q);
-    tile_pack(g.p, vs, rows, a->dv, m->dy);
-    tile_mat ds = {m->dp, ld, 1}, ds_t = {m->dp, 1, ld}, p_t = {m->p, 1, ld};
-    int64_t k0 = n * a->tk * qs + h * a->d, v0 = n * a->tk * vs + h * a->dv;
-    tile_mm(rows, a->d, a->tk, ds, m->k, up16(a->d), out[0] + (n * a->tq + i0) * qs + h * a->d, qs, 0);
-    tile_mm(a->tk, a->d, rows, ds_t, m->q, up16(a->d), out[1] + k0, qs, i0 > 0);
-    tile_mm(a->tk, a->dv, rows, p_t, m->dy, up16(a->dv), out[2] + v0, vs, i0 > 0);
+    return (size_t)sum;
+}
+
+/* Scores in p and dP in dp, a vector of queries of the block, become P and dS. Sums run in tiles of TILE keys. */
+static void score_gradient(const at_part *b, float *p, float *dp, vf max)
+{
+    const int64_t w = b->nv * SM_VL;
+    vf m = vsel((vi)(max == vset(-INFINITY)), vset(0), max), sum = vset(0), delta = vset(0);
+    for (int64_t t = 0; t < b->keys; t += TILE) {
+        vf s = vset(0), x = vset(0);
+        for (int64_t j = t; j < SM_MIN(t + TILE, b->keys); j++) {
+            vf e = at_exp(vload(p + j * w) - m);
+            s += e;
+            x = vfma(e, vload(dp + j * w), x);
+            vstore(p + j * w, e);
+        }
+        sum += s;
+        delta += x;
+    }
+    vf inv = vsel((vi)(sum == vset(0)), vset(0), 1 / sum);
+    delta *= inv;
+    for (int64_t j = 0; j < b->keys; j++) {
+        vf y = vload(p + j * w) * inv;
+        vstore(p + j * w, y);
+        vstore(dp + j * w, y * (vload(dp + j * w) - delta));
+    }
+}
+
+/* Rows of x times k, zeros up to ld. */
+static void copy_rows(const float *x, int64_t stride, int64_t rows, int64_t d, float k, float *y, int64_t ld)
+{
+    for (int64_t r = 0; r < rows; r++, x += stride, y += ld)
+        for (int64_t c = 0; c < ld; c += SM_VL)
+            vstore(y + c, (c + SM_VL <= d ? vload(x + c) : vload_part(x + c, (int)(d - c), 0)) * k);
+}
+
+typedef struct head { const float *q, *k, *v, *dy, *bias; float *dq, *dk, *dv; } head;
+
+static void grad_block(const attn *a, const head *h, int64_t i, int64_t rows, const memory *m)
+{
+    int64_t qs = a->h * a->d, vs = a->h * a->dv, dc = at_up(a->d, SM_VL), dvc = at_up(a->dv, SM_VL);
+    at_part b = {.i = i, .rows = rows, .panel = a->tk, .max = m->max, .bias_t = m->bias_t};
+    b.nv = (int)((rows + SM_VL - 1) / SM_VL);
+    int64_t w = b.nv * SM_VL;
+    /* whole blocks of keys, hidden ones with weight 0, since key_rows adds whole ones; the first writes all of dk and dv */
+    b.keys = i ? SM_MIN(at_up(SM_MAX(attn_visible(a, i + rows - 1), 1), AT_ROWS), a->tk) : a->tk;
+    b.bias = h->bias ? h->bias + i * a->bias_q : NULL;
+    for (int64_t l = 0; l < w; l += SM_VL) {
+        at_pack_lanes(h->q + (i + l) * qs, qs, rows - l, a->d, a->scale, m->q + l, w);
+        at_pack_lanes(h->dy + (i + l) * vs, vs, rows - l, a->dv, 1, m->dy + l, w);
+        vstore(m->max + l, vset(-INFINITY));
+    }
+    copy_rows(h->q + i * qs, qs, rows, a->d, a->scale, m->q_rows, dc);
+    copy_rows(h->dy + i * vs, vs, rows, a->dv, 1, m->dy_rows, dvc);
+    int64_t after = SM_MIN(i + 2 * rows, a->tq); /* the next block's rows, this one's results */
+    at_fetch(h->q, qs, a->d, i + rows, after);
+    at_fetch(h->dy, vs, a->dv, i + rows, after);
+    at_fetch(h->dq, qs, a->d, i, i + rows);
+    at_part s = b, ds = b;
+    s.q = m->q;
+    s.k = m->k;
+    s.s = m->p;
+    SM_K(sm_attention_scores)(a, &s);
+    ds.q = m->dy;
+    ds.k = m->v;
+    ds.s = m->dp;
+    SM_K(sm_attention_product)(&ds, a->dv, 0);
+    for (int64_t l = 0; l < w; l += SM_VL)
+        score_gradient(&b, m->p + l, m->dp + l, vload(m->max + l));
+    SM_K(sm_attention_key_rows)(&s, m->dy_rows, dvc, m->dv);
+    SM_K(sm_attention_key_rows)(&ds, m->q_rows, dc, m->dk);
+    ds.v = m->panels;
+    ds.o = m->dq;
+    SM_K(sm_attention_values)(&ds, a->d, NULL);
+    for (int64_t l = 0; l < w; l += SM_VL)
+        at_unpack_lanes(m->dq + l, w, vset(a->scale), rows - l, a->d, h->dq + (i + l) * qs, qs);
+}
+
+static void put_rows(const float *x, int64_t ld, int64_t rows, int64_t d, float *y, int64_t stride)
+{
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(y + r * stride, x + r * ld, sizeof(float) * (size_t)d);
+}
+
+static void grad_head(const attn *a, const head *h, const memory *m)
+{
+    int64_t qs = a->h * a->d, vs = a->h * a->dv, dc = at_up(a->d, SM_VL), dvc = at_up(a->dv, SM_VL);
+    at_pack_keys(h->k, qs, a->tk, a->d, m->k);
+    at_pack_keys(h->v, vs, a->tk, a->dv, m->v);
+    at_pack_values(m->k, a->d, a->tk, a->d, m->panels);
+    for (int64_t i = 0, rows; i < a->tq; i += rows) {
+        rows = SM_MIN(at_vecs((a->tq - i + SM_VL - 1) / SM_VL) * SM_VL, a->tq - i);
+        grad_block(a, h, i, rows, m);
+    }
+    put_rows(m->dk, dc, a->tk, a->d, h->dk, qs);
+    put_rows(m->dv, dvc, a->tk, a->dv, h->dv, vs);
+}
+
+static head head_at(const attn *a, const sm_kcall *c, int64_t i)
+{
+    int64_t n = i / a->h, h = i % a->h, qs = a->h * a->d, vs = a->h * a->dv;
+    int64_t q = n * a->tq * qs + h * a->d, k = n * a->tk * qs + h * a->d;
+    int64_t v = n * a->tk * vs + h * a->dv, y = n * a->tq * vs + h * a->dv;
+    float *dq = c->dst.data, *dk = dq + a->n * a->tq * qs, *dv = dk + a->n * a->tk * qs;
+    return (head){a->q + q, a->k + k, a->v + v, (const float *)c->src[3].data + y, attn_bias(a, n, h, 0), dq + q, dk + k, dv + v};
 }
 
 static void run_grad(const sm_kcall *c, int task, int tasks)
 {
     attn a = attn_of(c, 4);
-    int64_t qs = a.h * a.d, vs = a.h * a.dv, from, to;
-    grad_scratch m = grad_memory(&a, (float *)c->work + grad_floats(&a) * (size_t)task);
-    float *dq = c->dst.data, *dk = dq + a.n * a.tq * qs, *const out[3] = {dq, dk, dk + a.n * a.tk * qs};
+    memory m;
+    size_t floats = layout(&a, a.bias, NULL, &m);
+    layout(&a, a.bias, (float *)c->work + floats * (size_t)task, &m);
+    int64_t from, to;
     sm_range(a.n * a.h, task, tasks, &from, &to);
     for (int64_t i = from; i < to; i++) {
-        int64_t n = i / a.h, h = i % a.h;
-        const float *k = a.k + n * a.tk * qs + h * a.d;
-        tile_pack_transposed(k, qs, a.tk, a.d, m.kt);
-        tile_pack(k, qs, a.tk, a.d, m.k);
-        tile_pack_transposed(a.v + n * a.tk * vs + h * a.dv, vs, a.tk, a.dv, m.vt);
-        for (int64_t i0 = 0; i0 < a.tq; i0 += QUERIES)
-            grad_block(&a, c->src[3].data, n, h, i0, out, &m);
+        head h = head_at(&a, c, i);
+        grad_head(&a, &h, &m);
     }
 }
 
@@ -133,10 +163,9 @@ static int grad_tasks(const sm_node *n, int pass)
 static size_t grad_work(const sm_node *n)
 {
     attn a = attn_sizes(n);
-    return sizeof(float) * grad_floats(&a) * (size_t)grad_tasks(n, 0);
+    memory m;
+    return sizeof(float) * layout(&a, n->nsrc > 4 && n->src[4], NULL, &m) * (size_t)grad_tasks(n, 0);
 }
-
-void SM_K(sm_attention_grad_kernels)(sm_kernel *k);
 
 void SM_K(sm_attention_grad_kernels)(sm_kernel *k)
 {

@@ -1,0 +1,143 @@
+/* The three products of attention over some queries and keys, queries in lanes (see k_attention.c), and the scores with biases
+ * and hidden keys. Blocks of AT_ROWS rows by 1 to 3 vectors in registers; the functions by width are kept apart so that
+ * compilers give each its registers. Every element is one chain of multiply-adds in order, carried on over pieces. */
+#include "cpu/attention.h"
+
+enum { STEPS = 192 }; /* of d at a time: as many rows of queries stay in the first cache */
+
+/* Steps [from, to) of d of all scores; with the last, the maxima of keys [0, top). */
+AT_FLAT void score_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t to, int64_t top)
+{
+    const int64_t w = nv * SM_VL, keys = p->keys;
+    const float *k = p->k + from, *q = p->q + from * w;
+    float *s = p->s;
+    vf max[AT_VECS], acc[AT_ROWS][AT_VECS];
+    AT_UNROLL for (int v = 0; v < nv; v++)
+        max[v] = vload(p->max + v * SM_VL);
+    for (int64_t j = 0; j < keys; j += AT_ROWS, k += AT_ROWS * d, s += AT_ROWS * w) {
+        if (from)
+            at_load(nv, acc, s, w);
+        else
+            at_zero(nv, acc);
+        at_product(nv, acc, k, d, 1, q, w, to - from);
+        at_store(nv, acc, s, w);
+        if (j + AT_ROWS <= top)
+            AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
+                AT_UNROLL for (int v = 0; v < nv; v++)
+                    max[v] = vmax(acc[i][v], max[v]);
+    }
+    AT_UNROLL for (int v = 0; v < nv; v++)
+        vstore(p->max + v * SM_VL, max[v]);
+}
+
+/* O = fix O + V P, or V P without fix. */
+AT_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix)
+{
+    const int64_t w = nv * SM_VL, keys = p->keys;
+    const float *x = p->v, *s = p->s;
+    float *o = p->o;
+    vf acc[AT_ROWS][AT_VECS];
+    for (int64_t c = 0; c < dv; c += AT_ROWS, x += AT_ROWS * p->panel, o += AT_ROWS * w) {
+        if (fix)
+            at_scaled(nv, acc, o, w, fix);
+        else
+            at_zero(nv, acc);
+        at_product(nv, acc, x, 1, AT_ROWS, s, w, keys);
+        at_store(nv, acc, o, w);
+    }
+}
+
+/* C[key][ld] = P[key] R, added where p's queries are not the first, nv vectors wide. */
+AT_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld, float *c)
+{
+    const int64_t w = p->nv * SM_VL, keys = p->keys;
+    const float *s = p->s;
+    vf acc[AT_ROWS][AT_VECS];
+    for (int64_t j = 0; j < keys; j += AT_ROWS, s += AT_ROWS * w, c += AT_ROWS * ld) {
+        if (p->i)
+            at_load(nv, acc, c, ld);
+        else
+            at_zero(nv, acc);
+        at_product(nv, acc, s, w, 1, r, ld, p->rows);
+        at_store(nv, acc, c, ld);
+    }
+}
+
+#define OWN static __attribute__((noinline)) void
+#define EACH(NV)                                                                                        \
+    OWN steps_##NV(const at_part *p, int64_t d, int64_t from, int64_t to, int64_t top)                  \
+    {                                                                                                   \
+        score_steps(NV, p, d, from, to, top);                                                           \
+    }                                                                                                   \
+    OWN values_##NV(const at_part *p, int64_t dv, const float *fix) { values(NV, p, dv, fix); }         \
+    OWN key_rows_##NV(const at_part *p, const float *r, int64_t ld, float *c) { key_rows(NV, p, r, ld, c); }
+EACH(1) EACH(2) EACH(3)
+static void (*const steps_of[AT_VECS])(const at_part *, int64_t, int64_t, int64_t, int64_t) = {steps_1, steps_2, steps_3};
+static void (*const values_of[AT_VECS])(const at_part *, int64_t, const float *) = {values_1, values_2, values_3};
+static void (*const key_rows_of[AT_VECS])(const at_part *, const float *, int64_t, float *) = {key_rows_1, key_rows_2,
+                                                                                            key_rows_3};
+
+void SM_K(sm_attention_product)(const at_part *p, int64_t d, int64_t top)
+{
+    for (int64_t from = 0; from < d; from += STEPS)
+        steps_of[p->nv - 1](p, d, from, SM_MIN(from + STEPS, d), from + STEPS < d ? 0 : top);
+}
+
+void SM_K(sm_attention_values)(const at_part *p, int64_t dv, const float *fix) { values_of[p->nv - 1](p, dv, fix); }
+
+void SM_K(sm_attention_key_rows)(const at_part *p, const float *rows, int64_t ld, float *c)
+{
+    int64_t vecs = ld / SM_VL;
+    for (int nv; vecs; vecs -= nv, rows += nv * SM_VL, c += nv * SM_VL) {
+        nv = at_vecs(vecs);
+        key_rows_of[nv - 1](p, rows, ld, c);
+    }
+}
+
+static void add_bias(const attn *a, const at_part *p)
+{
+    const int64_t w = p->nv * SM_VL;
+    if (a->bias_q) {
+        sm_transpose(p->bias, a->bias_q, p->bias_t, w, p->keys, p->rows);
+        for (int64_t j = 0; j < p->keys && p->rows < w; j++)
+            memset(p->bias_t + j * w + p->rows, 0, sizeof(float) * (size_t)(w - p->rows));
+    }
+    for (int64_t j = 0; j < p->keys; j++)
+        for (int64_t l = 0; l < w; l += SM_VL) {
+            float *s = p->s + j * w + l;
+            vstore(s, vload(s) + (a->bias_q ? vload(p->bias_t + j * w + l) : vset(p->bias[j])));
+        }
+}
+
+/* Scores of keys that a query may not look at become -infinity. */
+static void hide_future(const attn *a, const at_part *p)
+{
+    vi lane;
+    for (int l = 0; l < SM_VL; l++)
+        lane[l] = l;
+    for (int64_t j = 0; j < p->keys; j++) {
+        int64_t first = p->j + j - (p->i + a->tk - a->tq); /* the first lane that sees key j */
+        for (int v = 0; v < p->nv && first > v * SM_VL; v++) {
+            float *s = p->s + (j * p->nv + v) * SM_VL;
+            vstore(s, vsel((vi)(lane < viset((int32_t)SM_MIN(first - v * SM_VL, SM_VL))), vset(-INFINITY), vload(s)));
+        }
+    }
+}
+
+void SM_K(sm_attention_scores)(const attn *a, const at_part *p)
+{
+    const int64_t w = p->nv * SM_VL;
+    bool future = attn_visible(a, p->i) < p->j + p->keys;
+    int64_t top = p->bias || future ? 0 : p->keys / AT_ROWS * AT_ROWS;
+    SM_K(sm_attention_product)(p, a->d, top);
+    if (p->bias)
+        add_bias(a, p);
+    if (future)
+        hide_future(a, p);
+    for (int64_t l = 0; l < w; l += SM_VL) {
+        vf max = vload(p->max + l);
+        for (int64_t j = top; j < p->keys; j++)
+            max = vmax(vload(p->s + j * w + l), max);
+        vstore(p->max + l, max);
+    }
+}
