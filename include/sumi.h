@@ -384,7 +384,8 @@ typedef struct sumi_image {
 typedef struct sumi_images sumi_images;
 
 /* Draws r->count pictures. *out is NULL on failure. The same request gives the same bits for any number of threads and
- * any count (picture k of a batch equals a single picture with seed + k). cb may be NULL. */
+ * any count (picture k of a batch equals a single picture with seed + k or, with a variation, variation_seed + k). A message of progress
+ * names parameters that have no effect. cb may be NULL. */
 SUMI_API sumi_status sumi_generate(sumi_context *ctx, sumi_model *model, const sumi_request *r, const sumi_callbacks *cb, sumi_images **out);
 SUMI_API size_t sumi_images_count(const sumi_images *im);
 SUMI_API const sumi_image *sumi_images_at(const sumi_images *im, size_t i);

@@ -31,7 +31,7 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
 void sm_job_done(sm_job *j);
 /* Makes the choices in the prompts, in arena a, which outlives the job. */
 sumi_status sm_job_choose(sm_job *j, sm_arena *a, sm_err *e);
-/* Draws r.count pictures into rgb, uint8 [count, out_height, out_width, 3]. Picture k has seed r.seed + k. */
+/* Draws r.count pictures into rgb, uint8 [count, out_height, out_width, 3]. Picture k has the seed sm_seed_of(&r, k). */
 sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e);
 /* Bytes and flops of the request, without running it. */
 sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e);

@@ -155,7 +155,8 @@ static bool set_row(reader *r, const char *key, const char *value)
         value = sm_infotext_strip(value, &n);
         const char *text = copy(r, value, n);
         text = text && sm_param_is_path(&t[i]) ? path_of(r, text) : text;
-        if (!text || (t[i].type == SUMI_PARAM_TEXT && sm_choice_at(&t[i], 0, &c) && !sm_choice_find(&t[i], text, &c)))
+        if (!text || strlen(text) > SUMI_TEXT_MAX || /* a home folder's name makes it longer */
+            (t[i].type == SUMI_PARAM_TEXT && sm_choice_at(&t[i], 0, &c) && !sm_choice_find(&t[i], text, &c)))
             return false;
         return !sm_param_set(&t[i], &r->out.request, t[i].type == SUMI_PARAM_TEXT && sm_choice_find(&t[i], text, &c) ? c.name : text, &why);
     }
