@@ -181,7 +181,7 @@ def table(a, peers, got, peaks):
                 print(f"| {peer} | failed: {g['error']} | | | | |")
                 continue
             m = statistics.median(g["seconds"])
-            print(f"| {peer} | {m:.2f} ({min(g['seconds']):.2f} to {max(g['seconds']):.2f}) | {f'{statistics.median(mine) / m:.2f}' if mine else ''} | "
+            print(f"| {peer} | {m:.3f} ({min(g['seconds']):.3f} to {max(g['seconds']):.3f}) | {f'{statistics.median(mine) / m:.2f}' if mine else ''} | "
                   f"{f'{floor / m:.2f}' if floor else ''} | {g['mb']:.0f} MB | {difference(a, peer, what)} |")
         print()
     if best:
