@@ -40,7 +40,7 @@ typedef struct sm_tile {
     const float *bias;        /* added at the end; NULL: none */
     bool add;                 /* go on from c instead of zero */
     bool add_to;              /* these steps' own sum is added to c */
-    const float *ahead;       /* what is read next, as long as half of one run of b: fetched meanwhile (rows only); NULL: nothing */
+    const float *ahead;       /* what is read next, half as long as b: fetched meanwhile (rows only); NULL: nothing */
 } sm_tile;
 
 void SM_K(sm_gemm_tile)(const sm_tile *t);

@@ -64,8 +64,8 @@ static void point_rows(const sm_gather *g, block *b, int segs, int seg, int64_t 
     }
 }
 
-/* All tiles of a block for one panel and one block of K. */
-static void run_panel(const block *b, const sm_tile *tile, int64_t j)
+/* All tiles of a block for one panel and one block of K. The first two fetch a half each of the next panel (NULL: there is none). */
+static void run_panel(const block *b, const sm_tile *tile, int64_t j, const float *next)
 {
     float *c[SM_MR];
     sm_tile t = *tile;
@@ -74,6 +74,7 @@ static void run_panel(const block *b, const sm_tile *tile, int64_t j)
         int64_t i0, i1;
         sm_range(b->rows, i, b->tiles, &i0, &i1);
         t.m = (int)(i1 - i0);
+        t.ahead = next && i < 2 ? next + i * (t.segs * t.len / 2) * t.nv * SM_VL : NULL;
         for (int r = 0; r < t.m; r++)
             c[r] = b->dst[i0 + r] + j;
         t.rows = b->ptr + i * t.segs * SM_MR;
@@ -106,7 +107,8 @@ static void run_kblock(const sm_gather *g, block *b, const kblock *kb, int64_t j
                 bias[i] = sm_load_f32(&g->bias, g->bias_base + j + i);
             t.bias = bias;
         }
-        run_panel(b, &t, j);
+        bool more = kb->segs && j + SM_NR < j1;
+        run_panel(b, &t, j, more ? bp[0] + g->packed_k * SM_NR + at[0] * (sm_panel_width(g->cols, j + SM_NR) - width) : NULL);
     }
 }
 

@@ -45,8 +45,8 @@ int SM_K(sm_winograd_dw_tasks)(const sm_node *n, int pass)
 }
 
 /* work: the sums of every item, [POINTS][ROWS][COLS]; then for every task turned tiles [POINTS][TILES][ROWS] and, of a panel,
- * [POINTS][TILES][SM_NR]. */
-enum { SUMS = POINTS * ROWS * COLS, ROOM = POINTS * TILES * (ROWS + SM_NR) };
+ * [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
+enum { SUMS = POINTS * ROWS * COLS, ROOM = POINTS * (TILES * (ROWS + SM_NR) + 2 * SM_WINO_PAD) };
 
 size_t SM_K(sm_winograd_dw_work)(const sm_node *n)
 {
@@ -84,7 +84,7 @@ static void turn_results(const dw *p, int64_t t0, int64_t count, int64_t j, int 
             for (int k = 0; k < 4; k++) {
                 turn_pair(rows[0][k], rows[1][k], u);
                 for (int i = 0; i < 4; i++)
-                    vstore(d + ((4 * i + k) * count + t) * width + c, u[i]);
+                    vstore(d + (4 * i + k) * (count * width + SM_WINO_PAD) + t * width + c, u[i]);
             }
         }
     }
@@ -99,7 +99,7 @@ static void multiply(const float *v, const float *d, int64_t count, int64_t rows
         for (int g = 0; g < groups; g++) {
             int64_t r0, r1;
             sm_range(rows, g, groups, &r0, &r1);
-            sm_strip strip = {v + i * count * ROWS + r0, d + i * count * width, count};
+            sm_strip strip = {v + i * (count * ROWS + SM_WINO_PAD) + r0, d + i * (count * width + SM_WINO_PAD), count};
             sm_tile t = {.m = (int)(r1 - r0), .nv = width / SM_VL, .n = width, .segs = 1, .strips = &strip, .lda = ROWS, .c = to, .add = add};
             for (int r = 0; r < t.m; r++)
                 to[r] = m + (i * ROWS + r0 + r) * COLS;
@@ -111,11 +111,11 @@ static void run_item(const dw *p, int64_t item, float *m, float *v)
 {
     int64_t c0 = item / p->across % p->down * ROWS, c1 = SM_MIN(c0 + ROWS, p->c), a, b;
     int64_t j0 = item % p->across * (COLS / SM_NR) * SM_NR, j1 = SM_MIN(j0 + COLS / SM_NR * SM_NR, p->o);
-    float *d = v + POINTS * TILES * ROWS;
+    float *d = v + POINTS * (TILES * ROWS + SM_WINO_PAD);
     sm_range(p->tiles, (int)(item / p->across / p->down), p->splits, &a, &b);
     for (int64_t t = a; t < b; t += TILES) {
         int64_t count = SM_MIN(TILES, b - t);
-        SM_K(sm_wino_pixels)(&p->in, t, count, c0, c1 - c0, v, ROWS, count * ROWS);
+        SM_K(sm_wino_pixels)(&p->in, t, count, c0, c1 - c0, v, ROWS, count * ROWS + SM_WINO_PAD);
         for (int64_t j = j0; j < j1; j += SM_NR) {
             int width = sm_panel_width(p->o, j);
             turn_results(p, t, count, j, width, d);
