@@ -1,15 +1,20 @@
 /* Progress of parts as that of the whole (see span.h). */
 #include "pipeline/span.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void tell(void *user, const sumi_progress *p)
 {
-    const sm_span *s = user;
+    sm_span *s = user;
     bool sample = !strcmp(p->stage, "sample") || !strcmp(p->stage, "invert"), decode = !strcmp(p->stage, "decode");
     double part = sample && p->steps > 0 ? (double)p->step / (double)p->steps : decode;
     double done = s->done + s->part * part, spent = sm_now() - s->started;
     sumi_progress q = *p;
+    if (p->message && !strncmp(p->message, s->told, sizeof s->told - 1))
+        q.message = NULL;
+    else if (p->message)
+        snprintf(s->told, sizeof s->told, "%s", p->message);
     q.stage = s->stage;
     q.step = (int64_t)done;
     q.steps = (int64_t)s->whole;

@@ -9,6 +9,7 @@ typedef struct sm_span {
     const char *stage;        /* told instead of "sample" */
     double whole, done, part; /* in sampling steps: all, of the parts that are through, of the one at work */
     double started;
+    char told[400];           /* the last message: parts that say the same again are not told on */
 } sm_span;
 
 /* whole: sampling steps of all parts. The callbacks for the parts' requests live as long as s does. */

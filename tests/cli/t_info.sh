@@ -51,6 +51,12 @@ same "in a file of prompts too" "$("$S" --prompts vary.txt $few -o 'f-{seed}.png
 check "the same pictures" cmp v-5-2.png f-5-2.png
 refuses 2 '--seed-resize: .16. is not WIDTHxHEIGHT' x --seed-resize 16
 
+# ---- parameters without effect ----
+"$S" "x" --seed 1 --steps 1 --hires-steps 4 --mask-blur 2 -o n.png >out 2>err
+same "they are told" "$(grep 'no effect' err)" "no effect: --mask-blur without --mask; --hires-steps without --hires-upscale"
+"$S" grid x --seed 1 --steps 1 --mask-blur 2 --x cfg=1,2,3 -o n.png >out 2>err
+same "once for a grid" "$(grep -c 'no effect' err)" 1
+
 # ---- --prompts ----
 cat >list.txt <<'END'
 # a comment, then a line without flags, JSON, flags alone
