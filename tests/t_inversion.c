@@ -504,22 +504,28 @@ TEST(inversion_prompt_changes)
     end(&s);
 }
 
+/* A mask whose left half is white. */
+static const char *left_half(session *s)
+{
+    static char path[300];
+    uint8_t white[SIDE * SIDE * 3];
+    for (int i = 0; i < SIDE * SIDE * 3; i++)
+        white[i] = i / 3 % SIDE < SIDE / 2 ? 255 : 0;
+    snprintf(path, sizeof path, "%s", test_tmp("inversion-mask.png"));
+    CHECK(!sumi_image_save(s->ctx, &(sumi_image){.width = SIDE, .height = SIDE, .channels = 3, .pixels = white}, path));
+    return path;
+}
+
 /* Outside the mask the picture comes out as it was. */
 TEST(inversion_mask)
 {
     session s;
     if (begin_small(&s, tiny_model(TINY_UNET))) {
-        uint8_t white[SIDE * SIDE * 3];
         int kept = 0, drawn = 0;
-        for (int i = 0; i < SIDE * SIDE * 3; i++)
-            white[i] = i / 3 % SIDE < SIDE / 2 ? 255 : 0;
-        char mask[300];
-        snprintf(mask, sizeof mask, "%s", test_tmp("inversion-mask.png"));
-        CHECK(!sumi_image_save(s.ctx, &(sumi_image){.width = SIDE, .height = SIDE, .channels = 3, .pixels = white}, mask));
         sumi_request r = small(&s);
         sumi_images *from = NULL;
         r.prompt = "blue square";
-        r.mask = mask;
+        r.mask = left_half(&s);
         r.mask_blur = 0;
         sumi_images *im = draw(&s, &r);
         CHECK(!sumi_image_load(s.ctx, s.picture, &from));
@@ -528,6 +534,31 @@ TEST(inversion_mask)
         CHECKF(!kept && drawn > 100, "%d outside, %d inside", kept, drawn);
         sumi_images_free(im);
         sumi_images_free(from);
+    }
+    end(&s);
+}
+
+/* With diffusers' rules what is outside goes down the way that it came up, level by level (DiffEdit), for each picture of a round. */
+TEST(inversion_mask_by_levels)
+{
+    enum { PICTURES = 2, ALL = PICTURES * SMALL };
+    session s;
+    float up[ALL], down[ALL];
+    if (begin_small(&s, tiny_model(TINY_UNET))) {
+        sumi_request r = small(&s);
+        r.prompt = "blue square";
+        r.mask = left_half(&s);
+        r.edit_rules = "diffusers";
+        r.vae_encode = "sample";
+        r.count = PICTURES;
+        sumi_images_free(draw(&s, &r));
+        for (int step = 1; step <= r.steps; step++) { /* before it, at last the result */
+            int inside = 0, outside = 0;
+            CHECK(saved(s.inverted, r.steps - step, up, ALL) && saved(s.saved, step < r.steps ? step : -1, down, ALL));
+            for (int i = 0; i < ALL; i++)
+                *(i % 8 < 4 ? &inside : &outside) += up[i] != down[i];
+            CHECKF(!outside && inside > ALL / 4, "step %d: %d outside differ, %d inside", step, outside, inside);
+        }
     }
     end(&s);
 }
@@ -594,7 +625,7 @@ TEST(inversion_refused)
         {"--invert-refine: -1 is out of range", {{"invert-refine", "-1"}}},
         {"--save-inverted: no-such/x.safetensors: the folder cannot be written to", {{"save-inverted", "no-such/x.safetensors"}}},
         {"--hires-...: hires fix begins from noise", {{"hires-upscale", "2"}}},
-        {"--invert: masks by --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}}},
+        {"--invert-steps: masks by --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"invert-steps", "3"}}},
     };
     session s;
     bool ok = begin_small(&s, tiny_model(TINY_UNET));
@@ -648,6 +679,8 @@ TEST(inversion_memory)
         sumi_images *im = NULL;
         size_t before = s.ctx->mem.total;
         int64_t at = 1;
+        r.mask = left_half(&s);
+        r.edit_rules = "diffusers";
         r.steps = 2;
         for (; st && at < 100000; at += 1 + at / 40) {
             s.ctx->mem.fail_at = at;

@@ -71,8 +71,9 @@ sumi_status sm_edit_encode(sm_edit_latents *l, sm_err *e);
 /* What rules need before and after the start's noise `start` [n, h, w, c] is drawn from r. all_noise: the start is that alone. */
 void sm_edit_before(sm_edit_latents *l, sm_randn *r, uint64_t seed, int n, bool all_noise);
 void sm_edit_after(sm_edit_latents *l, sm_randn *r, const float *start, int n);
-/* x [n, h, w, c] outside the mask becomes init. */
+/* x [n, h, w, c] outside the mask becomes init, or what else is given. */
 void sm_edit_keep(const sm_edit_latents *l, int n, float *x);
+void sm_edit_keep_from(const sm_edit_latents *l, const float *from, int n, float *x);
 /* The same with noise on it, at level sigma. */
 void sm_edit_keep_noisy(const sm_edit_latents *l, bool flow, double sigma, int n, float *x);
 

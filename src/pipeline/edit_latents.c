@@ -230,13 +230,15 @@ void sm_edit_after(sm_edit_latents *l, sm_randn *r, const float *start, int n)
             l->init[i] = d->content == SM_CONTENT_NOISE ? noise[i] : 0;
 }
 
-void sm_edit_keep(const sm_edit_latents *l, int n, float *x)
+void sm_edit_keep_from(const sm_edit_latents *l, const float *from, int n, float *x)
 {
     int64_t pixels = (int64_t)l->h * l->w;
     for (int64_t i = 0; i < n * pixels * l->c; i++)
         if (l->mask[i / l->c % pixels] == 0)
-            x[i] = l->init[i];
+            x[i] = from[i];
 }
+
+void sm_edit_keep(const sm_edit_latents *l, int n, float *x) { sm_edit_keep_from(l, l->init, n, x); }
 
 void sm_edit_keep_noisy(const sm_edit_latents *l, bool flow, double sigma, int n, float *x)
 {

@@ -28,8 +28,8 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
         return sm_fail(e, SUMI_E_ARG, "--refiner: --invert goes up with one model only; leave one of them out");
     if (r->invert_steps && r->sigmas[0])
         return sm_fail(e, SUMI_E_ARG, "--invert-steps: --sigmas lists the levels, which are the inversion's too");
-    if (j->edit->diffusers && j->edit->mask)
-        return sm_fail(e, SUMI_E_ARG, "--invert: masks by --edit-rules diffusers blend with drawn noise, and there is none; use a1111");
+    if (r->invert_steps && j->edit->diffusers && j->edit->mask)
+        return sm_fail(e, SUMI_E_ARG, "--invert-steps: masks by --edit-rules diffusers blend with the inversion at the levels of drawing");
     if (!strcmp(r->masked_content, "latent noise") || !strcmp(r->masked_content, "latent nothing"))
         return sm_fail(e, SUMI_E_ARG, "--masked-content: %s leaves nothing under the mask to invert; original or fill",
                        r->masked_content);
@@ -105,15 +105,27 @@ static sumi_status open_sigmas(sm_inversion *v, const sm_job *j, const double *s
     return SUMI_OK;
 }
 
-sumi_status sm_inversion_open(sm_inversion *v, const sm_job *j, int h, int w, int c, const double *sigmas, int steps, sm_err *e)
+/* diffusers' rules blend at every level (DiffEdit, Couairon et al. 2023, whose unmasked part is the inversion itself). */
+static sumi_status open_way(sm_inversion *v, const sm_job *j, sm_err *e)
 {
-    *v = (sm_inversion){.h = h, .w = w, .c = c};
+    if (!j->edit->diffusers || !j->edit->mask)
+        return SUMI_OK;
+    size_t each = (size_t)v->most * (size_t)v->h * (size_t)v->w * (size_t)v->c, bytes;
+    bool fits = sm_mul_ok(each, sizeof *v->way * ((size_t)v->steps + 1), &bytes);
+    v->way = fits ? sm_alloc(j->mem, SM_MEM_DATA, bytes) : NULL;
+    return v->way ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the latents of %d steps", v->steps);
+}
+
+sumi_status sm_inversion_open(sm_inversion *v, const sm_job *j, int h, int w, int c, int most, const double *sigmas, int steps,
+                              sm_err *e)
+{
+    *v = (sm_inversion){.h = h, .w = w, .c = c, .most = most};
     if (!j->r.invert)
         return SUMI_OK;
     v->j = *j;
     v->draws = draws_noise(&j->r);
     told(&v->j);
-    if (sm_denoise_init(&v->den, &v->j, h, w, e) || open_sigmas(v, j, sigmas, steps, e))
+    if (sm_denoise_init(&v->den, &v->j, h, w, e) || open_sigmas(v, j, sigmas, steps, e) || open_way(v, j, e))
         return e->code;
     v->j.r.steps = v->den.steps = v->steps;
     v->den.sigmas = v->sigmas;
@@ -128,6 +140,7 @@ void sm_inversion_close(sm_inversion *v)
     sm_denoise_close(&v->den);
     sm_kept_close(&v->kept);
     sm_free(v->sigmas);
+    sm_free(v->way);
 }
 
 int64_t sm_inversion_evals(const sm_inversion *v) { return v->j.m ? sm_invert_evals(v->steps, v->j.r.invert_refine) : 0; }
@@ -154,9 +167,14 @@ static sumi_status denoise(void *ctx, const float *x, double sigma, float *x0, s
     return SUMI_OK;
 }
 
+static float *place(const sm_inversion *v, int step) { return v->way + (int64_t)step * v->most * v->h * v->w * v->c; }
+const float *sm_inversion_at(const sm_inversion *v, int step) { return place(v, step); }
+
 static bool on_step(void *ctx, int step, double sigma, const float *x, const float *x0)
 {
     sm_inversion *v = ctx;
+    if (v->way)
+        memcpy(place(v, v->steps - step), x, sizeof *x * (size_t)v->n * (size_t)v->h * (size_t)v->w * (size_t)v->c);
     v->tell(v->told);
     if (step < v->steps)
         sm_kept_put(&v->kept, step, v->first, v->n, x);

@@ -56,7 +56,10 @@ static void between(void *ctx, int step, double sigma, float *x)
     if (p->den.p2p)
         sm_p2p_blend(p->den.p2p, step - 1, p->c, x);
     for (int k = 0; p->edit.mask && p->j.edit->diffusers && k < lanes(p); k++)
-        sm_edit_keep_noisy(&p->edit, p->den.noise.flow, sigma, p->n, x + k * latents(p));
+        if (p->inverse.way)
+            sm_edit_keep_from(&p->edit, sm_inversion_at(&p->inverse, step), p->n, x + k * latents(p));
+        else
+            sm_edit_keep_noisy(&p->edit, p->den.noise.flow, sigma, p->n, x + k * latents(p));
 }
 
 static void tell(const sm_pass *p, const char *stage)
@@ -197,7 +200,7 @@ sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_
         return e->code;
     p->den.sigmas = p->sigmas;
     p->den.steps = p->stretch.run;
-    if (sm_inversion_open(&p->inverse, &p->j, p->h, p->w, p->c, p->sigmas, p->stretch.run, e))
+    if (sm_inversion_open(&p->inverse, &p->j, p->h, p->w, p->c, most, p->sigmas, p->stretch.run, e))
         return e->code;
     p->inverse.told = p;
     p->inverse.call = on_inverse_call;
