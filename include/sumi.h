@@ -287,8 +287,8 @@ SUMI_API sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const 
  * are dropped. Any other must be a flag of SUMI_PARAMS. *texts holds what r borrows then, for sumi_text_free; NULL where r stays as
  * it is. SUMI_E_ARG: an unknown suffix or a bad value; r is untouched. */
 SUMI_API sumi_status sumi_request_midjourney(sumi_context *ctx, const sumi_model *model, sumi_request *r, char **texts);
-/* What is made of r's prompts: texts by calls of the denoiser, sides of AND, chunks, weights, networks; as text for people (json = 0) or
- * JSON. *out is released with sumi_text_free. */
+/* What is made of r's prompts: texts by calls of the denoiser, sides of AND, chunks, weights, networks, with Prompt-to-Prompt whose
+ * attention each token takes over; as text for people (json = 0) or JSON. *out is released with sumi_text_free. */
 SUMI_API sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *model, const sumi_request *r, int json, char **out);
 
 /* The i-th word that the parameter of that name takes and, in *a1111 (may be NULL), how A1111 spells it; NULL past the last, or where

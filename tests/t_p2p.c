@@ -371,6 +371,34 @@ TEST(p2p_infotext)
     fixture_close(&x);
 }
 
+/* Which token takes over whose attention, as people and programs see it. */
+TEST(p2p_explained)
+{
+    fixture x;
+    char *text = NULL;
+    sumi_request r = request();
+    r.prompt = "a (blue:1.2) cat in the hat";
+    r.edit_from_prompt = "a cat in a hat";
+    r.emphasis = "original";
+    if (fixture_open(&x, "deep", 0, 1)) {
+        CHECKF(!sumi_prompt_explain(x.ctx, x.m, &r, 0, &text), "%s", sumi_error(x.ctx));
+        CHECKF(text && strstr(text, "edited from: a cat in a hat\n  refine;"), "%s", text);
+        CHECKF(text && strstr(text, "      bl              its own\n") && strstr(text, "      cat             from cat\n"), "%s", text);
+        sumi_text_free(text);
+        r.prompt = "a hat in a cat";
+        CHECK(!sumi_prompt_explain(x.ctx, x.m, &r, 1, &text));
+        cJSON *j = cJSON_Parse(text), *e = cJSON_GetObjectItem(j, "edit_from"), *k = cJSON_GetObjectItem(e, "tokens");
+        CHECKF(e && !strcmp(cJSON_GetObjectItem(e, "mode")->valuestring, "replace") && cJSON_GetArraySize(k) == 5, "%s", text);
+        cJSON *second = cJSON_GetArrayItem(k, 1), *from = cJSON_GetArrayItem(cJSON_GetObjectItem(second, "from"), 0);
+        CHECKF(!strcmp(cJSON_GetObjectItem(second, "token")->valuestring, "hat") && cJSON_GetArrayItem(from, 0)->valueint == 2, "%s", text);
+        cJSON_Delete(j);
+        sumi_text_free(text);
+        r.prompt = "a cat AND a hat";
+        CHECK(sumi_prompt_explain(x.ctx, x.m, &r, 0, &text) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "needs one"));
+    }
+    fixture_close(&x);
+}
+
 /* ---- planning, memory ---------------------------------------------------------------------------------------------- */
 
 /* The planned peak is what is taken, within a twentieth; the source's predictions count. */

@@ -6,6 +6,7 @@
 #include "io/json.h"
 #include "pipeline/levels.h"
 #include "pipeline/model.h"
+#include "pipeline/p2p.h"
 #include "pipeline/params.h"
 #include "pipeline/text.h"
 #include "text/prompt.h"
@@ -162,6 +163,9 @@ sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *m, const su
     put_prompt(&x, r->prompt, false);
     if (!e->code && (json || r->negative_prompt[0]))
         put_prompt(&x, r->negative_prompt, true);
+    sm_prompt_how how = {x.emphasis, false, x.calls, 0};
+    if (!e->code && sm_p2p_wanted(r))
+        sm_p2p_explain(m->bpe, r, &how, x.length, json, x.mem, &b, e);
     if (json)
         sm_buf_fmt(&b, "}\n");
     if (b.oom)

@@ -6,7 +6,6 @@
 
 #include "pipeline/hires.h"
 #include "pipeline/text_table.h"
-#include "text/align.h"
 
 bool sm_p2p_wanted(const sumi_request *r) { return r->edit_from_prompt[0] || r->p2p_reweight[0]; }
 
@@ -65,19 +64,28 @@ static sumi_status text_of(sm_p2p *p, const sm_text_table *t, int k, const char 
     bool *begins = sm_arena_get(&p->mem, sizeof *begins * (size_t)t->length);
     if (!begins)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for the words of a prompt");
-    *out = (sm_align_text){.id = c->id, .begins = begins, .n = 2, .length = t->length};
-    for (int i = 1; i < t->length; i++)
-        out->n += c->piece[i] >= 0;
-    sm_align_words(p->j->m->bpe, out->id, out->n, out->length, begins);
+    *out = sm_p2p_text(p->j->m->bpe, c, begins);
     return SUMI_OK;
 }
 
-/* As the request says or, where it does not, replacement where every word has a counterpart of as many tokens in all. */
+sm_align_text sm_p2p_text(const sm_bpe *bpe, const sm_chunks *c, bool *begins)
+{
+    sm_align_text t = {.id = c->id, .begins = begins, .n = 2, .length = c->length};
+    for (int i = 1; i < c->length; i++)
+        t.n += c->piece[i] >= 0;
+    sm_align_words(bpe, t.id, t.n, t.length, begins);
+    return t;
+}
+
+bool sm_p2p_replaces(const sumi_request *r, const sm_align_text *text)
+{
+    bool alike = text[0].n == text[1].n && sm_align_count(&text[0]) == sm_align_count(&text[1]);
+    return r->p2p_mode[0] ? !strcmp(r->p2p_mode, "replace") : alike;
+}
+
 static sumi_status align(const sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, sm_err *e)
 {
-    const char *mode = p->j->r.p2p_mode;
-    bool alike = text[0].n == text[1].n && sm_align_count(&text[0]) == sm_align_count(&text[1]);
-    if (mode[0] ? !strcmp(mode, "replace") : alike)
+    if (sm_p2p_replaces(&p->j->r, text))
         return sm_align_replace(&text[1], &text[0], q->map, q->own, e);
     return sm_align_refine(&text[1], &text[0], q->map, q->own, p->j->mem, e);
 }

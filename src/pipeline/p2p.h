@@ -8,6 +8,8 @@
 #define SM_PIPELINE_P2P_H
 
 #include "pipeline/text.h"
+#include "text/align.h"
+#include "text/prompt.h"
 
 /* What a step's predictions of pairs need; bits of sm_how beside its other values. */
 enum { SM_P2P_CROSS = 4, SM_P2P_SELF = 8, SM_P2P_SEEN = 16, SM_P2P_ANY = SM_P2P_CROSS | SM_P2P_SELF | SM_P2P_SEEN };
@@ -61,6 +63,11 @@ void sm_p2p_see(sm_p2p *p, int pair, bool source, const float *seen);
 /* After step: x [2n, h, w, c] of the edited pictures becomes the sources' outside the words' places. */
 void sm_p2p_blend(sm_p2p *p, int step, int c, float *x);
 
+/* What is made of the two prompts: which token takes over whose attention; appended for people or as a member of a JSON object
+ * (p2p_explain.c). Texts are read by `how`, chunks have length tokens. */
+sumi_status sm_p2p_explain(const sm_bpe *bpe, const sumi_request *r, const sm_prompt_how *how, int length, bool json, sm_mem *mem,
+                           sm_buf *out, sm_err *e);
+
 /* ---- for its parts ------------------------------------------------------------------------------------------------- */
 
 /* One of a list between commas, "WORDS:VALUE", "WORDS" or "VALUE" (p2p_read.c). */
@@ -75,8 +82,12 @@ typedef struct sm_p2p_item {
  * theirs. */
 bool sm_p2p_next(const char *flag, const char **list, const char *what, sm_p2p_item *out, sm_err *e);
 /* The pair's words, factors and spans from the request. text: the edited one and the source. */
-struct sm_align_text;
-sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const struct sm_align_text *text, sm_err *e);
+sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, sm_err *e);
+/* A text's only chunk; begins [c->length] is filled and borrowed. */
+sm_align_text sm_p2p_text(const sm_bpe *bpe, const sm_chunks *c, bool *begins);
+/* Whether words are replaced, or else refined: as the request says or, where it does not, replaced where every word has a
+ * counterpart, of as many tokens in all. text: the edited one and the source. */
+bool sm_p2p_replaces(const sumi_request *r, const sm_align_text *text);
 /* Steps of `all` by a list's only share without words, "0.8" or "0.2-0.8", all where there is none. words: others may be of
  * words. */
 sumi_status sm_p2p_read_span(const char *flag, const char *list, bool words, int all, sm_p2p_span *out, sm_err *e);
