@@ -49,16 +49,17 @@ static bool bad(const ckpt_reader *r, const char *name, const char *what)
 /* Elements of the tensor; that none lies outside of the storage, and whether they follow each other without gaps. */
 static bool measure(const ckpt_reader *r, const sm_pk_tensor *t, const char *name, uint64_t *numel, bool *dense)
 {
-    uint64_t last = t->offset, step, end;
-    *numel = 1;
+    uint64_t last = t->offset, step, end, inner = 1;
     *dense = true;
-    for (int i = t->rank - 1; i >= 0; i--) {
+    bool ok = sm_st_numel(t->dims, t->rank, numel);
+    for (int i = t->rank - 1; i >= 0 && ok; i--) {
         uint64_t d = (uint64_t)t->dims[i], s = (uint64_t)t->strides[i];
-        *dense &= d == 1 || s == *numel;
-        if (__builtin_mul_overflow(*numel, d, numel) ||
-            (d && (__builtin_mul_overflow(d - 1, s, &step) || __builtin_add_overflow(last, step, &last))))
-            return bad(r, name, "has sizes or strides whose product is too large");
+        *dense &= d == 1 || s == inner;
+        inner *= d;
+        ok = !d || !(__builtin_mul_overflow(d - 1, s, &step) || __builtin_add_overflow(last, step, &last));
     }
+    if (!ok)
+        return bad(r, name, "has sizes or strides whose product is too large");
     /* A zero may hide how far the others reach, and then nothing is read. */
     if (!*numel)
         return true;

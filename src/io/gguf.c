@@ -297,17 +297,14 @@ static void restore_shape(const reader *r, sm_st_entry *t, uint64_t numel)
 static bool read_shape(reader *r, sm_st_entry *t, uint64_t *numel)
 {
     uint64_t rank = number(r, 4);
-    *numel = 1;
     if (rank > SM_GGUF_MAX_DIMS)
         return bad(r, "has more than 8 dimensions");
     t->rank = (int)rank;
     for (int i = t->rank - 1; i >= 0; i--) {
         uint64_t d = number(r, 8);
-        if (d > INT64_MAX || __builtin_mul_overflow(*numel, d, numel) || *numel > INT64_MAX)
-            return bad(r, "has a shape whose product is too large");
-        t->dims[i] = (int64_t)d;
+        t->dims[i] = d > INT64_MAX ? INT64_MAX : (int64_t)d;
     }
-    return !r->e->code;
+    return !r->e->code && (sm_st_numel(t->dims, t->rank, numel) || bad(r, "has a shape whose product is too large"));
 }
 
 /* Leaves the offset in the data in *offset: where the data begins is known only after the last tensor. */

@@ -39,10 +39,24 @@ static bool no_memory(const reader *r)
     return false;
 }
 
+bool sm_st_numel(const int64_t *dims, int rank, uint64_t *numel)
+{
+    uint64_t of_others = 1; /* than 0 */
+    bool empty = false;
+    for (int i = 0; i < rank; i++) {
+        if (dims[i] < 0 || dims[i] > (int64_t)1 << 53)
+            return false;
+        empty |= !dims[i];
+        if (dims[i] && (__builtin_mul_overflow(of_others, (uint64_t)dims[i], &of_others) || of_others > INT64_MAX))
+            return false;
+    }
+    *numel = empty ? 0 : of_others;
+    return true;
+}
+
 /* Fills rank and dims; *numel is their product. */
 static bool read_shape(const reader *r, const cJSON *shape, sm_st_entry *t, uint64_t *numel)
 {
-    *numel = 1;
     if (!cJSON_IsArray(shape))
         return bad_entry(r, t->name, "has no shape");
     for (const cJSON *c = shape->child; c; c = c->next) {
@@ -51,11 +65,9 @@ static bool read_shape(const reader *r, const cJSON *shape, sm_st_entry *t, uint
             return bad_entry(r, t->name, "has more than 8 dimensions");
         if (!sm_json_index(c, &d))
             return bad_entry(r, t->name, "has a size that is no whole number from 0 to 2^53");
-        if (__builtin_mul_overflow(*numel, d, numel))
-            return bad_entry(r, t->name, "has a shape whose product is too large");
         t->dims[t->rank++] = (int64_t)d;
     }
-    return true;
+    return sm_st_numel(t->dims, t->rank, numel) || bad_entry(r, t->name, "has a shape whose product is too large");
 }
 
 static bool read_range(const reader *r, const cJSON *range, sm_st_entry *t)
