@@ -326,7 +326,7 @@ static void add_line(sm_buf *b, span line)
 static void read_prompts(reader *r, span text)
 {
     sm_buf b[2] = {{.mem = r->arena.mem}, {.mem = r->arena.mem}};
-    const char *s = text.at, *end = text.at + text.n;
+    const char *s = text.at, *end = text.at ? text.at + text.n : NULL;
     const size_t mark = strlen(SM_INFOTEXT_NEGATIVE);
     int to = 0;
     for (bool more = text.at != NULL; more;) {
