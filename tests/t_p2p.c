@@ -466,6 +466,8 @@ TEST(p2p_refusals)
         {{"p2p-mode", "replace", "edit-from-prompt", "a cat"}, "as many words"},
         {{"edit-from-prompt", "a cat AND a hat", "emphasis", "original"}, "source prompt has parts"},
         {{"prompt", "a [cat:hat:0.5]", "emphasis", "original"}, "prompt changes between steps"},
+        {{"prompt", "(\"a hat\", \"a cat\").blend(1, 1)", "emphasis", "compel"}, "the prompt is put together of texts"},
+        {{"edit-from-prompt", "(\"a hat\", \"a cat\").and()", "emphasis", "compel"}, "source prompt is put together of texts"},
         {{"edit-from-prompt", "a cat a cat a cat a cat a cat a cat a cat a cat a cat", "emphasis", "original"}, "fit one chunk of 14"},
         {{"p2p-reweight", "dog:2", "seed", "1"}, "'dog' is not in the prompt"},
         {{"p2p-reweight", "ca:2", "seed", "1"}, "'ca' is not in the prompt"},
