@@ -193,6 +193,14 @@ readme() {
     [ $k -gt 30 ] || bad "README: $k commands"
 }
 
+named_tests() {
+    local part
+    "$BUILD/sumi-test" -l >"$T/tests"
+    for part in $(grep -ohE 'build/sumi-test [a-z0-9_]+' README.md docs/*.md | cut -d' ' -f2 | sort -u); do
+        if grep -q "$part" "$T/tests"; then p=$((p + 1)); else bad "the pages name the test $part, which is not there"; fi
+    done
+}
+
 pictures() {
     local block name total=0
     for block in "$T"/block/*.pictures; do
@@ -237,6 +245,7 @@ check() {
         sums=($(tail -n 1 "$T/share$which"))
         p=$((p + sums[0])) f=$((f + sums[1]))
     done
+    named_tests
     pictures
     echo "$p passed, $f failed"
 }
