@@ -53,11 +53,12 @@ static double product(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-/* g = u + scale (d - (1 - eta) d's part along e), d the difference of e and u with the earlier steps' added and its norm limited.
- * g may be u; room holds d. */
+/* g = u + scale (d - (1 - eta) d's part along e), d the difference of e and u with the earlier steps' added and its norm limited;
+ * on x0 plus the plain difference, which ComfyUI's node leaves in cond. g may be u; room holds d. */
 static void project(const sm_guidance *p, double scale, const float *e, const float *u, float *average, float *g, int64_t n,
                     float *d)
 {
+    double plain = p->kind == SM_GUIDE_APG_X0;
     for (int64_t i = 0; i < n; i++) {
         double x = (double)e[i] - u[i];
         d[i] = (float)(average ? x + p->momentum * average[i] : x);
@@ -67,7 +68,7 @@ static void project(const sm_guidance *p, double scale, const float *e, const fl
     double norm = sqrt(product(d, d, n)), ee = product(e, e, n);
     double k = p->norm > 0 && norm > p->norm ? p->norm / norm : 1, along = ee > 0 ? (1 - p->eta) * product(d, e, n) / ee : 0;
     for (int64_t i = 0; i < n; i++)
-        g[i] = (float)(u[i] + scale * k * (d[i] - along * e[i]));
+        g[i] = (float)(u[i] + scale * k * (d[i] - along * e[i]) + plain * ((double)e[i] - u[i]));
 }
 
 static void to_output(const sm_precond *pc, const float *x, float *g, int64_t n)
