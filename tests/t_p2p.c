@@ -276,6 +276,28 @@ TEST(p2p_of_the_same_prompt_and_a_picture)
     }
 }
 
+/* Words re-weighted: the source, and what is inverted, is the prompt itself, as if it were said to be. */
+TEST(p2p_inverts_by_its_source)
+{
+    static uint8_t itself[2 * EACH], said[2 * EACH];
+    char picture[256], mask[256];
+    snprintf(picture, sizeof picture, "%s", test_tmp("p2p-inverted.png"));
+    snprintf(mask, sizeof mask, "%s", test_tmp("p2p-inverted-mask.png"));
+    write_pictures(picture, mask);
+    for (int choices = 0; choices < 2; choices++) {
+        sumi_request r = request();
+        r.prompt = choices ? "a {blue|big} cat in the hat" : "a cat in the hat";
+        r.init_image = picture;
+        r.invert = 1;
+        r.count = 2;
+        r.p2p_reweight = "cat:3";
+        CHECK(drawn(&r, 0, 0, itself) == sizeof itself);
+        r.edit_from_prompt = r.prompt;
+        CHECK(drawn(&r, 0, 0, said) == sizeof said);
+        CHECK(!memcmp(itself, said, sizeof said));
+    }
+}
+
 /* With nothing taken over the edited picture is bit for bit what its prompt draws, and bounded to words that nobody attends
  * to, the source's. */
 TEST(p2p_of_nothing_and_of_all)

@@ -14,6 +14,7 @@ typedef struct grid {
     sm_axis axis[3];       /* x, y, z */
     sumi_request *cell;    /* x first, then y, then z */
     int cells, drawn;
+    int64_t varied;        /* a variation seed that all cells have because none was given; -1: it was */
     sumi_image *picture;   /* [cells], drawn of them */
     sm_arena texts;
     const sumi_grid_options *o;
@@ -22,7 +23,8 @@ typedef struct grid {
 static sumi_status fix_seeds(grid *g, sumi_request *r, sm_err *e)
 {
     r->seed = r->seed < 0 ? sm_random_seed() : r->seed;
-    r->variation_seed = r->variation_seed < 0 ? sm_random_seed() : r->variation_seed;
+    g->varied = r->variation_seed < 0 ? sm_random_seed() : -1;
+    r->variation_seed = g->varied < 0 ? r->variation_seed : g->varied;
     for (int k = 0; k < 3; k++) {
         const sm_axis *x = &g->axis[k];
         for (int i = 0; x->p && (!strcmp(x->p->name, "seed") || !strcmp(x->p->name, "variation_seed")) && i < x->n; i++)
@@ -47,6 +49,8 @@ static sumi_status make_cells(grid *g, const sumi_request *base, sm_err *e)
         g->cell[i] = *base;
         for (int k = 0; k < 3 && !e->code; k++)
             sm_axis_apply(&g->axis[k], at[k], &g->cell[i], &g->texts, e);
+        if (g->cell[i].variation_strength == 0 && g->cell[i].variation_seed == g->varied)
+            g->cell[i].variation_seed = -1; /* nobody gave what has no effect */
         if (!e->code)
             sm_request_check(&g->cell[i], e);
     }

@@ -58,8 +58,9 @@ static void warn(const sm_job *j)
 static void told(sm_job *j)
 {
     sumi_request d = sumi_request_default(), *r = &j->r;
-    j->prompts = r->invert_prompt[0] ? NULL : j->sources;
-    r->prompt = r->invert_prompt[0] ? r->invert_prompt : r->edit_from_prompt;
+    bool itself = !r->edit_from_prompt[0] && sm_p2p_wanted(r); /* words re-weighted: its own source */
+    j->prompts = r->invert_prompt[0] ? NULL : itself ? j->prompts : j->sources;
+    r->prompt = r->invert_prompt[0] ? r->invert_prompt : itself ? r->prompt : r->edit_from_prompt;
     j->sources = NULL;
     r->edit_from_prompt = d.edit_from_prompt;
     r->p2p_reweight = d.p2p_reweight;
