@@ -315,6 +315,25 @@ TEST(p2p_of_nothing_and_of_all)
     CHECK(drawn(&r, 0, 0, got) == EACH && !memcmp(source, got, EACH));
 }
 
+/* The share of the steps after which it is bounded is one of noise levels where a sampler takes several at a time: from the fourth
+ * of nine on is another picture than at the end alone. */
+TEST(p2p_blend_begins_by_levels)
+{
+    static uint8_t early[EACH], late[EACH];
+    sumi_request r = request();
+    r.prompt = "a hat in the cat";
+    r.edit_from_prompt = "a cat in a hat";
+    r.sampler = "dpm_fast";
+    r.steps = 9;
+    r.p2p_blend = "cat";
+    r.p2p_blend_threshold = 0.85f;
+    r.p2p_blend_start = 0.34f;
+    CHECK(drawn(&r, 0, 0, early) == EACH);
+    r.p2p_blend_start = 0.9f;
+    CHECK(drawn(&r, 0, 0, late) == EACH);
+    CHECK(memcmp(early, late, EACH));
+}
+
 TEST(p2p_same_bits)
 {
     static uint8_t all[3 * EACH], again[3 * EACH];

@@ -53,8 +53,9 @@ static sumi_status step_noise(void *ctx, int draw, double from, double to, float
 static void between(void *ctx, int step, double sigma, float *x)
 {
     sm_pass *p = ctx;
+    int passed = (int)(sm_guidance_position(p->sigmas, p->j.r.steps, sigma) + 1e-4); /* DPM fast takes several at a time */
     if (p->den.p2p)
-        sm_p2p_blend(p->den.p2p, step - 1, p->c, x);
+        sm_p2p_blend(p->den.p2p, SM_MAX(step, passed) - 1, p->c, x);
     for (int k = 0; p->edit.mask && p->j.edit->diffusers && k < lanes(p); k++)
         if (p->inverse.way)
             sm_edit_keep_from(&p->edit, sm_inversion_at(&p->inverse, step), p->n, x + k * latents(p));
