@@ -14,7 +14,8 @@
 enum { TILES = 48, TILES4 = 24, COLS = 128, MOST = 16 };
 
 /* Turned kernels are 16/9 or 4 times the kernels, and are made in every run where a model is too large to keep them: that takes as
- * long as F(4x4) gains on F(2x2) at some 40 tiles a picture. Pictures of few tiles and many kernels are left to the direct sum. */
+ * long as F(4x4) gains on F(2x2) at some 40 tiles a picture. Pictures of few tiles and many kernels are left to the direct sum. Of more
+ * than MANY_STEPS channels F(4x4) turns half as many columns at a time: a part of the weight stays below 20 MB. */
 enum { FEW_WEIGHTS = 1 << 18, LEAST4 = 16, LEAST4_MANY = 48, MANY_STEPS = 1024 };
 
 /* Channels are cut into equal parts of whole groups of sixteen, at most SM_WINO_LONGEST: a part's products are a sum of its own. */
