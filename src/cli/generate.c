@@ -88,7 +88,7 @@ static const char *const examples[] = {
     "sumi \"a castle\" --model sd15.safetensors --vae vae-ft-mse.safetensors --negative \"blurry\" --clip-skip 2", "a checkpoint with another autoencoder",
     "sumi \"a castle\" --model sd15.safetensors --rng philox --seed 42 --preview now.png", "A1111's seeds; the state every five steps",
     "sumi \"a castle\" --model sd15.safetensors --cfg 12 --mimic-scale 7 --pag 2 --freeu v2", "guidance of several kinds together",
-    "sumi \"panda\" --cfg 1.5 --classifier grounds.safetensors --class blue --classifier-scale 8", "towards a class that a classifier of noisy latents knows",
+    "sumi \"panda\" --cfg 1.5 --classifier backgrounds.safetensors --class blue --classifier-scale 8", "towards a class that a classifier of noisy latents knows",
     "sumi \"a red apple\" --seed 7 --variation-seed 1 --variation-strength 0.2 --count 4 -o apple-%d.png", "four close to the picture of seed 7",
     "sumi --from apple-2.png -o again.png", "the same picture, bit for bit, from the parameters in its file",
     "sumi --from apple-2.png --steps 60 -o better.png", "with one thing changed",

@@ -19,9 +19,9 @@ static const char *only_text(const char *prompt, const sm_prompt_how *how, sm_ar
     sm_prompt p;
     if (sm_prompt_read(prompt, how, room, &p, e))
         return NULL;
-    if (p.parts > 1 || p.part[0].stages > 1)
+    if (p.parts > 1 || p.join || p.part[0].stages > 1)
         return sm_fail(e, SUMI_E_ARG,
-                       "--edit-from-prompt: AND, [a:b:0.5] and [a|b] make several texts of a prompt; Prompt-to-Prompt needs one"),
+                       "--edit-from-prompt: AND, .and, .blend, [a:b:0.5] and [a|b] make several texts of a prompt; Prompt-to-Prompt needs one"),
                NULL;
     return p.part[0].stage[0].text;
 }

@@ -23,10 +23,10 @@ check "the metadata has it" grep -q 'Classifier class: blue' out
 check "and which file it was" grep -qE 'Classifier hash: [0-9a-f]{10}' out
 "$S" --from blue.png --quiet -o again.png >out
 check "draws it again" cmp blue.png again.png
-"$S" --from blue.png --quiet --threads 1 -o again.png >out
-check "on one thread" cmp blue.png again.png
-"$S" --from blue.png --quiet --low-memory -o again.png >out
-check "in low memory" [ -s again.png ]
+"$S" --from blue.png --quiet --threads 1 -o one.png >out
+check "on one thread" cmp blue.png one.png
+"$S" --from blue.png --quiet --low-memory -o low.png >out
+check "in low memory, but for what the metadata says" cmp <(tail -c 9000 blue.png) <(tail -c 9000 low.png)
 check "plan" grep -q '^peak' <("$S" plan --classifier "$C" --class red)
 
 refuses 2 'towards which class.*or a name: white, black' x --classifier "$C"
