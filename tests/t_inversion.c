@@ -626,6 +626,8 @@ TEST(inversion_refused)
         {"--save-inverted: no-such/x.safetensors: the folder cannot be written to", {{"save-inverted", "no-such/x.safetensors"}}},
         {"--hires-...: hires fix begins from noise", {{"hires-upscale", "2"}}},
         {"--invert-steps: masks by --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"invert-steps", "3"}}},
+        {"--sampler: dpm_adaptive goes by levels of its own", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "dpm_adaptive"}}},
+        {"--sampler: dpm_fast goes by levels of its own", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "DPM fast"}}},
     };
     session s;
     bool ok = begin_small(&s, tiny_model(TINY_UNET));

@@ -9,6 +9,17 @@
 
 /* ---- what goes together ---------------------------------------------------------------------------------------------- */
 
+/* Samplers that do not visit the request's levels one after the other. */
+static bool own_levels(const char *sampler)
+{
+    static const char *const names[] = {"dpm_adaptive", "dpm_fast", "restart"};
+    const sm_sampler *s = sm_sampler_find(sampler);
+    for (size_t i = 0; i < SM_COUNT(names); i++)
+        if (!strcmp(s->name, names[i]))
+            return true;
+    return false;
+}
+
 sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
 {
     const sumi_request *r = &j->r;
@@ -30,6 +41,9 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
         return sm_fail(e, SUMI_E_ARG, "--invert-steps: --sigmas lists the levels, which are the inversion's too");
     if (r->invert_steps && j->edit->diffusers && j->edit->mask)
         return sm_fail(e, SUMI_E_ARG, "--invert-steps: masks by --edit-rules diffusers blend with the inversion at the levels of drawing");
+    if (own_levels(r->sampler) && j->edit->diffusers && j->edit->mask)
+        return sm_fail(e, SUMI_E_ARG, "--sampler: %s goes by levels of its own, where the inversion has nothing for masks by --edit-rules diffusers to "
+                       "blend with; choose another, or --edit-rules a1111", r->sampler);
     if (!strcmp(r->masked_content, "latent noise") || !strcmp(r->masked_content, "latent nothing"))
         return sm_fail(e, SUMI_E_ARG, "--masked-content: %s leaves nothing under the mask to invert; original or fill",
                        r->masked_content);
