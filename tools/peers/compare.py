@@ -103,7 +103,8 @@ def run(a, words, env):
     if p.returncode == 0:
         return text, "", usage.ru_maxrss / 1000
     said = [s.strip() for s in open(f"{a.dir}/out/stderr", errors="replace") if s.strip()]
-    return text, f"exit status {p.returncode}: {said[-1] if said else 'nothing said'}"[:200], 0
+    why = f"killed, after --limit {a.limit:.0f} s or for memory" if p.returncode == -9 else f"exit status {p.returncode}"
+    return text, f"{why}: {said[-1] if said else 'nothing said'}"[:200], 0
 
 
 def environment(a, peer):
