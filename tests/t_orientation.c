@@ -190,3 +190,41 @@ TEST(orientation_public)
     sm_buf_free(&file);
     sm_buf_free(&whole);
 }
+
+static void put_entry(sm_buf *b, uint32_t tag_type, uint32_t n, uint32_t at)
+{
+    put32(b, tag_type);
+    put32(b, n);
+    put32(b, at);
+}
+
+/* Many entries that share one long value, through directories that share another: read once, else 60 kB take half a minute. */
+TEST(orientation_exif_shared)
+{
+    enum { ENTRIES = 512, SECOND = 8 + 2 + 12 * ENTRIES + 4, VALUE = SECOND + 2 + 12 * ENTRIES + 4, LONG_TEXT = 3000 };
+    sm_mem mem = {0};
+    sm_err e = {0};
+    uint8_t pixels[W * H * 3];
+    sm_buf file = {0}, tiff = {0};
+    sm_image im = stored(1, pixels), got;
+    CHECKF(!sm_image_encode(&im, SM_IMAGE_PNG, 0, 0, NULL, &file, &e), "%s", e.msg);
+    sm_buf_add(&tiff, "MM\0*\0\0\0\x08\x02", 10); /* 512 entries, big endian: its second byte is the string's end */
+    for (int i = 0; i < ENTRIES; i++)
+        put_entry(&tiff, 0x87690004, 1, SECOND);
+    put32(&tiff, 0);
+    sm_buf_add(&tiff, "\x02", 2);
+    for (int i = 0; i < ENTRIES; i++)
+        put_entry(&tiff, 0x92860007, 8 + LONG_TEXT, VALUE);
+    put32(&tiff, 0);
+    sm_buf_add(&tiff, "ASCII\0\0", 8);
+    for (int i = 0; i < LONG_TEXT; i++)
+        sm_buf_add(&tiff, "a", 1);
+    sm_buf whole = with_exif(SM_IMAGE_PNG, &file, (const uint8_t *)tiff.data, tiff.len, false);
+    CHECKF(!sm_image_decode(&got, whole.data, whole.len, "shared", 0, &mem, &e), "%s", e.msg);
+    CHECKF(got.ntext >= 1 && got.ntext <= 5, "%d texts of %d bytes in a block of %zu", got.ntext, LONG_TEXT, tiff.len);
+    CHECK(strlen(got.text[0].value) == LONG_TEXT);
+    sm_image_free(&got);
+    sm_buf_free(&tiff);
+    sm_buf_free(&file);
+    sm_buf_free(&whole);
+}

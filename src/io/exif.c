@@ -130,7 +130,17 @@ typedef struct tiff {
     size_t n;
     bool little;
     sm_image *im;
+    size_t *left; /* bytes of values still to be read: those of a sound block do not overlap, so all together they are not longer than it */
+    bool *seen;   /* the EXIF directory was followed */
 } tiff;
+
+/* Whether a value of n bytes is to be read, which is then counted. Thousands of entries may share one long value otherwise. */
+static bool spend(const tiff *t, size_t n)
+{
+    bool ok = n <= *t->left;
+    *t->left -= ok ? n : 0;
+    return ok;
+}
 
 /* The number at offset at, which the caller has checked. */
 static uint32_t get(const tiff *t, size_t at, int bytes)
@@ -227,16 +237,18 @@ static bool read_directory(const tiff *t, size_t at, bool first)
         uint32_t tag = get(t, d, 2), type = get(t, d + 2, 2);
         if (first && tag == TAG_ORIENTATION && (type == SHORT || type == LONG) && n == 1 && !t->im->orientation)
             t->im->orientation = (int)SM_MIN(get(t, d + 8, type == SHORT ? 2 : 4), 9u);
-        if (first && tag == TAG_EXIF && type == LONG && n == 1)
+        if (first && tag == TAG_EXIF && type == LONG && n == 1 && !*t->seen) {
+            *t->seen = true;
             ok = read_directory(t, get(t, d + 8, 4), false);
+        }
         if ((type != BYTE && type != ASCII && type != UNDEFINED) || v > t->n || n > t->n - v)
             continue;
         for (size_t k = 0; ok && first && type == ASCII && k < SM_COUNT(tags); k++)
-            if (tags[k].tag == tag)
+            if (tags[k].tag == tag && spend(t, n))
                 ok = sm_image_add_text(t->im, tags[k].key, (const char *)t->p + v, n);
-        if (ok && !first && tag == TAG_USER_COMMENT)
+        if (ok && !first && tag == TAG_USER_COMMENT && spend(t, n))
             ok = read_comment(t, t->p + v, n);
-        if (ok && !first && tag == TAG_MAKER_NOTE)
+        if (ok && !first && tag == TAG_MAKER_NOTE && spend(t, n))
             ok = read_note(t, t->p + v, n);
     }
     return ok;
@@ -250,6 +262,8 @@ bool sm_exif_read(sm_image *im, const uint8_t *data, size_t n)
     }
     if (n < 8 || (memcmp(data, "MM\0*", 4) && memcmp(data, "II*\0", 4)))
         return true;
-    tiff t = {data, n, data[0] == 'I', im};
+    size_t left = n;
+    bool seen = false;
+    tiff t = {data, n, data[0] == 'I', im, &left, &seen};
     return read_directory(&t, get(&t, 4, 4), true);
 }
