@@ -123,6 +123,7 @@ const op_case op_cases[] = {
     C(ATTENTION, F(1, 1, 1, 1), F(1, 1, 1, 1), F(1, 1, 1, 1)) BATCH(7)}, C(ATTENTION, F(2, 5, 3, 4), F(2, 7, 3, 4), F(2, 7, 3, 6)) BATCH(7)},
     C(ATTENTION, F(2, 16, 2, 16), F(2, 16, 2, 16), F(2, 16, 2, 16)) BATCH(7)}, C(ATTENTION, F(1, 67, 2, 40), F(1, 77, 2, 40), F(1, 77, 2, 40)) P(.attn = {0.3f, 0}) BATCH(7)},
     C(ATTENTION, F(2, 9, 2, 20), F(2, 9, 2, 20), F(2, 9, 2, 20)) P(.attn = {0, 1}) BATCH(7)},
+    C(ATTENTION, F(1, 129, 1, 8), F(1, 129, 1, 8), F(1, 129, 1, 8)) P(.attn = {0, 1}) BATCH(7)}, /* the last key alone in its tile */
     C(ATTENTION, F(2, 5, 2, 8), F(2, 12, 2, 8), F(2, 12, 2, 8)) P(.attn = {0, 1}) BATCH(7)}, C(ATTENTION, F(1, 9, 1, 8), F(1, 4, 1, 8), F(1, 4, 1, 8)) P(.attn = {0, 1}) BATCH(7)},
     C(ATTENTION, F(2, 11, 3, 8), F(2, 19, 3, 8), F(2, 19, 3, 8), MASK(2, 3, 11, 19)) BATCH(15)},
     C(ATTENTION, F(2, 11, 3, 8), F(2, 19, 3, 8), F(2, 19, 3, 8), MASK(2, 1, 1, 19)) BATCH(15)},
