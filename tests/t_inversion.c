@@ -618,6 +618,8 @@ TEST(inversion_refused)
         {"--invert needs a picture: --init-image FILE", {{"init-image", ""}}},
         {"--save-inverted: nothing is inverted without --invert 1", {{"invert", "0"}}},
         {"--init-latents: --invert makes the start itself", {{"init-latents", "x.safetensors"}}},
+        {"--variation-strength: it changes the noise of the start", {{"variation-strength", "0.5"}}},
+        {"--seed-resize: it changes the noise of the start", {{"seed-resize-width", "64"}, {"seed-resize-height", "64"}}},
         {"--refiner: --invert goes up with one model only", {{"refiner", "x.safetensors"}}},
         {"--invert-steps: --sigmas lists the levels", {{"sigmas", "0.9,0.5,0"}, {"schedule", ""}, {"steps", "0"}, {"invert-steps", "3"}}},
         {"--masked-content: latent noise leaves nothing", {{"masked-content", "latent noise"}}},

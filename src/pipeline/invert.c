@@ -35,6 +35,9 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
                        m->name);
     if (r->init_latents[0])
         return sm_fail(e, SUMI_E_ARG, "--init-latents: --invert makes the start itself; leave one of them out");
+    if (r->variation_strength > 0 || r->seed_resize_width) /* all pictures would be the same, or nothing changed */
+        return sm_fail(e, SUMI_E_ARG, "--%s: it changes the noise of the start, which --invert makes of the picture; leave one of them out",
+                       r->seed_resize_width ? "seed-resize" : "variation-strength");
     if (r->refiner[0])
         return sm_fail(e, SUMI_E_ARG, "--refiner: --invert goes up with one model only; leave one of them out");
     if (r->invert_steps && r->sigmas[0])
