@@ -42,6 +42,7 @@ TEST(grid_axes_refused)
     static const char *const cases[][2] = {
         {"steps", "is not NAME=VALUES"}, {"stps=1", "unknown parameter 'stps'"}, {"steps=", "has no values"}, {"steps=0-2000", "more than 1000 values"},
         {"steps=a", "not a whole number"}, {"steps=5000", "out of range"}, {"sampler=nobody", "'nobody' is unknown"}, {"count=1,2", "count cannot be one"},
+        {"save-inverted=a,b", "save_inverted cannot be one"},
         {"Prompt S/R=red", "has no values"}, {"Prompt S/R=,red", "has no values"}, {"Prompt order=a,b,c,d,e,f,g", "7 words, at most 6"},
         {"steps=1-10 (+0)", "not a whole number"}, {"steps=1-10 [0]", "not a whole number"}, {"steps=1.5", "not a whole number"}, {"a\xff=1", "UTF-8"}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {

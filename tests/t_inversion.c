@@ -617,6 +617,7 @@ TEST(inversion_refused)
     static const struct { const char *says; const char *set[4][2]; } rows[] = {
         {"--invert needs a picture: --init-image FILE", {{"init-image", ""}}},
         {"--save-inverted: nothing is inverted without --invert 1", {{"invert", "0"}}},
+        {"--save-inverted: same.safetensors is --save-latents' file", {{"save-inverted", "same.safetensors"}, {"save-latents", "same.safetensors"}}},
         {"--init-latents: --invert makes the start itself", {{"init-latents", "x.safetensors"}}},
         {"--variation-strength: it changes the noise of the start", {{"variation-strength", "0.5"}}},
         {"--seed-resize: it changes the noise of the start", {{"seed-resize-width", "64"}, {"seed-resize-height", "64"}}},

@@ -141,7 +141,7 @@ static sumi_status find_name(sm_axis *x, const char *text, size_t n, sm_err *e)
     static const struct { const char *name; sm_axis_kind kind; } words[] = {
         {"Prompt S/R", SM_AXIS_REPLACE}, {"S/R", SM_AXIS_REPLACE}, {"prompt-sr", SM_AXIS_REPLACE}, {"sr", SM_AXIS_REPLACE},
         {"Prompt order", SM_AXIS_ORDER}, {"prompt-order", SM_AXIS_ORDER}, {"order", SM_AXIS_ORDER}};
-    static const char *const unfit[] = {"count", "save_latents", "save_steps"};
+    static const char *const unfit[] = {"count", "save_latents", "save_inverted", "save_steps"};
     for (size_t i = 0; i < SM_COUNT(words); i++)
         if (strlen(words[i].name) == n && !strncasecmp(words[i].name, text, n)) {
             x->kind = words[i].kind;

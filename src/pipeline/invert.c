@@ -26,6 +26,8 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
     const sumi_model *m = j->m;
     if (!r->invert && r->save_inverted[0]) /* a file that somebody waits for */
         return sm_fail(e, SUMI_E_ARG, "--save-inverted: nothing is inverted without --invert 1");
+    if (r->save_inverted[0] && !strcmp(r->save_inverted, r->save_latents))
+        return sm_fail(e, SUMI_E_ARG, "--save-inverted: %.300s is --save-latents' file, too; two are needed", r->save_inverted);
     if (!r->invert)
         return SUMI_OK;
     if (!r->init_image[0])
