@@ -9,6 +9,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "pipeline/infotext.h"
+#include "pipeline/origin.h"
 #include "pipeline/params.h"
 #include "test.h"
 #include "text/prompt.h"
@@ -213,6 +214,18 @@ TEST(notes_home)
     free(text);
     setenv("HOME", was, 1);
     end(&s);
+}
+
+/* A folder that is called ~ is not the home folder, and a leading blank is part of a name. */
+TEST(notes_odd_paths)
+{
+    static const char *const rows[][2] = {{"~/b.png", "./~/b.png"}, {" b.png", "./ b.png"}, {"~b.png", "~b.png"}, {"a/~/b.png", "a/~/b.png"}};
+    for (size_t i = 0; i < SM_COUNT(rows); i++) {
+        sm_buf b = {0};
+        sm_origin_put_path(rows[i][0], &b);
+        CHECKF(b.data && !strcmp(b.data, rows[i][1]), "'%s': '%s'", rows[i][0], b.data ? b.data : "");
+        sm_buf_free(&b);
+    }
 }
 
 static void copy_file(const char *from, const char *to)

@@ -47,7 +47,8 @@ void sm_origin_put_path(const char *path, sm_buf *b)
     size_t n = home ? strlen(home) : 0;
     sm_buf p = {.mem = b->mem};
     bool below = n > 1 && !strncmp(path, home, n) && path[n] == '/';
-    sm_buf_fmt(&p, "%s%s", below ? "~" : "", below ? path + n : path);
+    bool folder = path[0] == ' ' || !strncmp(path, "~/", 2); /* a name that would be read as something else */
+    sm_buf_fmt(&p, "%s%s", below ? "~" : folder ? "./" : "", below ? path + n : path);
     b->oom = b->oom || p.oom;
     if (!b->oom)
         sm_infotext_quote(p.data, b);
