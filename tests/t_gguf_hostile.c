@@ -211,7 +211,8 @@ TEST(gguf_hostile_tensors)
     opens(two("b", 0, 10, 65, 136), "alignment");
     opens(two("b", 0, 10, (uint64_t)1 << 62, 104), "outside");
     opens(two("b", 0, 10, UINT64_MAX - 31, 104), "outside");
-    opens(two("b", 0, (uint64_t)1 << 53, 64, 104), "larger than the file");
+    opens(two("b", 0, ((uint64_t)1 << 53) - 1, 64, 104), "larger than the file");
+    opens(two("b", 0, (uint64_t)1 << 53, 64, 104), "whose product is too large");
     opens(two("b", 0, (uint64_t)1 << 62, 64, 104), "whose product is too large");
     opens(two("b", 0, (uint64_t)1 << 63, 64, 104), "too large");
     opens(two("b", 0, UINT64_MAX, 64, 104), "too large");

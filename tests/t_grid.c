@@ -190,6 +190,9 @@ TEST(grid_draws)
     r.count = 2;
     CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && !im && strstr(sumi_error(c), "one picture for each"));
     r.count = 1;
+    r.save_latents = "x.safetensors";
+    CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && strstr(sumi_error(c), "the same file"));
+    r.save_latents = "";
     o.x = "width=17";
     CHECK(sumi_grid(c, m, &r, &o, NULL, &sheets, &im) == SUMI_E_ARG && strstr(sumi_error(c), "multiples of 2"));
     o.x = "seed=1-1000", o.y = "steps=1-1000";

@@ -90,6 +90,20 @@ static int take_suffixes(batch *b, cli_session *s, const char *file)
     return 0;
 }
 
+/* A file that each line would write over the last one's. */
+static int check_files(const batch *b, const char *file)
+{
+    for (int i = 0; i < b->n; i++)
+        for (int k = 0; k < i; k++) {
+            const sumi_request *r = &b->at[i].request, *q = &b->at[k].request;
+            bool latents = r->save_latents[0] && !strcmp(r->save_latents, q->save_latents);
+            if (latents || (r->save_inverted[0] && !strcmp(r->save_inverted, q->save_inverted)))
+                return bad_line(file, b->at[i].number, latents ? "--save-latents: an earlier line writes the same file"
+                                                               : "--save-inverted: an earlier line writes the same file");
+        }
+    return 0;
+}
+
 /* Finds out which pictures are there; only names that are the same every time can be. */
 static int find_missing(batch *b, const cli_args *a, const cli_output *o)
 {
@@ -171,6 +185,7 @@ int cli_batch(cli_session *s, const cli_args *a, const cli_output *o)
     int rc = read_lines(&b, s, a->v.prompts), skipped = 0;
     rc = rc ? rc : cli_open_model(s, a);
     rc = rc ? rc : take_suffixes(&b, s, a->v.prompts);
+    rc = rc ? rc : check_files(&b, a->v.prompts);
     if (!rc && a->v.resume)
         rc = find_missing(&b, a, o);
     for (int i = 0; i < b.n; i++) {

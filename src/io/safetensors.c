@@ -44,7 +44,7 @@ bool sm_st_numel(const int64_t *dims, int rank, uint64_t *numel)
     uint64_t of_others = 1; /* than 0 */
     bool empty = false;
     for (int i = 0; i < rank; i++) {
-        if (dims[i] < 0 || dims[i] > (int64_t)1 << 53)
+        if (dims[i] < 0 || dims[i] >= (int64_t)1 << 53)
             return false;
         empty |= !dims[i];
         if (dims[i] && (__builtin_mul_overflow(of_others, (uint64_t)dims[i], &of_others) || of_others > INT64_MAX))
@@ -64,7 +64,7 @@ static bool read_shape(const reader *r, const cJSON *shape, sm_st_entry *t, uint
         if (t->rank == SM_ST_MAX_DIMS)
             return bad_entry(r, t->name, "has more than 8 dimensions");
         if (!sm_json_index(c, &d))
-            return bad_entry(r, t->name, "has a size that is no whole number from 0 to 2^53");
+            return bad_entry(r, t->name, "has a size that is no whole number from 0 to 2^53 - 1");
         t->dims[t->rank++] = (int64_t)d;
     }
     return sm_st_numel(t->dims, t->rank, numel) || bad_entry(r, t->name, "has a shape whose product is too large");

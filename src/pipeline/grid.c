@@ -204,6 +204,8 @@ static sumi_status run(grid *g, sumi_context *ctx, sumi_model *m, const sumi_req
         return sm_fail(e, SUMI_E_ARG, "--margin: %d is out of range, 0 to 256", g->o->margin);
     if (sm_request_check(r, e))
         return e->code;
+    if (r->save_latents[0] || r->save_inverted[0])
+        return sm_fail(e, SUMI_E_ARG, "--%s: every picture of a grid would write the same file", r->save_latents[0] ? "save-latents" : "save-inverted");
     for (int k = 0; k < 3 && !e->code; k++)
         sm_axis_read(&g->axis[k], text[k], &g->texts, e);
     if (!e->code && !fix_seeds(g, &base, e) && !make_cells(g, &base, e) && !draw_cells(g, ctx, m, cb, e))

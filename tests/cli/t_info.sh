@@ -90,6 +90,8 @@ same "but not of a picture's prompt" "$("$S" info drawn2.png | head -n 1)" "x a 
 refuses 2 'leaves no seeds for 2 pictures' x --seed 9007199254740991 --count 2
 refuses 2 'needs names' --prompts list.txt --resume
 refuses 2 'goes with --prompts' x --resume
+printf 'square\ndisc\n' >twice.txt
+refuses 2 'twice.txt:2: --save-latents: an earlier line writes the same file' --prompts twice.txt --save-latents x.safetensors
 printf 'a cat\n{"prompt": "x", "steps": "many"}\n' >bad.txt
 refuses 2 'bad.txt:2: steps: a number' --prompts bad.txt
 printf '\n\n{"prompt": "x", "stps": 1}\n' >bad.txt
