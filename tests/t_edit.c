@@ -7,6 +7,7 @@
 #include "families.h"
 #include "io/safetensors.h"
 #include "reference.h"
+#include "requests.h"
 #include "test.h"
 #include "tiny.h"
 
@@ -84,12 +85,7 @@ static sumi_request request(const edit *a, const reference *f, const char *saved
     r.schedule = a->edm ? "karras" : strcmp(a->sampler, "euler") ? "simple" : "normal"; /* trailing and linspace in diffusers */
     r.save_latents = saved;
     r.save_steps = 1;
-    r.original_width = 72; /* XL's sizes: as in the fixture */
-    r.original_height = 80;
-    r.crop_top = 3;
-    r.crop_left = 5;
-    r.target_width = 40;
-    r.target_height = 56;
+    requests_xl_sizes(&r);
     r.aesthetic_score = 6.5f;
     r.negative_aesthetic_score = 2.25f;
     if (a->refiner) {

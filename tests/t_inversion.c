@@ -10,6 +10,7 @@
 #include "pipeline/context.h"
 #include "reference.h"
 #include "sample/invert.h"
+#include "requests.h"
 #include "test.h"
 #include "tiny.h"
 
@@ -245,12 +246,7 @@ static sumi_request request_of(const run *a, const session *s)
     r.save_latents = s->saved;
     r.save_inverted = s->inverted;
     r.save_steps = 1;
-    r.original_width = 72; /* XL's sizes: as in the fixture */
-    r.original_height = 80;
-    r.crop_top = 3;
-    r.crop_left = 5;
-    r.target_width = 40;
-    r.target_height = 56;
+    requests_xl_sizes(&r);
     r.init_image = s->picture;
     r.strength = a->strength;
     r.invert = 1;

@@ -8,6 +8,7 @@
 #include "families.h"
 #include "io/safetensors.h"
 #include "reference.h"
+#include "requests.h"
 #include "test.h"
 
 enum { STEPS = 20 };
@@ -100,12 +101,7 @@ static sumi_request request(const family *a, const char *sampler, const char *no
     r.init_latents = noise;
     r.save_latents = saved;
     r.save_steps = 1;
-    r.original_width = 72; /* XL's sizes: as in the fixture */
-    r.original_height = 80;
-    r.crop_top = 3;
-    r.crop_left = 5;
-    r.target_width = 40;
-    r.target_height = 56;
+    requests_xl_sizes(&r);
     r.aesthetic_score = 6.5f;
     r.negative_aesthetic_score = 2.25f;
     return r;

@@ -1,36 +1,8 @@
 /* Fuzz entry of what a file of tensors amounts to: the input is a safetensors header, to which as many zeros are added as it asks
  * for. Names become components, shapes a configuration, that a recorded model and a description; each step fails in one line or
  * gives what the next one can use. Nothing may depend on how large sizes are said to be. */
-#include <stdlib.h>
-#include <string.h>
-
-#include "io/json.h"
+#include "header.h"
 #include "pipeline/model.h"
-
-enum { MOST_DATA = 1 << 20 };
-
-static void check(bool ok)
-{
-    if (!ok)
-        abort();
-}
-
-static bool one_line(const sm_err *e) { return e->code != SUMI_OK && e->msg[0] && !strchr(e->msg, '\n'); }
-
-/* The largest offset that the header names, for the data; 0 where it is none. */
-static size_t data_bytes(const char *head, size_t n)
-{
-    sm_err e = {0};
-    uint64_t most = 0, end;
-    cJSON *j = sm_json_parse(NULL, head, n, 4, 1 << 16, "fuzz", &e);
-    for (const cJSON *c = j ? j->child : NULL; c; c = c->next) {
-        const cJSON *range = cJSON_GetObjectItemCaseSensitive(c, "data_offsets");
-        if (cJSON_GetArraySize(range) == 2 && sm_json_index(cJSON_GetArrayItem(range, 1), &end))
-            most = SM_MAX(most, end);
-    }
-    cJSON_Delete(j);
-    return most <= MOST_DATA ? (size_t)most : 0;
-}
 
 /* A detected model as a request would take it. */
 static void use(sm_weights *w, const sm_detected *d, sm_mem *mem)
@@ -57,14 +29,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sm_err e = {0};
     sm_layout_report r = {0};
     sm_detected d = {0};
-    size_t body = data_bytes((const char *)data, size);
-    uint64_t head = size;
-    char *file = calloc(1, 8 + size + body + 1);
-    check(file != NULL);
-    memcpy(file, &head, 8);
-    memcpy(file + 8, data, size);
+    size_t bytes;
+    char *file = file_of(data, size, &bytes);
     sm_weights *w = sm_weights_new(&mem, &e);
-    sm_tensors *f = w ? sm_tensors_open_mem(file, 8 + size + body, "fuzz", &mem, &e) : NULL;
+    sm_tensors *f = w ? sm_tensors_open_mem(file, bytes, "fuzz", &mem, &e) : NULL;
     if (!f || sm_layout_into(f, w, SM_COMPONENTS, &r, &mem, &e) || sm_detect(w, &r, "fuzz", &d, &e))
         check(one_line(&e));
     else if (d.family && !d.missing[0])
