@@ -99,12 +99,24 @@ static inline void transpose_to(const float *x, int64_t xs, float *const r[4])
     memcpy(r[3], &d, 16);
 }
 
+/* A run's next values: the block after this one is of the same runs as a rule. Runs lie pages apart, so no hardware fetches them
+ * ahead, and weights of a model larger than the caches come from memory in every run. */
+static inline void fetch_run(const sm_tensor *t, int64_t at, int64_t n)
+{
+    const char *p = (const char *)t->data + sm_dtype_bytes(t->dtype, at), *end = p + sm_dtype_bytes(t->dtype, n);
+    for (; p < end; p += 64)
+        __builtin_prefetch(p);
+}
+
 /* Columns [c0, c0 + ROWS) of the panel at out, values [v0, v0 + n) of each one's run. */
 static void turn_block(const sm_pack_src *s, int64_t j, int64_t v0, int64_t n, int width, float *out)
 {
     float x[ROWS * (RUN + PAD)];
-    for (int r = 0; r < ROWS; r++)
-        run_f32(&s->t, s->base + (j + r) * s->col + v0, n, x + r * (RUN + PAD));
+    for (int r = 0; r < ROWS; r++) {
+        int64_t at = s->base + (j + r) * s->col + v0;
+        fetch_run(&s->t, at + n, n);
+        run_f32(&s->t, at, n, x + r * (RUN + PAD));
+    }
     int64_t k = v0 / s->taps, tap = v0 % s->taps;
     for (int64_t v = 0; v < n; v += 4) {
         float *row[4];
