@@ -1,6 +1,7 @@
 /* The thread pool: every task runs once, results are seen by the caller, pools come and go under work. Meant for
  * ThreadSanitizer as much as for its own checks (make tsan). */
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/pool.h"
@@ -55,6 +56,30 @@ TEST(pool_late_workers_harm_nothing)
     }
     CHECKF(p && !wrong, "%d tasks ran twice or not at all", wrong);
     sm_pool_free(p);
+}
+
+/* Sleeps 2 ms, the second task 60 ms: the caller, which takes the first, has to wait. */
+static void sleep_task(void *arg, int task, int tasks) { usleep(task ? 60000 : 2000); }
+
+static double burnt(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Who waits looks for a moment and then sleeps: workers without a job, a caller whose last task takes long, more threads than
+ * processors too. 0.7 s of waiting for up to eight threads; a twentieth of that would be much. */
+TEST(pool_waits_asleep)
+{
+    sm_pool *p[2] = {sm_pool_new(NULL, 2, NULL), sm_pool_new(NULL, 8, NULL)};
+    double start = burnt();
+    for (int k = 0; p[0] && p[1] && k < 6; k++)
+        sm_pool_run(p[k % 2], sleep_task, NULL, 2);
+    usleep(300000);
+    CHECKF(p[0] && p[1] && burnt() - start < 0.035, "%.3f s of processor time", burnt() - start);
+    sm_pool_free(p[0]);
+    sm_pool_free(p[1]);
 }
 
 TEST(pool_without_threads_is_serial)
