@@ -25,6 +25,7 @@
 #define SIZE(h, w) .conv.size = {h, w}
 #define POOL(k, s, pd) .pool = {{k, k}, {s, s}, {pd, pd}}
 #define PERM(...) .perm = {{__VA_ARGS__}}
+#define TOKENS(h, w, sy, sx, r) .tokens = {{h, w}, {sy, sx}, r}
 #define TO(...) .shape = {RANK(__VA_ARGS__), {__VA_ARGS__}}
 
 #define UNARY(ID, FX)                                                                                       \
@@ -203,6 +204,15 @@ const op_case op_cases[] = {
     C(SUM_TO, F(2, 3, 4, 5)) P(TO(3, 1, 5))}, C(SUM_TO, F(3, 4, 5, 6)) P(TO(1, 4, 1, 6))}, C(SUM_TO, F(3, 4, 5)) P(TO(1))}, C(SUM_TO, F(2, 30, 9)) P(TO(2, 30, 1))},
     C(SUM_TO, F(4, 5, 6)) P(TO(1, 5, 1))}, C(SUM_TO, F(3, 400, 66)) P(TO(66))},
     C(SUM_TO, F(64, 16, 16, 64)) P(TO(64)) BENCH}, C(SUM_TO, F(64, 16, 16, 64)) P(TO(64, 1, 1, 64)) BENCH},
+
+    C(TOKEN_MATCH, F(1, 2, 1), IDS(1)) P(TOKENS(1, 2, 1, 2, 1)) BATCH(1)}, C(TOKEN_MATCH, F(2, 20, 5), IDS(4)) P(TOKENS(4, 5, 2, 2, 7)) BATCH(1)},
+    C(TOKEN_MATCH, F(3, 56, 17), IDS(12)) P(TOKENS(7, 8, 2, 2, 0)) BATCH(1)}, C(TOKEN_MATCH, F(2, 64, 33), IDS(16)) P(TOKENS(8, 8, 2, 2, 48)) BATCH(1)},
+    C(TOKEN_MATCH, F(2, 900, 20), IDS(225)) P(TOKENS(30, 30, 2, 2, 450)) BATCH(1)}, C(TOKEN_MATCH, F(2, 70, 400), IDS(6)) P(TOKENS(10, 7, 3, 3, 30)) BATCH(1)},
+    C(TOKEN_MATCH, F(1, 4096, 320), IDS(1024)) P(TOKENS(64, 64, 2, 2, 2048)) BENCH},
+    C(TOKEN_MERGE, F(1, 1, 1), IDS(1, 1)) P(.slice = {0, 0, 1}) BATCH(3)}, C(TOKEN_MERGE, F(2, 9, 19), IDS(2, 9)) P(.slice = {0, 0, 5}) BATCH(3)},
+    C(TOKEN_MERGE, F(3, 300, 130), IDS(3, 300)) P(.slice = {0, 0, 170}) BATCH(3)}, C(TOKEN_MERGE, F(1, 4096, 320), IDS(1, 4096)) P(.slice = {0, 0, 2048}) BENCH},
+    C(TOKEN_PART, F(1, 1, 1), IDS(1, 1)) P(.slice = {0, 0, 1}) BATCH(3)}, C(TOKEN_PART, F(2, 5, 19), IDS(2, 9)) P(.slice = {0, 0, 5}) BATCH(3)},
+    C(TOKEN_PART, F(3, 70, 130), IDS(3, 200)) P(.slice = {0, 0, 70}) BATCH(3)}, C(TOKEN_PART, F(1, 2048, 320), IDS(1, 4096)) P(.slice = {0, 0, 2048}) BENCH},
 };
 const int op_case_count = (int)SM_COUNT(op_cases);
 
@@ -240,7 +250,8 @@ static void put_float(void *out, sm_dtype t, int64_t i, float v)
 void case_values(const op_case *c, int i, uint64_t seed, const sm_node *src, void *out)
 {
     const sm_op_row *row = &sm_ops[c->op];
-    int64_t n = sm_numel(src), last = src->dims[src->rank - 1], rows = c->op == SM_OP_GATHER ? c->src[0].dims[0] : c->p.slice.len;
+    int64_t n = sm_numel(src), last = src->dims[src->rank - 1], rows = c->op == SM_OP_GATHER ? c->src[0].dims[0]
+                   : c->op == SM_OP_TOKEN_MATCH ? c->p.tokens.cell[0] * c->p.tokens.cell[1] : c->p.slice.len;
     for (int64_t k = 0; k < n; k++) {
         float u;
         test_fill(&u, 1, seed + (uint64_t)i * 7919 + (uint64_t)k * 104729, 0, 1);
@@ -280,6 +291,7 @@ double case_terms(const sm_node *n)
     case SM_OP_ATTENTION: case SM_OP_ATTENTION_GRAD: return (double)(a->dims[3] + SM_MAX(a->dims[1], b->dims[1]));
     case SM_OP_SCATTER_ADD: return (double)sm_numel(b);
     case SM_OP_SUM: case SM_OP_SUM_TO: case SM_OP_RESIZE_NEAREST_DX: case SM_OP_RESIZE_BILINEAR_DX: return SM_MAX(in / out, 1);
+    case SM_OP_TOKEN_MERGE: return (double)a->dims[1] / (double)n->dims[1] + 4;
     case SM_OP_AVG_POOL: case SM_OP_AVG_POOL_DX: case SM_OP_MAX_POOL_DX: return (double)n->p.pool.kernel[0] * n->p.pool.kernel[1];
     default: return 1;
     }

@@ -134,6 +134,8 @@ static void check_case(const op_case *c)
     for (int b = 1; b < backends; b++) {
         float *y = result(&r, be[b], true, -1, false);
         double d = test_maxdiff(y, ref, n);
+        if (r.node->dtype == SM_I32)
+            same_bits(ref, y, n, c, "numbers differ from the reference's");
         CHECKF(d <= tol, "%s: %s differs by %.3g, allowed %.3g (SUMI_TEST_SEED=%llu)", case_name(c), be[b]->name, d, tol,
                (unsigned long long)seed());
         check_variants(&r, c, be[b], y);
@@ -198,6 +200,7 @@ TEST(kernels_attention) { check_ops(SM_OP_ATTENTION, SM_OP_LOG_SOFTMAX); }
 TEST(kernels_elementwise) { check_ops(SM_OP_AFFINE, SM_OP_DIV); }
 TEST(kernels_move) { check_ops(SM_OP_RESHAPE, SM_OP_MAX_POOL_DX); }
 TEST(kernels_reduce) { check_ops(SM_OP_SUM, SM_OP_SUM_TO); }
+TEST(kernels_tokens) { check_ops(SM_OP_TOKEN_MATCH, SM_OP_TOKEN_PART); }
 
 /* ---- elementary functions over their whole range ---- */
 

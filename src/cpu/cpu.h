@@ -33,6 +33,7 @@ typedef struct sm_kernel {
     size_t (*prep_unit)(const sm_node *n);               /* bytes of a unit, the last may have fewer; NULL or 0: one unit */
     void (*prep)(const sm_kcall *c, void *out, int task, int tasks);
     int (*prep_tasks)(const sm_node *n);                 /* NULL: 1 */
+    const char *(*how)(const sm_node *n);                /* which of several ways a node takes, for tables; may be NULL or give it */
     bool inplace;                                        /* dst may be the same memory as any source of dst's size */
 } sm_kernel;
 
@@ -53,7 +54,7 @@ int sm_tasks_default(const sm_node *n, int pass);
 
 /* Each family file defines one of these per instruction set: it overwrites the rows it has better kernels for.
  * SM_ISA is avx2, avx512 or neon (set by the compiler command line); scalar families are ref_*.c. */
-#define SM_FAMILIES(X) X(linear) X(conv) X(norm) X(attention) X(elementwise) X(move) X(reduce)
+#define SM_FAMILIES(X) X(linear) X(conv) X(norm) X(attention) X(elementwise) X(move) X(reduce) X(merge)
 #define SM_DECL_FAMILY(f) void sm_cpu_##f##_scalar(sm_kernel *k); void sm_cpu_##f##_avx2(sm_kernel *k); \
     void sm_cpu_##f##_avx512(sm_kernel *k); void sm_cpu_##f##_neon(sm_kernel *k);
 SM_FAMILIES(SM_DECL_FAMILY)

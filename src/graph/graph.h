@@ -69,6 +69,7 @@ typedef union sm_param {
     struct { int kernel[2], stride[2], pad[2]; } pool;
     struct { int size[2]; } resize;                 /* output height, width */
     struct { int interleaved, inverse; } rope;
+    struct { int size[2], cell[2]; int64_t merged; } tokens;
 } sm_param;
 
 typedef struct sm_graph sm_graph;
@@ -183,7 +184,8 @@ size_t sm_plan_floor_bytes(const sm_plan *p);      /* what lives at once at most
 sm_cost sm_plan_cost(const sm_plan *p);
 int sm_plan_steps(const sm_plan *p);
 
-/* Wall time by op since the plan was made, when profiling is on; writes a table to b. */
+/* While profiling is on, runs note the time of their steps. The table: by op (convolutions also by size and form), most time first, ms a
+ * run, of which preparing weights, rates of the op rows' flops (direct sums') and bytes. */
 void sm_plan_profile(sm_plan *p, bool on);
 void sm_plan_report(const sm_plan *p, sm_buf *b);
 /* The step at which most memory is alive, and the largest of what is alive then. */

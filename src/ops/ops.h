@@ -96,6 +96,18 @@ sm_node *sm_sum_to(sm_node *x, int rank, const int64_t *dims); /* adjoint of bro
 sm_node *sm_sum_all(sm_node *x);       /* -> [1] */
 sm_node *sm_mean_all(sm_node *x);      /* -> [1] */
 
+/* ---- token merging (Bolya and Hoffman 2023; dbolya/tomesd): no gradients ---- */
+
+typedef struct sm_cells { int size[2], cell[2]; } sm_cells; /* tokens of a picture, height and width, and of a cell */
+static inline int64_t sm_cells_count(const sm_cells *c) { return (int64_t)(c->size[0] / c->cell[0]) * (c->size[1] / c->cell[1]); }
+/* x [N, T, C], T = height width. In every whole cell token chosen[cell] (i32, 0 .. of the cell's tokens in row order; others count as 0)
+ * stays; each other token is matched with the one of these that is nearest in direction (the first of several), and the `merged` best
+ * matches (of equal ones the first tokens') join. -> i32 [N, T]: each token's row among the T - merged that are left, in order. */
+sm_node *sm_token_match(sm_node *x, sm_node *chosen, const sm_cells *c, int64_t merged);
+/* x [N, T, C], row [N, T] i32 -> [N, rows, C]: means of the tokens with that row, added in order; zeros where there are none. */
+sm_node *sm_token_merge(sm_node *x, sm_node *row, int64_t rows);
+sm_node *sm_token_part(sm_node *y, sm_node *row); /* y [N, R, C], row [N, T] i32 -> [N, T, C]: each token's row; NaN past the last */
+
 /* ---- losses (composites) ---- */
 
 sm_node *sm_mse(sm_node *a, sm_node *b);                   /* mean (a-b)^2 -> [1] */

@@ -41,6 +41,9 @@ bool shape_pool(sm_node *n);
 bool shape_pool_dx(sm_node *n);
 bool shape_sum(sm_node *n);
 bool shape_sum_to(sm_node *n);
+bool shape_token_match(sm_node *n);
+bool shape_token_merge(sm_node *n);
+bool shape_token_part(sm_node *n);
 
 sm_node *grad_linear(sm_node *n, int i, sm_node *dy);
 sm_node *grad_matmul(sm_node *n, int i, sm_node *dy);
@@ -77,6 +80,7 @@ sm_cost cost_zero(const sm_node *n);
 sm_cost cost_elementwise(const sm_node *n);
 sm_cost cost_move(const sm_node *n);
 sm_cost cost_reduce(const sm_node *n);
+sm_cost cost_token_match(const sm_node *n);
 sm_cost cost_norm(const sm_node *n);
 sm_cost cost_linear(const sm_node *n);
 sm_cost cost_matmul(const sm_node *n);
