@@ -17,6 +17,7 @@ typedef struct cli_values {
     const char *output; /* -o: generate's pattern, train's folder */
     const char *in;     /* run's tensors */
     int repeat;         /* its evaluations, 0: one, untimed */
+    bool profile;       /* and where their time went */
     bool quiet, json, resume, man, low_memory, exact;
     const char *stage;
     const char *preview; /* generate's pattern for previews, and steps from one to the next */

@@ -14,15 +14,22 @@ static int list(cli_session *s, const cli_args *a)
     return st ? cli_failed(s->ctx, st) : 0;
 }
 
-/* --repeat: the seconds of each evaluation, a line each. */
+/* --repeat, --profile: the seconds of each evaluation, a line each, and the table. */
 static int time_module(cli_session *s, const cli_args *a)
 {
-    double *seconds = calloc((size_t)a->v.repeat, sizeof *seconds);
+    int times = a->v.repeat ? a->v.repeat : 1;
+    double *seconds = calloc((size_t)times, sizeof *seconds);
+    char *table = NULL;
     if (!seconds)
         return cli_fail(EXIT_BAD, "out of memory");
-    sumi_status st = sumi_time_module(s->ctx, &a->v.load, a->word[0], a->v.in, a->v.output, a->v.repeat, seconds);
-    for (int i = 0; i < a->v.repeat && !st; i++)
+    sumi_status st = a->v.profile ?
+        sumi_profile_module(s->ctx, &a->v.load, a->word[0], a->v.in, a->v.output, times, seconds, &table) :
+        sumi_time_module(s->ctx, &a->v.load, a->word[0], a->v.in, a->v.output, times, seconds);
+    for (int i = 0; i < times && !st; i++)
         printf("evaluation %d: %.6f s\n", i + 1, seconds[i]);
+    if (table)
+        printf("\n%s", table);
+    sumi_text_free(table);
     free(seconds);
     return st ? cli_failed(s->ctx, st) : 0;
 }
@@ -38,7 +45,7 @@ static int run(cli_args *a)
     int rc = cli_open(&s, a);
     if (!rc && a->v.list)
         rc = list(&s, a);
-    else if (!rc && a->v.repeat)
+    else if (!rc && (a->v.repeat || a->v.profile))
         rc = time_module(&s, a);
     else if (!rc) {
         sumi_status st = sumi_run_module(s.ctx, &a->v.load, a->word[0], a->v.in, a->v.output);
@@ -54,6 +61,8 @@ static const cli_option options[] = {
     {"list", 0, CLI_SWITCH, NULL, CLI_AT(list), 0, 0,
      "names and shapes of what the module takes and gives; without MODULE, of all that the model has"},
     {"repeat", 0, CLI_INT, "N", CLI_AT(repeat), 1, 100000, "evaluate N times and print the seconds of each, loading left out"},
+    {"profile", 0, CLI_SWITCH, NULL, CLI_AT(profile), 0, 0,
+     "print where the time went, by operation; with --repeat of all evaluations but the first"},
     CLI_OPT_MODEL,
     {"vae", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.vae), 0, 0, "autoencoder to use instead of the model's"},
     {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"},
@@ -75,6 +84,8 @@ static const char *const examples[] = {
     "a file of the autoencoder alone is enough",
     "sumi run unet -i in.safetensors -o out.safetensors --repeat 5 --threads 2",
     "times five evaluations; the first also brings the weights into memory",
+    "sumi run unet -i in.safetensors -o out.safetensors --repeat 3 --profile --threads 1",
+    "where the time of the second and third went, operation by operation",
     NULL,
 };
 

@@ -274,6 +274,7 @@ static void conv_run(const sm_kcall *c, int task, int tasks)
 {
     (SM_K(sm_winograd_fits)(c->node) ? SM_K(sm_winograd_run) : gather_run)(c, task, tasks);
 }
+static const char *conv_how(const sm_node *n) { return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_how)(n) : NULL; }
 static int weight_tasks(const sm_node *n, int pass)
 {
     return SM_K(sm_winograd_dw_fits)(n) ? SM_K(sm_winograd_dw_tasks)(n, pass) : dw_tasks(n, pass);
@@ -287,7 +288,8 @@ static void weight_run(const sm_kcall *c, int task, int tasks)
 void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
-                                                       .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks};
+                                                       .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks,
+                                                       .how = conv_how};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = weight_run, .passes = 2, .tasks = weight_tasks, .work = weight_work};
 }
 

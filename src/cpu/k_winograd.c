@@ -44,6 +44,7 @@ static int side_of(const sm_node *n)
 }
 
 bool SM_K(sm_winograd_fits)(const sm_node *n) { return side_of(n) > 0; }
+const char *SM_K(sm_winograd_how)(const sm_node *n) { return side_of(n) == 4 ? "F(4x4)" : "F(2x2)"; }
 
 /* Columns that a turned picture is used for, and that a weight's part has at least: `unit`, unless there would be fewer than four
  * items to share out, then SHORT, of which units are multiples. */

@@ -74,6 +74,7 @@ void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t
 /* Whether a recorded conv2d or conv2d_dx goes this way: by the shapes of one picture. */
 bool SM_K(sm_winograd_fits)(const sm_node *n);
 /* Members of sm_kernel for such nodes. */
+const char *SM_K(sm_winograd_how)(const sm_node *n);
 int SM_K(sm_winograd_tasks)(const sm_node *n);
 size_t SM_K(sm_winograd_work)(const sm_node *n);
 size_t SM_K(sm_winograd_prep_bytes)(const sm_node *n);

@@ -20,6 +20,7 @@ typedef struct step {
     int64_t units, part;    /* of the prepared weight: all, and as many as are prepared at once */
     bool keep;              /* the weight stays prepared from run to run, see sm_plan_opts */
     void *prep_each_run;    /* where it is prepared otherwise */
+    double seconds[2];      /* of profiled runs: preparing the weight, the kernel */
 } step;
 
 /* Where a node's data is: in storage `at` at byte `offset`, or (at < 0) at `data`. */
@@ -46,8 +47,7 @@ struct sm_plan {
     int npacked;
     sm_cost cost;
     bool profile;
-    double seconds[SM_OP_COUNT];
-    int64_t calls[SM_OP_COUNT];
+    int profiled;           /* runs whose seconds the steps have */
 };
 
 /* Packs the constant weights that stay packed. */

@@ -148,21 +148,31 @@ static sumi_status find_row(const char *name, const sm_module_row **row, sm_err 
                    "vae_decoder", name);
 }
 
-/* A step writes over inputs that nothing reads any more, so each evaluation is given them anew. seconds may be NULL. */
-static sumi_status evaluate(const run *r, sm_pool *pool, int times, double *seconds, sm_err *e)
+/* A step writes over inputs that nothing reads any more, so each evaluation is given them anew. seconds and table may be NULL. */
+static sumi_status evaluate(const run *r, sm_pool *pool, int times, double *seconds, char **table, sm_err *e)
 {
+    sm_buf b = {.mem = r->m.mem};
     for (int i = 0; i < times && !e->code; i++) {
         put_inputs(r);
+        sm_plan_profile(r->p, table && (i > 0 || times == 1));
         double started = sm_now();
         sm_plan_run(r->p, pool, NULL, e);
         if (seconds)
             seconds[i] = sm_now() - started;
     }
-    return e->code;
+    if (!table || e->code)
+        return e->code;
+    sm_plan_report(r->p, &b);
+    if (b.oom) {
+        sm_buf_free(&b);
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for the table of times");
+    }
+    *table = b.data;
+    return SUMI_OK;
 }
 
 static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
-                              double *seconds)
+                              double *seconds, char **table)
 {
     sm_err *e = sm_begin(ctx);
     const sm_module_row *row;
@@ -176,8 +186,13 @@ static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, co
     if (!sm_module_open(&r->m, row, o ? o : &(sumi_model_options){0}, &ctx->mem, e)) {
         settle_time_ids(r, in);
         sm_module_slots(&r->m, &r->s);
-        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->be, e) && !evaluate(r, ctx->pool, times, seconds, e))
+        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->be, e) &&
+            !evaluate(r, ctx->pool, times, seconds, table, e))
             write_outputs(r, out, e);
+    }
+    if (e->code && table) {
+        sumi_text_free(*table);
+        *table = NULL;
     }
     close_run(r);
     sm_free(r);
@@ -186,7 +201,7 @@ static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, co
 
 sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out)
 {
-    return run_module(ctx, o, module, in, out, 1, NULL);
+    return run_module(ctx, o, module, in, out, 1, NULL, NULL);
 }
 
 sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
@@ -194,7 +209,16 @@ sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, con
 {
     if (times < 1 || !seconds)
         return sm_fail(sm_begin(ctx), SUMI_E_ARG, "a module is timed at least once, and its seconds need a place");
-    return run_module(ctx, o, module, in, out, times, seconds);
+    return run_module(ctx, o, module, in, out, times, seconds, NULL);
+}
+
+sumi_status sumi_profile_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out,
+                                int times, double *seconds, char **table)
+{
+    *table = NULL;
+    if (times < 1 || !seconds)
+        return sm_fail(sm_begin(ctx), SUMI_E_ARG, "a module is timed at least once, and its seconds need a place");
+    return run_module(ctx, o, module, in, out, times, seconds, table);
 }
 
 /* ---- listing ---- */
