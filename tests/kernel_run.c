@@ -51,6 +51,8 @@ static void run_passes(const kernel_run *r, sm_kcall *c)
     job j = {r->k, c, NULL};
     guarded prep = {0};
     size_t bytes = r->k->prep_bytes ? r->k->prep_bytes(r->node) : 0;
+    if (r->unprepared && r->k->unprepared && r->k->unprepared(r->node))
+        bytes = 0;
     if (bytes) {
         prep = guarded_new(bytes, 64, r->high);
         j.prep = prep.data;

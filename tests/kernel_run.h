@@ -15,6 +15,7 @@ typedef struct kernel_run {
     const void *src[SM_MAX_SRC]; /* values, copied into guarded buffers */
     bool high;                   /* which side of the buffers is guarded */
     int inplace;                 /* the source whose memory is the result's, -1: none */
+    bool unprepared;             /* the weight is left to the kernel where it takes it so */
     bool one_task;               /* all in one task instead of the kernel's own number */
     sm_pool *pool;               /* NULL: serial */
 } kernel_run;

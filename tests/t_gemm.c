@@ -105,10 +105,11 @@ static void drop(recorded *r)
     sm_graph_free(r->g);
 }
 
-static float *result(const recorded *r, const sm_backend *be, bool one_task, sm_pool *pool)
+typedef enum { USUAL, ONE_TASK, UNPREPARED } way;
+static float *result(const recorded *r, const sm_backend *be, way w, sm_pool *pool)
 {
-    kernel_run k = {.k = &be->k[r->node->op], .node = r->node, .high = !one_task, .inplace = -1, .one_task = one_task,
-                    .pool = pool};
+    kernel_run k = {.k = &be->k[r->node->op], .node = r->node, .high = w != ONE_TASK, .inplace = -1, .one_task = w == ONE_TASK,
+                    .unprepared = w == UNPREPARED, .pool = pool};
     memcpy(k.src, r->values, sizeof k.src);
     return kernel_result(&k);
 }
@@ -124,7 +125,7 @@ static void check_batch(const op_case *c, const sm_backend *be, const float *wan
 {
     recorded one;
     if (c->batch && record(&one, c, 1))
-        same_bits(c, be->name, "alone and in a batch", result(&one, be, false, NULL), want, sm_numel(one.node));
+        same_bits(c, be->name, "alone and in a batch", result(&one, be, USUAL, NULL), want, sm_numel(one.node));
     if (c->batch)
         drop(&one);
 }
@@ -138,15 +139,17 @@ static void check_case(const op_case *c, sm_pool *const pools[3])
     if (record(&r, c, 0)) {
         const sm_op_row *row = &sm_ops[c->op];
         int64_t n = sm_numel(r.node);
-        ref = result(&r, be[0], false, NULL);
+        ref = result(&r, be[0], USUAL, NULL);
         double tol = row->atol + row->c * 0x1p-23 * sqrt(case_terms(r.node)) * test_rms(ref, n);
         for (int b = 1; b < backends; b++) {
-            float *y = result(&r, be[b], false, NULL);
+            float *y = result(&r, be[b], USUAL, NULL);
             double d = test_maxdiff(y, ref, n);
             CHECKF(d <= tol, "%s: %s differs by %.3g, allowed %.3g", case_name(c), be[b]->name, d, tol);
             for (int t = 0; t < 3; t++)
-                same_bits(c, be[b]->name, "with threads", result(&r, be[b], false, pools[t]), y, n);
-            same_bits(c, be[b]->name, "in one task", result(&r, be[b], true, NULL), y, n);
+                same_bits(c, be[b]->name, "with threads", result(&r, be[b], USUAL, pools[t]), y, n);
+            for (int t = 0; t < 3; t++)
+                same_bits(c, be[b]->name, "with a weight that is not prepared", result(&r, be[b], UNPREPARED, pools[t]), y, n);
+            same_bits(c, be[b]->name, "in one task", result(&r, be[b], ONE_TASK, NULL), y, n);
             check_batch(c, be[b], y);
             if (first)
                 same_bits(c, be[b]->name, "on another vector unit", y, first, n);
@@ -192,7 +195,7 @@ TEST(gemm_winograd_is_chosen)
             c.src[0].dims[1] = c.src[0].dims[2] = side;
             if (!direct || !record(&r, &c, 0))
                 continue;
-            float *y = result(&r, be[b], false, NULL), *exact = result(&r, direct, false, NULL);
+            float *y = result(&r, be[b], USUAL, NULL), *exact = result(&r, direct, USUAL, NULL);
             CHECKF(!memcmp(y, exact, (size_t)sm_numel(r.node) * sizeof *y) == (side == 3), "%s: %d pixels a side", be[b]->name, side);
             free(y);
             free(exact);

@@ -33,6 +33,8 @@ typedef struct sm_kernel {
     size_t (*prep_unit)(const sm_node *n);               /* bytes of a unit, the last may have fewer; NULL or 0: one unit */
     void (*prep)(const sm_kcall *c, void *out, int task, int tasks);
     int (*prep_tasks)(const sm_node *n);                 /* NULL: 1 */
+    bool (*unprepared)(const sm_node *n);                /* a weight that does not stay prepared is not prepared at all, run is given
+                                                            prep NULL; NULL: never */
     const char *(*how)(const sm_node *n);                /* which of several ways a node takes, for tables; may be NULL or give it */
     bool inplace;                                        /* dst may be the same memory as any source of dst's size */
 } sm_kernel;

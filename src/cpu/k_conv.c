@@ -262,6 +262,7 @@ static size_t conv_prep_unit(const sm_node *n)
 {
     return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_prep_unit)(n) : gather_prep_unit(n);
 }
+static bool conv_unprepared(const sm_node *n) { return SM_K(sm_winograd_fits)(n) && SM_K(sm_winograd_unprepared)(n); }
 static int conv_prep_tasks(const sm_node *n)
 {
     return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_prep_tasks)(n) : gather_prep_tasks(n);
@@ -289,7 +290,7 @@ void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
                                                        .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks,
-                                                       .how = conv_how};
+                                                       .unprepared = conv_unprepared, .how = conv_how};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = weight_run, .passes = 2, .tasks = weight_tasks, .work = weight_work};
 }
 

@@ -4,6 +4,9 @@
  * 16 or 36 points is a matrix product [tiles, channels] x [channels, columns] of the usual tiles. Channels are turned and
  * multiplied in parts: what the parts of a block of tiles need stays in the L2 cache, of one point in L1.
  *
+ * Kernels that stay turned from run to run, or serve many tiles, are turned by prep. For few tiles each task turns a panel of a part
+ * when it comes to it (run with prep NULL): the numbers, up to four times as many as the kernel's, never leave the L2 cache.
+ *
  * Every result is made of the same additions in the same order whatever the blocks, the tasks and the pictures beside, so its
  * bits do not depend on them: a part's products are one chain, parts are added in order. Which form a convolution takes depends on
  * the shapes of one picture alone. conv2d_dx is the same with kernels turned by 180 degrees and channels exchanged. */
@@ -13,10 +16,13 @@
  * channels: F(4x4) 240 and 296% of the multiply-add peak with 24 tiles, 226 and 248% with 48, AVX-512 and AVX2). MOST tasks. */
 enum { TILES = 48, TILES4 = 24, COLS = 128, MOST = 16 };
 
-/* Turned kernels are 16/9 or 4 times the kernels, and are made in every run where a model is too large to keep them: that takes as
- * long as F(4x4) gains on F(2x2) at some 40 tiles a picture. Pictures of few tiles and many kernels are left to the direct sum. Of more
- * than MANY_STEPS channels F(4x4) turns half as many columns at a time: a part of the weight stays below 20 MB. */
-enum { FEW_WEIGHTS = 1 << 18, LEAST4 = 16, LEAST4_MANY = 48, MANY_STEPS = 1024 };
+/* Where kernels are turned by the tasks: up to FEW_TILES tiles at once share a turn of a panel, for up to two such blocks. It takes some
+ * 170 cycles a vector of kernels with AVX-512 where a tile's products take 18. Items have about ITEM columns. */
+enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 160 };
+
+/* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels are
+ * turned for half as many columns at a time: a part of the weight stays below 20 MB. */
+enum { FEW_WEIGHTS = 1 << 18, LEAST4 = 16, LEAST4_MANY = 4, MANY_STEPS = 1024 };
 
 /* Channels are cut into equal parts of whole groups of sixteen, at most SM_WINO_LONGEST: a part's products are a sum of its own. */
 enum { GROUP = 16 };
@@ -29,6 +35,7 @@ typedef struct wino {
     int64_t most;                   /* tiles of a block */
     int64_t blocks, chunks, chunk;  /* items: blocks of tiles x chunks of so many columns, whole panels */
     int64_t kparts;
+    bool here;                      /* kernels are turned by the tasks */
 } wino;
 
 /* ---- which, and how it is cut ------------------------------------------------------------------------------------ */
@@ -50,8 +57,20 @@ const char *SM_K(sm_winograd_how)(const sm_node *n) { return side_of(n) == 4 ? "
  * items to share out, then SHORT, of which units are multiples. */
 enum { UNIT = COLS / SM_NR * SM_NR, SHORT = COLS / SM_NR / 4 * SM_NR };
 
+/* Items where kernels are turned by the tasks: equal chunks of columns, four or a multiple, so that two and four threads share them well. */
+static void cut_here(wino *p)
+{
+    int64_t panels = sm_panels(p->cols), most = ITEM / SM_NR;
+    p->here = true;
+    p->blocks = (p->tiles + FEW_TILES - 1) / FEW_TILES;
+    p->most = SM_MIN(p->tiles, ((p->tiles + SM_MR - 1) / SM_MR + p->blocks - 1) / p->blocks * SM_MR);
+    p->chunks = SM_MIN(((panels + most - 1) / most + 3) / 4 * 4, panels);
+    p->chunk = (panels + p->chunks - 1) / p->chunks * SM_NR;
+    p->chunks = (p->cols + p->chunk - 1) / p->chunk;
+}
+
 /* part: units of the weight, as sm_kcall.part. */
-static wino make(const sm_node *n, const int64_t part[2])
+static wino make(const sm_node *n, const int64_t part[2], bool here)
 {
     const int64_t *x = n->src[0]->dims, *w = n->src[1]->dims;
     bool back = n->op == SM_OP_CONV2D_DX;
@@ -69,10 +88,14 @@ static wino make(const sm_node *n, const int64_t part[2])
     p.chunk = p.blocks * ((p.to - p.from + p.unit - 1) / p.unit) < 4 ? SHORT : p.unit;
     p.chunks = (p.to - p.from + p.chunk - 1) / p.chunk;
     p.kparts = (p.k + SM_WINO_LONGEST - 1) / SM_WINO_LONGEST;
+    if (here)
+        cut_here(&p);
     return p;
 }
 
-static wino whole(const sm_node *n) { return make(n, (const int64_t[]){0, 0}); }
+static wino whole(const sm_node *n, bool here) { return make(n, (const int64_t[]){0, 0}, here); }
+
+bool SM_K(sm_winograd_unprepared)(const sm_node *n) { return whole(n, false).tiles <= TURNED_HERE; }
 
 /* First channel of a part. */
 static int64_t part_start(const wino *p, int64_t part)
@@ -82,19 +105,27 @@ static int64_t part_start(const wino *p, int64_t part)
 
 int SM_K(sm_winograd_tasks)(const sm_node *n)
 {
-    wino p = whole(n);
+    wino p = whole(n, SM_K(sm_winograd_unprepared)(n));
     return (int)SM_MIN(p.blocks * p.chunks, MOST);
 }
 
 static int64_t row_size(const wino *p) { return SM_MIN((p->k + GROUP - 1) / GROUP * GROUP, SM_WINO_LONGEST); }
 
-/* Of one task: turned pictures [points][tiles][row_size], sums [points][panel][tiles][width]; from point to point SM_WINO_PAD more. */
-static int64_t room(const wino *p) { return p->points * (p->most * (row_size(p) + COLS) + 2 * SM_WINO_PAD); }
+/* Of one task: turned pictures [points][tiles][row_size], sums [points][panel][tiles][width] and, if it turns them, kernels of a panel
+ * [points][row_size][width]; from point to point SM_WINO_PAD more. */
+static int64_t pixels_room(const wino *p) { return p->points * (p->most * row_size(p) + SM_WINO_PAD); }
+static int64_t sums_room(const wino *p) { return p->points * (p->most * SM_MAX(p->chunk, p->unit) + SM_WINO_PAD); }
+static int64_t room(const wino *p)
+{
+    return pixels_room(p) + sums_room(p) + (p->here ? p->points * (row_size(p) * SM_NR + SM_WINO_PAD) : 0);
+}
 
+/* Whether its weight will be prepared is not known yet. */
 size_t SM_K(sm_winograd_work)(const sm_node *n)
 {
-    wino p = whole(n);
-    return (size_t)(SM_K(sm_winograd_tasks)(n) * room(&p)) * sizeof(float);
+    wino p = whole(n, false), q = whole(n, true);
+    int64_t most = SM_K(sm_winograd_unprepared)(n) ? SM_MAX(room(&p), room(&q)) : room(&p);
+    return (size_t)(SM_K(sm_winograd_tasks)(n) * most) * sizeof(float);
 }
 
 /* ---- weights: [unit][part of k][point][panel][k][width], in the order in which they are read ---------------------- */
@@ -107,19 +138,19 @@ static int64_t weight_size(const wino *p, int64_t cols)
 
 size_t SM_K(sm_winograd_prep_bytes)(const sm_node *n)
 {
-    wino p = whole(n);
+    wino p = whole(n, false);
     return (size_t)weight_size(&p, p.cols) * sizeof(float);
 }
 
 size_t SM_K(sm_winograd_prep_unit)(const sm_node *n)
 {
-    wino p = whole(n);
+    wino p = whole(n, false);
     return (size_t)weight_size(&p, p.unit) * sizeof(float);
 }
 
 int SM_K(sm_winograd_prep_tasks)(const sm_node *n)
 {
-    wino p = whole(n);
+    wino p = whole(n, false);
     return (int)SM_MIN(SM_MIN(sm_panels(p.cols) * p.kparts, sm_numel(n->src[1]) / 32768 + 1), 32);
 }
 
@@ -134,25 +165,31 @@ static int64_t weight_at(const wino *p, int64_t j, int64_t part, int64_t *apart)
 
 enum { STEPS = 16 }; /* channels of a kernel that are turned at a time */
 
-void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks)
+/* Channels [c0, c1) of the panel of column j, [point][k][width], points `apart` floats apart. */
+static void turn_kernels(const sm_kcall *c, const wino *p, int64_t j, int64_t c0, int64_t c1, float *to, int64_t apart)
 {
-    wino p = make(c->node, c->part);
     bool back = c->node->op == SM_OP_CONV2D_DX;
     const sm_tensor *w = &c->src[1]; /* [O, C, 3, 3] */
-    int64_t a, b, o = w->dims[1] * 9, apart;
+    int64_t o = w->dims[1] * 9;
+    int width = sm_panel_width(p->cols, j);
     float taps[9 * STEPS * SM_NR];
+    for (int64_t k = c0; k < c1; k += STEPS) {
+        int count = (int)SM_MIN(STEPS, c1 - k);
+        sm_pack_src s = {.t = *w, .col = back ? 9 : o, .step = back ? o : 9, .tap_step = 1, .n = p->cols, .k = count, .taps = 9};
+        s.base = k * s.step;
+        SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, count}, taps);
+        SM_K(sm_wino_kernels)(p->in.side, taps, count * width, back, to + (k - c0) * width, apart);
+    }
+}
+
+void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks)
+{
+    wino p = make(c->node, c->part, false);
+    int64_t a, b, apart;
     sm_range(sm_panels(p.to - p.from) * p.kparts, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        int64_t j = p.from + i / p.kparts * SM_NR, part = i % p.kparts, c0 = part_start(&p, part), c1 = part_start(&p, part + 1);
-        int width = sm_panel_width(p.cols, j);
-        float *to = (float *)out + weight_at(&p, j, part, &apart);
-        for (int64_t k = c0; k < c1; k += STEPS) {
-            int count = (int)SM_MIN(STEPS, c1 - k);
-            sm_pack_src s = {.t = *w, .col = back ? 9 : o, .step = back ? o : 9, .tap_step = 1, .n = p.cols, .k = count, .taps = 9};
-            s.base = k * s.step;
-            SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, count}, taps);
-            SM_K(sm_wino_kernels)(p.in.side, taps, count * width, back, to + (k - c0) * width, apart);
-        }
+        int64_t j = p.from + i / p.kparts * SM_NR, part = i % p.kparts, at = weight_at(&p, j, part, &apart);
+        turn_kernels(c, &p, j, part_start(&p, part), part_start(&p, part + 1), (float *)out + at, apart);
     }
 }
 
@@ -180,35 +217,73 @@ static void multiply(const float *v, int64_t ld, int64_t count, const float *u, 
     }
 }
 
-static void run_item(const sm_kcall *c, const wino *p, int64_t item, float *v)
+/* What of an item's work is whose: tiles [t0, t0 + count), columns [j0, j1); room for turned pictures, sums, kernels, points so far apart. */
+typedef struct item {
+    int64_t t0, count, j0, j1, ld, v_apart, apart;
+    float *v, *sums, *u;
+} item;
+
+static item find_item(const wino *p, int64_t i, float *room)
 {
-    int64_t groups = (p->tiles + SM_MR - 1) / SM_MR, g[2], j0 = p->from + item / p->blocks * p->chunk, j1 = SM_MIN(j0 + p->chunk, p->to);
-    sm_range(groups, (int)(item % p->blocks), (int)p->blocks, &g[0], &g[1]);
-    int64_t t0 = g[0] * SM_MR, count = SM_MIN(g[1] * SM_MR, p->tiles) - t0, ld = row_size(p), panels = sm_panels(j1 - j0), u_apart;
-    int64_t v_apart = count * ld + SM_WINO_PAD, apart = count * sm_packed_cols(j1 - j0) + SM_WINO_PAD;
-    float *sums = v + p->points * (p->most * ld + SM_WINO_PAD), bias[COLS] = {0};
+    int64_t groups = (p->tiles + SM_MR - 1) / SM_MR, g[2], j0 = p->from + i / p->blocks * p->chunk;
+    sm_range(groups, (int)(i % p->blocks), (int)p->blocks, &g[0], &g[1]);
+    item it = {.t0 = g[0] * SM_MR, .j0 = j0, .j1 = SM_MIN(j0 + p->chunk, p->to), .ld = row_size(p), .v = room};
+    it.count = SM_MIN(g[1] * SM_MR, p->tiles) - it.t0;
+    it.v_apart = it.count * it.ld + SM_WINO_PAD;
+    it.apart = it.count * sm_packed_cols(it.j1 - j0) + SM_WINO_PAD;
+    it.sums = it.v + pixels_room(p);
+    it.u = it.sums + sums_room(p);
+    return it;
+}
+
+/* A part's products with kernels that prep has turned. */
+static void part_prepared(const sm_kcall *c, const wino *p, const item *it, int64_t part, int64_t len)
+{
+    int64_t panels = sm_panels(it->j1 - it->j0), apart;
+    const float *u = (const float *)c->prep + weight_at(p, it->j0, part, &apart);
+    for (int64_t i = 0; i < p->points * panels; i++) {
+        int64_t point = i / panels, j = i % panels * SM_NR, then = SM_MIN(i + 1, p->points * panels - 1);
+        multiply(it->v + point * it->v_apart, it->ld, it->count, u + point * apart + j * len, u + then / panels * apart + then % panels * SM_NR * len,
+                 len, sm_panel_width(p->cols, it->j0 + j), it->sums + point * it->apart + j * it->count, part > 0);
+    }
+}
+
+/* The same, panel by panel, with kernels turned here. */
+static void part_here(const sm_kcall *c, const wino *p, const item *it, int64_t part, int64_t len)
+{
+    int64_t c0 = part_start(p, part);
+    for (int64_t j = 0; j < it->j1 - it->j0; j += SM_NR) {
+        int width = sm_panel_width(p->cols, it->j0 + j);
+        int64_t apart = len * width + SM_WINO_PAD;
+        turn_kernels(c, p, it->j0 + j, c0, c0 + len, it->u, apart);
+        for (int64_t i = 0; i < p->points; i++)
+            multiply(it->v + i * it->v_apart, it->ld, it->count, it->u + i * apart, it->u + SM_MIN(i + 1, p->points - 1) * apart, len, width,
+                     it->sums + i * it->apart + j * it->count, part > 0);
+    }
+}
+
+static void run_item(const sm_kcall *c, const wino *p, const item *it)
+{
+    float bias[ITEM] = {0};
     for (int64_t part = 0; part < p->kparts; part++) {
         int64_t c0 = part_start(p, part), len = part_start(p, part + 1) - c0;
-        const float *u = (const float *)c->prep + weight_at(p, j0, part, &u_apart);
-        SM_K(sm_wino_pixels)(&p->in, t0, count, c0, len, v, ld, v_apart);
-        for (int64_t i = 0; i < p->points * panels; i++) {
-            int64_t point = i / panels, j = i % panels * SM_NR, then = SM_MIN(i + 1, p->points * panels - 1);
-            multiply(v + point * v_apart, ld, count, u + point * u_apart + j * len, u + then / panels * u_apart + then % panels * SM_NR * len,
-                     len, sm_panel_width(p->cols, j0 + j), sums + point * apart + j * count, part > 0);
-        }
+        SM_K(sm_wino_pixels)(&p->in, it->t0, it->count, c0, len, it->v, it->ld, it->v_apart);
+        (p->here ? part_here : part_prepared)(c, p, it, part, len);
     }
-    for (int64_t j = j0; c->src[2].data && j < j1; j++)
-        bias[j - j0] = sm_load_f32(&c->src[2], j);
-    sm_wino_out o = {(float *)c->dst.data + j0, p->oh, p->ow, p->cols, j1 - j0, bias};
-    SM_K(sm_wino_results)(&p->in, &o, t0, count, sums, apart);
+    for (int64_t j = it->j0; c->src[2].data && j < it->j1; j++)
+        bias[j - it->j0] = sm_load_f32(&c->src[2], j);
+    sm_wino_out o = {(float *)c->dst.data + it->j0, p->oh, p->ow, p->cols, it->j1 - it->j0, bias};
+    SM_K(sm_wino_results)(&p->in, &o, it->t0, it->count, it->sums, it->apart);
 }
 
 void SM_K(sm_winograd_run)(const sm_kcall *c, int task, int tasks)
 {
-    wino p = make(c->node, c->part), most = whole(c->node);
+    wino p = make(c->node, c->part, !c->prep), most = whole(c->node, !c->prep);
     int64_t a, b;
     p.in.src = c->src[0].data;
     sm_range(p.blocks * p.chunks, task, tasks, &a, &b);
-    for (int64_t i = a; i < b; i++)
-        run_item(c, &p, i, (float *)c->work + task * room(&most));
+    for (int64_t i = a; i < b; i++) {
+        item it = find_item(&p, i, (float *)c->work + task * room(&most));
+        run_item(c, &p, &it);
+    }
 }

@@ -75,6 +75,7 @@ void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t
 bool SM_K(sm_winograd_fits)(const sm_node *n);
 /* Members of sm_kernel for such nodes. */
 const char *SM_K(sm_winograd_how)(const sm_node *n);
+bool SM_K(sm_winograd_unprepared)(const sm_node *n);
 int SM_K(sm_winograd_tasks)(const sm_node *n);
 size_t SM_K(sm_winograd_work)(const sm_node *n);
 size_t SM_K(sm_winograd_prep_bytes)(const sm_node *n);

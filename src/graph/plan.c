@@ -162,7 +162,7 @@ static sumi_status choose_packed(sm_plan *p, sm_err *e)
         step *s = &p->steps[i];
         s->keep &= fits;
         p->npacked += s->keep;
-        if (!s->prep_tasks || s->keep)
+        if (!s->prep_tasks || s->keep || (s->k->unprepared && s->k->unprepared(s->call.node)))
             continue;
         size_t bytes = s->k->prep_bytes(s->call.node);
         if (s->part < s->units)
