@@ -10,6 +10,8 @@ decoder of sdcpp excepted: it comes once, at the end of a picture). Odd rounds g
 listed with what it said. Weights are f16 in the file; sdcpp computes products with f16 and f32, all others with f32.
 Peers: sumi, sumi-exact (no minimal filtering), torch, torch-malloc (memory kept by the allocator), torch-last (and channels last),
 torch-compile (and torch.compile), onnx, openvino, openvino-int8, sdcpp-{stock,llamafile}[-fa][-direct].
+--isa avx2 holds sumi, PyTorch and OpenVINO to AVX2 on a processor that has more; ONNX Runtime and stable-diffusion.cpp as it is built
+here cannot be held and are left out.
 """
 import argparse
 import array
@@ -30,6 +32,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 PEERS = ["sumi", "sumi-exact", "torch", "torch-malloc", "torch-last", "torch-compile", "onnx", "openvino", "openvino-int8",
          "sdcpp-stock", "sdcpp-stock-fa", "sdcpp-llamafile-fa"]
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "SUMI_CPU": "avx2"}
+HELD = ("sumi", "torch", "openvino")
 GMAC = {"unet": 401.6, "guided": 803.2, "vae": 1257.0}  # of a direct sum at 512x512
 # glibc: large blocks from the heap, which is never trimmed, in large pages where the kernel gives them.
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34), "MALLOC_TOP_PAD_": str(1 << 26), "MALLOC_ARENA_MAX": "1",
@@ -75,7 +79,7 @@ def command(a, peer, what, in_path, out):
     if kind == "sumi":
         module = "vae_decoder" if what == "vae" else "unet"
         return [a.sumi, "run", module, "--model", f"{a.dir}/model", "--in", in_path, "--out", out, "--threads", str(a.threads),
-                "--repeat", str(a.evaluations)] + (["--cpu", "exact"] if peer == "sumi-exact" else [])
+                "--repeat", str(a.evaluations)] + (["--exact"] if peer == "sumi-exact" else [])
     if kind == "sdcpp":
         build, *flags = peer.split("-")[1:]
         return [f"{a.dir}/build-sdcpp-{build}/peer", what, f"{a.dir}/model", str(a.size), str(a.threads), str(a.evaluations)] + flags
@@ -109,7 +113,7 @@ def run(a, words, env):
 
 def environment(a, peer):
     env = dict(os.environ, OMP_NUM_THREADS=str(a.threads), MKL_NUM_THREADS=str(a.threads), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false",
-               TORCHINDUCTOR_CACHE_DIR=f"{a.dir}/inductor")
+               TORCHINDUCTOR_CACHE_DIR=f"{a.dir}/inductor-{a.isa}", **(AVX2 if a.isa == "avx2" else {}))
     return dict(env, **MALLOC) if peer.startswith("torch-") else env
 
 
@@ -117,7 +121,7 @@ def version(a, peer):
     kind = peer.split("-")[0]
     if kind == "sumi":
         git = lambda *w: subprocess.run(["git", "-C", TOP, *w], capture_output=True, text=True).stdout.strip()
-        said = run(a, [a.sumi, "version"], None)[0].split("\n")[0]
+        said = run(a, [a.sumi, "version"], environment(a, peer))[0].split("\n")[0]
         return f"{said}, tree {git('rev-parse', '--short', 'HEAD')}" + (" and changes" if git("status", "--porcelain", "-uno") else "")
     if kind == "sdcpp":
         return run(a, [f"{a.dir}/build-sdcpp-{peer.split('-')[1]}/peer", "version"], None)[0].replace("\n", " ").strip()
@@ -126,7 +130,7 @@ def version(a, peer):
 
 def peak(a):
     """GFLOP/s of multiply-adds on all threads, as bench_gemm measures it; 0 without it."""
-    text = run(a, [a.bench, str(a.threads), "no such shape"], None)[0]
+    text = run(a, [a.bench, str(a.threads), "no such shape"], environment(a, "sumi"))[0]
     m = re.search(r"peak ([0-9.]+) GFLOP/s a core", text)
     return float(m[1]) * a.threads if m else 0
 
@@ -169,7 +173,7 @@ def difference(a, peer, what):
 def table(a, peers, got, peaks):
     cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
     flags = [f for f in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if re.search(rf"\b{f}\b", open("/proc/cpuinfo").read())]
-    print(f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {cpu[1] if cpu else platform.machine()} ({' '.join(flags)}), {a.threads} of {os.cpu_count()} "
+    print(f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {cpu[1] if cpu else platform.machine()} ({' '.join(flags)}), {'held to AVX2, ' if a.isa == 'avx2' else ''}{a.threads} of {os.cpu_count()} "
           f"processors, {a.size}x{a.size}, {a.rounds} rounds; seconds are medians of {a.evaluations} evaluations a round without the first (least to most)\n")
     best = statistics.median(peaks)
     for what in a.what:
@@ -200,6 +204,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--evaluations", type=int, default=2)
     p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--isa", choices=["native", "avx2"], default="native", help="avx2: those that can be held to it")
     p.add_argument("--cpus", help="processors to stay on, as 0,1")
     p.add_argument("--nice", type=int, default=0)
     p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
@@ -207,7 +212,7 @@ def main():
     p.add_argument("--bench", default=f"{TOP}/build/bench_gemm", help="for the multiply-add peak")
     a = p.parse_intermixed_args()
     a.dir, a.what = os.path.abspath(a.dir), a.what.split(",")
-    peers = a.peers or PEERS
+    peers = [x for x in a.peers or PEERS if a.isa == "native" or x.split("-")[0] in HELD]
     bad = [w for w in a.what if w not in GMAC] + [x for x in peers if x not in PEERS and not re.fullmatch(r"sdcpp-(stock|llamafile)(-fa)?(-direct)?", x)]
     if bad or a.size % 64:
         p.error(f"no such thing: {', '.join(bad)}" if bad else "--size is a multiple of 64")
