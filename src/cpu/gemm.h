@@ -70,6 +70,10 @@ void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, const int64_t steps[2],
 /* Columns [c0, c1) of that panel where t is none of f32, f16 and bf16 (k_gemm_stored.c). */
 void SM_K(sm_gemm_pack_stored)(const sm_pack_src *s, int64_t j, const int cols[2], const int64_t steps[2], int width, float *out);
 
+/* Where each step's columns, every one with its taps, are one run (k_gemm_across.c): width and cols (stored) of the panel. */
+bool SM_K(sm_gemm_runs_across)(const sm_pack_src *s);
+void SM_K(sm_gemm_pack_across)(const sm_pack_src *s, int64_t j, const int64_t steps[2], int width, int cols, float *out);
+
 /* Shares a weight's panels [panels[0], panels[1]) out between tasks in pieces of SM_PACK_K steps: piece i is of panel
  * panels[0] + i / pieces, steps as written to k. */
 enum { SM_PACK_K = 256 };

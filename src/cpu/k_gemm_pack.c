@@ -168,6 +168,8 @@ void SM_K(sm_gemm_pack)(const sm_pack_src *s, int64_t j, const int64_t steps[2],
         pack_rows(s, j, cols, steps, width, out);
     else if (s->step == s->taps && (s->taps == 1 || s->tap_step == 1))
         pack_runs(s, j, cols, steps, width, out);
+    else if (SM_K(sm_gemm_runs_across)(s))
+        SM_K(sm_gemm_pack_across)(s, j, steps, width, cols, out);
     else
         pack_any(s, j, (const int[]){0, cols}, steps, width, out);
 }

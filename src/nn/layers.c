@@ -35,7 +35,7 @@ static sm_node *linear(const nn_scope *s, const char *name, sm_node *x, int64_t 
     bool biased = has_bias(s, name, bias);
     nn_enter(s, name);
     sm_node *weight = NN_PARAM(s, tensor(w, name, "weight"), fill, k, n, k);
-    sm_node *y = sm_linear(x, weight, bias_of(s, name, biased, n, fill, k));
+    sm_node *y = nn_lora_add(s, name, x, sm_linear(x, weight, bias_of(s, name, biased, n, fill, k)));
     nn_here(s);
     return y;
 }

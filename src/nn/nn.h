@@ -21,11 +21,23 @@ typedef struct nn_init {
  * at: a node [2, groups] for the input x. */
 typedef struct nn_norms { sm_node *(*at)(struct nn_norms *self, sm_node *x, int groups); } nn_norms;
 
+/* Low-rank adapters of the linear layers below a scope (lora.c). `w` has PATH.lora_A.weight [rank, in] and PATH.lora_B.weight [out, rank],
+ * PATH being the layer's; with init missing ones are made, A as PyTorch makes a layer and B zero, otherwise a layer without them stays
+ * as it is. */
+typedef struct nn_lora {
+    sm_weights *w;
+    const nn_init *init;
+    const char *const *targets; /* ends of layers' paths, whole components: "to_q", "to_out.0" */
+    int ntargets, rank;         /* rank: of new ones */
+    float scale;                /* alpha / rank */
+} nn_lora;
+
 typedef struct nn_scope {
     sm_graph *g;
     sm_weights *w;
     const nn_init *init;
     nn_norms *norms;  /* NULL: as usual */
+    const nn_lora *lora; /* NULL: none */
     bool circular[2]; /* convolutions below pad by wrapping around in y, x (seamless tiles) */
     char path[192];   /* "" at the root; no trailing dot */
 } nn_scope;
@@ -66,6 +78,8 @@ sm_node *nn_buffer(const nn_scope *s, const char *name, void (*fill)(float *x, c
 /* Layers. `bias`: whether a new one gets a bias; a loaded one has whatever the file has. */
 sm_node *nn_linear(const nn_scope *s, const char *name, sm_node *x, int64_t n, bool bias);
 sm_node *nn_conv(const nn_scope *s, const char *name, sm_node *x, int64_t out, int kernel, int stride, int pad, bool bias);
+/* y, the result of layer `name` for x, with what its adapter adds; y where it has none. */
+sm_node *nn_lora_add(const nn_scope *s, const char *name, sm_node *x, sm_node *y);
 /* Starting at zero when new: the last layer of a residual branch or of a model. With bias. */
 sm_node *nn_linear_zero(const nn_scope *s, const char *name, sm_node *x, int64_t n);
 sm_node *nn_conv_zero(const nn_scope *s, const char *name, sm_node *x, int64_t out, int kernel, int pad);
