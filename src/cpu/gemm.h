@@ -40,7 +40,10 @@ typedef struct sm_tile {
     const float *bias;        /* added at the end; NULL: none */
     bool add;                 /* go on from c instead of zero */
     bool add_to;              /* these steps' own sum is added to c */
-    const float *ahead;       /* what is read next, half as long as b: fetched meanwhile (rows only); NULL: nothing */
+    /* Fetched meanwhile (rows only; NULL: nothing): */
+    const float *ahead;       /* what is read next, half as long as b; */
+    const float *far;         /* what is read later: to L2, a line of 64 bytes every four steps; */
+    const float *const *next; /* rows of the next tile, [segs][SM_MR] */
 } sm_tile;
 
 void SM_K(sm_gemm_tile)(const sm_tile *t);

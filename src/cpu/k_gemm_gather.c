@@ -1,8 +1,10 @@
 /* Gather product: the left operand's rows are runs of channels at pixels of an image, found through pointers; pixels
- * outside point to zeros. Loops as in BLIS: blocks of columns, of SM_MC rows, of K; panels; tiles. */
+ * outside point to zeros. Loops as in BLIS: blocks of columns, of K, of SM_MC rows; then panels of columns and tiles of rows. What
+ * comes from further than L2 is asked for while something else is multiplied: a panel during the one before it, a tile's
+ * rows and memory of its results during the tile before it. */
 #include "cpu/gemm.h"
 
-enum { NC = 16 * SM_NR }; /* columns whose partial sums stay in L2 between blocks of K */
+enum { NC = 16 * SM_NR, LINE = 16, SLOW = 8 }; /* columns whose partial sums stay in L2; tiles from which on `far` brings a panel */
 
 static const float zeros[SM_KC];
 
@@ -61,92 +63,174 @@ static void point_rows(const sm_gather *g, block *b, int segs, int seg, int64_t 
             bool in = (uint64_t)y < (uint64_t)g->src_size[0] && (uint64_t)x < (uint64_t)g->src_size[1];
             ptr[i - i0] = in ? b->at[i].image + (y * g->src_size[1] + x) * g->ld_src + channel : zeros;
         }
-    }
-}
-
-/* All tiles of a block for one panel and one block of K. The first two fetch a half each of the next panel (NULL: there is none). */
-static void run_panel(const block *b, const sm_tile *tile, int64_t j, const float *next)
-{
-    float *c[SM_MR];
-    sm_tile t = *tile;
-    t.c = c;
-    for (int i = 0; i < b->tiles; i++) {
-        int64_t i0, i1;
-        sm_range(b->rows, i, b->tiles, &i0, &i1);
-        t.m = (int)(i1 - i0);
-        t.ahead = next && i < 2 ? next + i * (t.segs * t.len / 2) * t.nv * SM_VL : NULL;
-        for (int r = 0; r < t.m; r++)
-            c[r] = b->dst[i0 + r] + j;
-        t.rows = b->ptr + i * t.segs * SM_MR;
-        SM_K(sm_gemm_tile)(&t);
+        for (int64_t i = i1 - i0; i < SM_MR; i++) /* fetched ahead, not read */
+            ptr[i] = ptr[i1 - i0 - 1];
     }
 }
 
 /* A block of K: taps [tap, tap + segs), channels [channel, channel + len). */
 typedef struct kblock { int tap, segs; int64_t channel, len; bool first, last; } kblock;
 
-static void run_kblock(const sm_gather *g, block *b, const kblock *kb, int64_t j0, int64_t j1)
+/* Blocks of K in the order of the sum: several taps at once, or a part of one. Without any tap the result is the bias. */
+static int kblocks(const sm_gather *g)
 {
-    int64_t at[SM_MAX_SEGS]; /* weight row of each segment */
-    for (int s = 0; s < kb->segs; s++) {
-        int64_t oy, ox;
-        int ky = tap_at(&g->taps[0], (kb->tap + s) / g->taps[1].count, &oy);
-        int kx = tap_at(&g->taps[1], (kb->tap + s) % g->taps[1].count, &ox);
-        at[s] = (int64_t)(ky * g->kw + kx) * g->k + kb->channel;
-        point_rows(g, b, kb->segs, s, oy, ox, kb->channel);
+    int64_t taps = g->taps[0].count * g->taps[1].count;
+    if (g->k > SM_KC || !taps)
+        return (int)SM_MAX(taps * ((g->k + SM_KC - 1) / SM_KC), 1);
+    int64_t most = SM_MIN(SM_KC / g->k, SM_MAX_SEGS);
+    return (int)((taps + most - 1) / most);
+}
+
+static kblock kblock_at(const sm_gather *g, int i, int count)
+{
+    int taps = g->taps[0].count * g->taps[1].count;
+    kblock b = {.first = i == 0, .last = i == count - 1};
+    if (g->k > SM_KC && taps) {
+        int parts = count / taps, p = i % parts;
+        b.tap = i / parts;
+        b.segs = 1;
+        b.channel = p * g->k / parts;
+        b.len = (p + 1) * g->k / parts - b.channel;
+    } else {
+        b.tap = i * taps / count;
+        b.segs = (i + 1) * taps / count - b.tap;
+        b.len = g->k;
     }
-    for (int64_t j = j0; j < j1; j += SM_NR) {
-        int width = sm_panel_width(g->cols, j);
-        const float *bp[SM_MAX_SEGS];
-        float bias[SM_NR];
-        sm_tile t = {.nv = width / SM_VL, .n = (int)SM_MIN(width, g->cols - j), .segs = kb->segs, .len = kb->len, .b = bp, .add = !kb->first};
-        for (int s = 0; s < kb->segs; s++)
-            bp[s] = g->b + (j - g->b_from) * g->packed_k + at[s] * width;
-        if (kb->last && g->bias.data) {
-            for (int i = 0; i < t.n; i++)
-                bias[i] = sm_load_f32(&g->bias, g->bias_base + j + i);
-            t.bias = bias;
-        }
-        bool more = kb->segs && j + SM_NR < j1;
-        run_panel(b, &t, j, more ? bp[0] + g->packed_k * SM_NR + at[0] * (sm_panel_width(g->cols, j + SM_NR) - width) : NULL);
+    return b;
+}
+
+/* Weight row of a tap's first channel, and where the tap reads. */
+static int64_t weight_row(const sm_gather *g, int tap, int64_t off[2])
+{
+    int ky = tap_at(&g->taps[0], tap / g->taps[1].count, &off[0]), kx = tap_at(&g->taps[1], tap % g->taps[1].count, &off[1]);
+    return (int64_t)(ky * g->kw + kx) * g->k;
+}
+
+/* ---- panels and tiles -------------------------------------------------------------------------------------------- */
+
+/* Columns [j0, j1) of a block of K: at[s] is the weight row of segment s. What is read after it: of the panel `then` columns further,
+ * from weight row then_at on, so many rows; columns end at `end`. */
+typedef struct panels {
+    const sm_gather *g;
+    kblock k;
+    int64_t j0, j1, end, at[SM_MAX_SEGS], then, then_at;
+    const float *bp[SM_MAX_SEGS];
+    float bias[NC];
+} panels;
+
+/* Row `at` of the panel of column j. */
+static const float *panel_row(const sm_gather *g, int64_t j, int64_t at)
+{
+    return g->b + (j - g->b_from) * g->packed_k + at * sm_panel_width(g->cols, j);
+}
+
+/* Everything of a tile of the panel of column j but its rows. */
+static sm_tile panel_tile(panels *p, int64_t j)
+{
+    int width = sm_panel_width(p->g->cols, j);
+    for (int s = 0; s < p->k.segs; s++)
+        p->bp[s] = panel_row(p->g, j, p->at[s]);
+    return (sm_tile){.nv = width / SM_VL, .n = (int)SM_MIN(width, p->g->cols - j), .segs = p->k.segs, .len = p->k.len, .b = p->bp,
+                     .add = !p->k.first, .bias = p->k.last && p->g->bias.data ? p->bias + (j - p->j0) : NULL};
+}
+
+/* Tile i: its rows, and columns j.. of its results. */
+static void put_rows(const block *b, sm_tile *t, int i, int64_t j, float **c)
+{
+    int64_t i0, i1;
+    sm_range(b->rows, i, b->tiles, &i0, &i1);
+    t->m = (int)(i1 - i0);
+    t->rows = b->ptr + i * t->segs * SM_MR;
+    t->c = c;
+    for (int r = 0; r < t->m; r++)
+        c[r] = b->dst[i0 + r] + j;
+}
+
+/* Memory of the results of tile i, columns j.. */
+static void fetch_results(const block *b, int i, int64_t j)
+{
+    int64_t i0, i1;
+    sm_range(b->rows, i, b->tiles, &i0, &i1);
+    for (int64_t r = i0; r < i1; r++)
+        for (int c = 0; c < SM_NR; c += LINE)
+            __builtin_prefetch(b->dst[r] + j + c, 1);
+}
+
+/* What is read after the panel of column j; NULL: nothing. */
+static const float *next_panel(const panels *p, int64_t j)
+{
+    if (!p->k.segs)
+        return NULL;
+    if (j + SM_NR < p->j1)
+        return panel_row(p->g, j + SM_NR, p->at[0]);
+    return p->j0 + p->then < p->end ? panel_row(p->g, p->j0 + p->then, p->then_at) : NULL;
+}
+
+static void run_panel(const block *b, panels *p, int64_t j)
+{
+    float *c[SM_MR];
+    sm_tile t = panel_tile(p, j);
+    const float *next = next_panel(p, j);
+    int64_t steps = t.segs * t.len;
+    for (int i = 0; i < b->tiles; i++) {
+        put_rows(b, &t, i, j, c);
+        t.ahead = next && b->tiles < SLOW && i < 2 ? next + i * (steps / 2) * SM_NR : NULL;
+        t.far = next && b->tiles >= SLOW && i < 4 * SM_NR / LINE ? next + i * (steps / 4) * LINE : NULL;
+        t.next = j == p->j0 && i + 1 < b->tiles ? t.rows + t.segs * SM_MR : NULL;
+        if (i + 1 < b->tiles)
+            fetch_results(b, i + 1, j);
+        else if (j + SM_NR < p->j1)
+            fetch_results(b, 0, j + SM_NR);
+        SM_K(sm_gemm_tile)(&t);
     }
 }
 
-/* Blocks of K in the order of the sum: several taps at once, or a part of one. Without any tap the result is the bias. */
-static void run_block(const sm_gather *g, block *b, int64_t j0, int64_t j1)
+static void run_kblock(panels *p, block *b)
 {
-    int taps = g->taps[0].count * g->taps[1].count;
-    if (g->k > SM_KC || !taps) {
-        int64_t parts = (g->k + SM_KC - 1) / SM_KC;
-        for (int i = 0; i < SM_MAX(taps, 1); i++)
-            for (int64_t p = 0; p < (taps ? parts : 1); p++) {
-                int64_t c0 = p * g->k / parts, c1 = (p + 1) * g->k / parts;
-                kblock kb = {i, taps ? 1 : 0, c0, c1 - c0, i == 0 && p == 0, !taps || (i == taps - 1 && p == parts - 1)};
-                run_kblock(g, b, &kb, j0, j1);
-            }
-        return;
+    for (int s = 0; s < p->k.segs; s++) {
+        int64_t off[2];
+        p->at[s] = weight_row(p->g, p->k.tap + s, off) + p->k.channel;
+        point_rows(p->g, b, p->k.segs, s, off[0], off[1], p->k.channel);
     }
-    int most = (int)SM_MIN(SM_KC / g->k, SM_MAX_SEGS), parts = (taps + most - 1) / most;
-    for (int p = 0; p < parts; p++) {
-        int t0 = p * taps / parts, t1 = (p + 1) * taps / parts;
-        kblock kb = {t0, t1 - t0, 0, g->k, p == 0, p == parts - 1};
-        run_kblock(g, b, &kb, j0, j1);
+    for (int64_t j = p->j0; j < p->j1; j += SM_NR)
+        run_panel(b, p, j);
+}
+
+/* What is read after block k of `count`: the next one of these columns, or the first one of the next columns. */
+static void set_then(panels *p, int k, int count)
+{
+    int64_t off[2];
+    bool wraps = k + 1 == count;
+    kblock then = kblock_at(p->g, wraps ? 0 : k + 1, count);
+    p->then = wraps ? p->j1 - p->j0 : 0;
+    if (then.segs)
+        p->then_at = weight_row(p->g, then.tap, off) + then.channel;
+}
+
+static void run_columns(const sm_gather *g, const int64_t r[2], int64_t j0, int64_t j1, int64_t end)
+{
+    block b;
+    panels p = {.g = g, .j0 = j0, .j1 = j1, .end = end};
+    int64_t rows = r[1] - r[0], blocks = (rows + SM_MC - 1) / SM_MC, tiles = (rows + SM_MR - 1) / SM_MR, t0, t1;
+    int count = kblocks(g);
+    for (int64_t j = j0; g->bias.data && j < j1; j++)
+        p.bias[j - j0] = sm_load_f32(&g->bias, g->bias_base + j);
+    for (int64_t i = 0; i < blocks; i++) {
+        sm_range(tiles, (int)i, (int)blocks, &t0, &t1);
+        int64_t r0 = t0 * rows / tiles, r1 = t1 * rows / tiles;
+        b.rows = (int)(r1 - r0);
+        b.tiles = (int)(t1 - t0);
+        find_rows(g, r[0] + r0, &b);
+        for (int k = 0; k < count; k++) {
+            p.k = kblock_at(g, k, count);
+            set_then(&p, k, count);
+            run_kblock(&p, &b);
+        }
     }
 }
 
 void SM_K(sm_gemm_gather)(const sm_gather *g, const int64_t r[2], const int64_t j[2])
 {
-    block b;
-    int64_t rows = r[1] - r[0], blocks = (rows + SM_MC - 1) / SM_MC, tiles = (rows + SM_MR - 1) / SM_MR;
     for (int64_t j0 = j[0]; j0 < j[1]; j0 += NC)
-        for (int64_t i = 0; i < blocks; i++) {
-            int64_t t0, t1, r0, r1;
-            sm_range(tiles, (int)i, (int)blocks, &t0, &t1);
-            r0 = t0 * rows / tiles;
-            r1 = t1 * rows / tiles;
-            b.rows = (int)(r1 - r0);
-            b.tiles = (int)(t1 - t0);
-            find_rows(g, r[0] + r0, &b);
-            run_block(g, &b, j0, SM_MIN(j0 + NC, j[1]));
-        }
+        run_columns(g, r, j0, SM_MIN(j0 + NC, j[1]), j[1]);
 }

@@ -50,7 +50,7 @@ FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
 FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
 {
     vf acc[SM_MR][SM_NV];
-    const float *ahead = t->ahead;
+    const float *ahead = t->ahead, *far = t->far, *const *next = t->next;
     load_c(m, nv, acc, t);
     for (int s = 0; s < t->segs; s++) {
         const float *a[SM_MR], *b = t->b[s];
@@ -67,9 +67,17 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
                     __builtin_prefetch(ahead + u);
                 ahead += 2 * nv * SM_VL;
             }
+            if (far) {
+                __builtin_prefetch(far, 0, 2);
+                far += LINE;
+            }
+            if (next)
+                UNROLL for (int i = 0; i + 4 <= SM_MR; i += 4)
+                    __builtin_prefetch(next[i + k / 4 % 4] + k / LINE * LINE);
         }
         for (; k < len; k++, b += nv * SM_VL)
             step(m, nv, acc, a, k, b);
+        next += next ? SM_MR : 0;
     }
     store_c(m, nv, acc, t);
 }
