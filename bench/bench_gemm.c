@@ -50,7 +50,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median GFLOP/s by the clock, and percent of the peak by processor time, each peak measured just before its run. */
+/* Median GFLOP/s by the clock, and percent of the peak: of one thread by processor time, of several by the clock. */
 static void time_node(sm_node *n, sm_pool *pool, const sm_backend *be, int width, const char *what)
 {
     enum { RUNS = 7 };
@@ -64,6 +64,7 @@ static void time_node(sm_node *n, sm_pool *pool, const sm_backend *be, int width
     j.prep = prep ? sm_alloc0(NULL, SM_MEM_MISC, prep) : NULL;
     j.call.prep = j.prep;
     double rate[RUNS], share[RUNS], prep_ms = 0, flops = sm_ops[n->op].cost(n).flops;
+    int threads = sm_pool_threads(pool);
     int tasks = j.k->tasks ? j.k->tasks(n, j.k->passes > 1 && n->op == SM_OP_MATMUL && !n->p.matmul.ta) : 0;
     for (int r = -1; r < RUNS; r++) {
         double top = peak(pool, width), t = sm_now();
@@ -78,7 +79,7 @@ static void time_node(sm_node *n, sm_pool *pool, const sm_backend *be, int width
             continue;
         prep_ms = (mid - t) * 1e3;
         rate[r] = flops * reps / (sm_now() - mid) * 1e-9;
-        share[r] = top > 0 ? 100 * flops * reps / (cpu_seconds() - cpu) * 1e-9 / top : 0;
+        share[r] = top > 0 ? 100 * (threads > 1 ? rate[r] / threads : flops * reps / (cpu_seconds() - cpu) * 1e-9) / top : 0;
     }
     qsort(rate, RUNS, sizeof *rate, by_value);
     qsort(share, RUNS, sizeof *share, by_value);

@@ -1,14 +1,16 @@
 /* Times sumi's matrix product against those of OpenBLAS, BLIS and oneDNN in one run, in turns, where the system has these libraries
  * (or LD_LIBRARY_PATH names them: tools/peers/build.sh DIR libs). bench_rivals [threads] [rounds] [filter].
- * x [M,K] is multiplied with weights as they are stored, [N,K] (NT), and as a rival may prefer them, [K,N] (NN); rivals pack weights in
- * each call, sumi once for all calls ("sumi") or in each ("+pack"). Cycles are the calling thread's, by perf_event_open. */
+ * x [M,K] is multiplied with weights as they are stored, [N,K] (NT), as a rival may prefer them, [K,N] (NN), and as oneDNN asks to have
+ * them (kept: turned once, its inner product; version 2 only). The others' products turn weights in each call; sumi does once for all
+ * calls ("sumi"), or in each, a MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are told
+ * sumi's instruction set where they would not know the processor. Ends in a table for docs/SPEED.md: percent of the peak measured in
+ * turns, of one thread by processor time, of several by the clock. Cycles are the calling thread's, by perf_event_open. */
 #include "cpu/cpu.h"
 #include "ops/ops.h"
 #include "peak.h"
+#include "rival_onednn.h"
 
-#include <dlfcn.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +36,9 @@ static const struct { const char *name, *files[3], *symbol; } library[LIBRARIES]
     [DNNL] = {"oneDNN", {"libdnnl.so.2", "libdnnl.so.3", "libdnnl.so"}, "dnnl_sgemm"},
 };
 
-/* A column: a way to compute the product. */
-typedef struct way { int lib; bool nn; void *call; } way;
+/* A way to compute the product. */
+enum { NT, NN, KEPT };
+typedef struct way { int lib, form; void *call; } way;
 typedef struct problem {
     int m, n, k;
     const float *x, *nk, *kn, *zero; /* inputs, weights both ways round, sumi's bias */
@@ -44,6 +47,8 @@ typedef struct problem {
     const sm_kernel *kernel;
     sm_kcall op;
     void *prep;
+    const onednn *dnnl;
+    odn_product kept;
 } problem;
 
 static int cycles_fd = -1;
@@ -61,13 +66,6 @@ static double cycles(void)
 {
     uint64_t v = 0;
     return cycles_fd >= 0 && read(cycles_fd, &v, sizeof v) == sizeof v ? (double)v : 0;
-}
-
-static double thread_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static void run_task(void *arg, int task, int tasks)
@@ -88,22 +86,40 @@ static void sumi_pack(problem *p)
         sm_pool_run(p->pool, prep_task, p, p->kernel->prep_tasks ? p->kernel->prep_tasks(p->op.node) : 1);
 }
 
-static void multiply(problem *p, const way *w)
+static void sumi_run(problem *p)
 {
-    const float *b = w->nn ? p->kn : p->nk;
-    int ldb = w->nn ? p->n : p->k;
-    if (w->lib == DNNL) {
-        ((dnnl_fn *)w->call)('N', w->nn ? 'N' : 'T', p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
-        return;
-    }
-    if (w->lib != SUMI && w->lib != SUMI_PACK) {
-        ((cblas_fn *)w->call)(ROW_MAJOR, NO_TRANS, w->nn ? NO_TRANS : TRANS, p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
-        return;
-    }
-    if (w->lib == SUMI_PACK)
-        sumi_pack(p);
     for (p->op.pass = 0; p->op.pass < SM_MAX(p->kernel->passes, 1); p->op.pass++)
         sm_pool_run(p->pool, run_task, p, p->kernel->tasks ? p->kernel->tasks(p->op.node, p->op.pass) : sm_tasks_default(p->op.node, p->op.pass));
+}
+
+/* A part of the weight at a time, as plan_run.c does. */
+static void sumi_in_parts(problem *p)
+{
+    int64_t unit = p->prep && p->kernel->prep_unit ? (int64_t)p->kernel->prep_unit(p->op.node) : 0, bytes = p->prep ? (int64_t)p->kernel->prep_bytes(p->op.node) : 0;
+    int64_t units = unit ? (bytes + unit - 1) / unit : 1, part = unit ? SM_MAX((1 << 20) / unit, 1) : 1;
+    for (int64_t u = 0; u < units; u += part) {
+        if (part < units)
+            p->op.part[0] = u, p->op.part[1] = SM_MIN(u + part, units);
+        sumi_pack(p);
+        sumi_run(p);
+    }
+    p->op.part[0] = p->op.part[1] = 0;
+}
+
+static void multiply(problem *p, const way *w)
+{
+    const float *b = w->form == NN ? p->kn : p->nk;
+    int ldb = w->form == NN ? p->n : p->k;
+    if (w->lib == SUMI)
+        sumi_run(p);
+    else if (w->lib == SUMI_PACK)
+        sumi_in_parts(p);
+    else if (w->form == KEPT)
+        odn_multiply(p->dnnl, &p->kept);
+    else if (w->lib == DNNL)
+        ((dnnl_fn *)w->call)('N', w->form == NN ? 'N' : 'T', p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
+    else
+        ((cblas_fn *)w->call)(ROW_MAJOR, NO_TRANS, w->form == NN ? NO_TRANS : TRANS, p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
 }
 
 static float *numbers(size_t count, uint32_t seed)
@@ -159,26 +175,30 @@ static void time_way(problem *p, const way *w, int width, figures *f, int round)
     double flops = 2.0 * p->m * p->n * p->k, top = peak(p->pool, width);
     int reps = (int)SM_MIN(200, 1 + 2e9 / flops), threads = sm_pool_threads(p->pool);
     multiply(p, w); /* wakes the library's threads */
-    double wall = sm_now(), all = cpu_seconds(), mine = thread_seconds(), c = cycles();
+    double wall = sm_now(), all = cpu_seconds(), mine = own_seconds(), c = cycles();
     for (int i = 0; i < reps; i++)
         multiply(p, w);
-    c = cycles() - c, mine = thread_seconds() - mine, all = cpu_seconds() - all, wall = sm_now() - wall;
+    c = cycles() - c, mine = own_seconds() - mine, all = cpu_seconds() - all, wall = sm_now() - wall;
     f->rate[round] = flops * reps / wall * 1e-9;
-    f->share[round] = top > 0 ? 100 * flops * reps / all * 1e-9 / top : 0;
+    f->share[round] = top > 0 ? 100 * (threads > 1 ? f->rate[round] / threads : flops * reps / all * 1e-9) / top : 0;
     f->per_cycle[round] = c > 0 ? flops * reps / (wall * (c / mine) * threads) : 0; /* c / mine: the clock */
 }
 
-/* By the clock; percent of the peak by processor time. */
+static const char *const form_name[] = {"NT", "NN", "kept"};
+
 static void show(const way *w, figures *f, int rounds)
 {
-    printf("  %-9s%-3s %7.1f GFLOP/s %5.1f%%", library[w->lib].name, w->lib < OPENBLAS ? "" : w->nn ? "NN" : "NT", median(f->rate, rounds),
+    printf("  %-9s%-4s %7.1f GFLOP/s %5.1f%%", library[w->lib].name, w->lib < OPENBLAS ? "" : form_name[w->form], median(f->rate, rounds),
            median(f->share, rounds));
     if (f->per_cycle[0] > 0)
         printf(" %5.1f flop/cycle/core", median(f->per_cycle, rounds));
     puts(f->off > 1e-4 ? "  WRONG" : "");
 }
 
-static void time_shape(problem *p, const way *ways, int nway, int width, int rounds)
+/* Best percent of each library, [1] kept or [0] turned in each call. */
+typedef struct row { double share[LIBRARIES][2]; } row;
+
+static void time_shape(problem *p, const way *ways, int nway, int width, int rounds, row *out)
 {
     float *want = sm_alloc(NULL, SM_MEM_MISC, sizeof *want * (size_t)p->m * (size_t)p->n);
     figures *f = calloc((size_t)nway, sizeof *f);
@@ -187,6 +207,8 @@ static void time_shape(problem *p, const way *ways, int nway, int width, int rou
     sumi_pack(p);
     for (int r = -1; r < rounds; r++)
         for (int i = 0; i < nway; i++) {
+            if (ways[i].lib == SUMI)
+                sumi_pack(p); /* what a part at a time has overwritten */
             if (r >= 0)
                 time_way(p, &ways[i], width, &f[i], r);
             else
@@ -196,21 +218,26 @@ static void time_shape(problem *p, const way *ways, int nway, int width, int rou
             else if (r < 0)
                 f[i].off = difference(p, want);
         }
-    double best = 0, best_share = 0;
     printf("%d,%d,%d (M,K,N)\n", p->m, p->k, p->n);
     for (int i = 0; i < nway; i++) {
+        double *best = &out->share[ways[i].lib][ways[i].form == KEPT];
         show(&ways[i], &f[i], rounds);
-        if (ways[i].lib >= OPENBLAS)
-            best = fmax(best, median(f[i].rate, rounds)), best_share = fmax(best_share, median(f[i].share, rounds));
+        *best = fmax(*best, median(f[i].share, rounds));
     }
-    if (best > 0)
-        printf("  of the best of the others: sumi %.2f, packing each time %.2f\n", median(f[0].rate, rounds) / best, median(f[1].rate, rounds) / best);
-    if (best_share > 0)
-        printf("  by processor time: sumi %.2f, packing each time %.2f\n", median(f[0].share, rounds) / best_share,
-               median(f[1].share, rounds) / best_share);
     fflush(stdout);
     sm_free(want);
     free(f);
+}
+
+static void print_table(const row *rows, const char *const *names, int count)
+{
+    puts("\n| M, K, N | sumi | packing each time | OpenBLAS | BLIS | oneDNN | oneDNN, kept | sumi of the best |\n|---|---|---|---|---|---|---|---|");
+    for (int i = 0; i < count; i++) {
+        const double (*s)[2] = rows[i].share;
+        double best = fmax(fmax(s[OPENBLAS][0], s[BLIS][0]), fmax(s[DNNL][0], s[DNNL][1]));
+        printf("| %s | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.2f |\n", names[i], s[SUMI][0], s[SUMI_PACK][0], s[OPENBLAS][0], s[BLIS][0],
+               s[DNNL][0], s[DNNL][1], best > 0 ? s[SUMI][0] / best : 0);
+    }
 }
 
 /* ---- all shapes -------------------------------------------------------------------------------------------------- */
@@ -226,10 +253,12 @@ static sm_tensor tensor(sm_node *n, const void *data)
     return t;
 }
 
-static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const way *ways, int nway, int width, int rounds)
+static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const way *ways, int nway, int rounds, row *out)
 {
     sm_err e = {0};
     problem p = {.m = s[0], .k = s[1], .n = s[2], .pool = pool};
+    if (nway && ways[nway - 1].form == KEPT)
+        p.dnnl = ways[nway - 1].call;
     size_t m = (size_t)p.m, n = (size_t)p.n, k = (size_t)p.k;
     float *x = numbers(m * k, 1), *nk = numbers(n * k, 2), *kn = turned(nk, p.n, p.k), *zero = sm_alloc0(NULL, SM_MEM_MISC, n * sizeof *zero);
     p.x = x, p.nk = nk, p.kn = kn, p.zero = zero, p.y = numbers(m * n, 3);
@@ -243,7 +272,9 @@ static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const w
     size_t work = p.kernel->work ? p.kernel->work(y) : 0, prep = p.kernel->prep_bytes ? p.kernel->prep_bytes(y) : 0;
     p.op.work = work ? sm_alloc0(NULL, SM_MEM_MISC, work) : NULL;
     p.op.prep = p.prep = prep ? sm_alloc0(NULL, SM_MEM_MISC, prep) : NULL;
-    time_shape(&p, ways, nway, width, rounds);
+    if (p.dnnl && !odn_setup(p.dnnl, &p.kept, p.m, p.n, p.k, x, nk, p.y))
+        nway--;
+    time_shape(&p, ways, nway, peak_width(be->name), rounds, out);
     void *all[] = {x, nk, kn, zero, p.y, p.op.work, p.prep};
     for (size_t i = 0; i < SM_COUNT(all); i++)
         sm_free(all[i]);
@@ -251,27 +282,35 @@ static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const w
 }
 
 /* The libraries that are there, with `threads` threads that sleep when they have nothing to do; columns found. */
-static int find_ways(const char *threads, way *ways)
+static int find_ways(const char *threads, bool wide, way *ways, onednn *dnnl)
 {
-    static const char *const count[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS"};
-    for (size_t i = 0; i < SM_COUNT(count); i++)
-        setenv(count[i], threads, 1);
-    setenv("OMP_WAIT_POLICY", "passive", 0);
-    setenv("OPENBLAS_THREAD_TIMEOUT", "4", 0);
+    const char *const set[][2] = {{"OMP_NUM_THREADS", threads}, {"OPENBLAS_NUM_THREADS", threads}, {"BLIS_NUM_THREADS", threads},
+                                  {"OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell"}, {"BLIS_ARCH_TYPE", wide ? "0" : "3"}, /* its numbers of skx and haswell */
+                                  {"ONEDNN_MAX_CPU_ISA", wide ? "ALL" : "AVX2"}};
+    const char *const usual[][2] = {{"OMP_WAIT_POLICY", "passive"}, {"OPENBLAS_THREAD_TIMEOUT", "4"}};
+    unsetenv("OPENBLAS_L2_SIZE");
+    for (size_t i = 0; i < SM_COUNT(set); i++)
+        setenv(set[i][0], set[i][1], 1);
+    for (size_t i = 0; i < SM_COUNT(usual); i++)
+        setenv(usual[i][0], usual[i][1], 0);
     int n = 0;
     ways[n++] = (way){.lib = SUMI};
     ways[n++] = (way){.lib = SUMI_PACK};
+    void *so = NULL;
     for (int l = OPENBLAS; l < LIBRARIES; l++) {
-        void *so = NULL, *call = NULL;
+        void *call = NULL;
         const char *file = "";
+        so = NULL;
         for (int i = 0; i < 3 && !so && library[l].files[i]; i++)
             so = dlopen(file = library[l].files[i], RTLD_NOW | RTLD_LOCAL);
         call = so ? dlsym(so, library[l].symbol) : NULL;
         const char *(*core)(void) = so ? (const char *(*)(void))dlsym(so, "openblas_get_corename") : NULL;
         printf("%s: %s%s%s\n", library[l].name, call ? file : "not here", call && core ? ", for " : "", call && core ? core() : "");
-        for (int nn = 0; call && nn < 2; nn++)
-            ways[n++] = (way){.lib = l, .nn = nn, .call = call};
+        for (int form = NT; call && form <= NN; form++)
+            ways[n++] = (way){.lib = l, .form = form, .call = call};
     }
+    if (odn_open(dnnl, so)) /* the last one is oneDNN */
+        ways[n++] = (way){.lib = DNNL, .form = KEPT, .call = dnnl};
     return n;
 }
 
@@ -279,6 +318,7 @@ int main(int argc, char **argv)
 {
     sm_err e = {0};
     way ways[2 * LIBRARIES];
+    onednn dnnl = {0};
     setvbuf(stdout, NULL, _IOLBF, 0);
     const sm_backend *be = sm_cpu_backend(NULL, &e);
     sm_pool *pool = sm_pool_new(NULL, argc > 1 ? atoi(argv[1]) : sm_cpu_count(), &e);
@@ -286,20 +326,25 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_rivals: %s\n", e.msg);
         return 1;
     }
-    int rounds = argc > 2 ? atoi(argv[2]) : 7, width = peak_width(be->name);
+    int rounds = argc > 2 ? atoi(argv[2]) : 7, width = peak_width(be->name), count = 0;
     rounds = SM_MAX(1, SM_MIN(rounds, ROUNDS_MAX));
-    char threads[16];
+    char threads[16], names[SM_COUNT(shapes)][48];
+    const char *name[SM_COUNT(shapes)];
+    row rows[SM_COUNT(shapes)] = {0};
     snprintf(threads, sizeof threads, "%d", sm_pool_threads(pool));
-    int nway = find_ways(threads, ways);
+    int nway = find_ways(threads, width == 16, ways, &dnnl);
     open_cycles();
     printf("sumi: %s, %s threads, multiply-add peak %.1f GFLOP/s a core, %s\n", be->name, threads, peak(pool, width),
            cycles() > 0 ? "cycles counted" : "no counter of cycles");
     for (size_t i = 0; i < SM_COUNT(shapes); i++) {
-        char what[48];
-        snprintf(what, sizeof what, "%d,%d,%d", shapes[i][0], shapes[i][1], shapes[i][2]);
-        if (argc < 4 || strstr(what, argv[3]))
-            run_shape(shapes[i], pool, be, ways, nway, width, rounds);
+        snprintf(names[count], sizeof names[count], "%d,%d,%d", shapes[i][0], shapes[i][1], shapes[i][2]);
+        if (argc >= 4 && !strstr(names[count], argv[3]))
+            continue;
+        run_shape(shapes[i], pool, be, ways, nway, rounds, &rows[count]);
+        name[count] = names[count];
+        count++;
     }
+    print_table(rows, name, count);
     sm_pool_free(pool);
     return 0;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Chains enough to hide a multiply-add's latency. Some 20 ms in all: the system adds the other threads' processor time by ticks. */
+/* Chains enough to hide a multiply-add's latency; some 20 ms on each thread. */
 enum { CHAINS = 12, LOOPS = 1 << 19, SPINS = 24 };
 
 #if defined(__x86_64__)
@@ -38,22 +38,35 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void peak_task(void *arg, int task, int tasks)
+/* Of the calling thread, exact where that of the process is not: the system adds other threads' time by ticks. */
+static double own_seconds(void)
 {
-#if defined(__x86_64__)
-    for (int i = 0; i < SPINS; i++)
-        *(int *)arg == 16 ? spin_avx512() : spin_avx2();
-#endif
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* GFLOP per processor second; 0 where there is no measurement for this machine. */
+typedef struct spins { int width; uint64_t ns; /* of all tasks */ } spins;
+
+static void peak_task(void *arg, int task, int tasks)
+{
+    spins *s = arg;
+    double t = own_seconds();
+#if defined(__x86_64__)
+    for (int i = 0; i < SPINS; i++)
+        s->width == 16 ? spin_avx512() : spin_avx2();
+#endif
+    __atomic_add_fetch(&s->ns, (uint64_t)((own_seconds() - t) * 1e9) + 1, __ATOMIC_RELAXED);
+}
+
+/* GFLOP per processor second while all threads do it; 0 where there is no measurement for this machine. */
 static double peak(sm_pool *pool, int width)
 {
+    spins s = {.width = width};
     if (!width)
         return 0;
-    double t = cpu_seconds();
-    sm_pool_run(pool, peak_task, &width, sm_pool_threads(pool));
-    return 2.0 * SPINS * CHAINS * LOOPS * width * sm_pool_threads(pool) / (cpu_seconds() - t) * 1e-9;
+    sm_pool_run(pool, peak_task, &s, sm_pool_threads(pool));
+    return 2.0 * SPINS * CHAINS * LOOPS * width * sm_pool_threads(pool) / (double)s.ns;
 }
 
 /* Floats in a vector of the instruction set `name`; 0 where there is no measurement for it. */
