@@ -1,9 +1,8 @@
-/* Errors, accounted memory, arenas, byte buffers (see base.h). */
+/* Errors, arenas, byte buffers (see base.h). */
 #include "base/base.h"
 #include "base/shown.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -28,86 +27,6 @@ void sm_err_clear(sm_err *e)
     e->msg[0] = 0;
 }
 
-/* Sits in front of every block; 64 bytes so that the block keeps its alignment. */
-typedef struct block {
-    sm_mem *mem;
-    size_t bytes;
-    sm_memcat cat;
-    char fill[64 - sizeof(sm_mem *) - sizeof(size_t) - sizeof(sm_memcat)];
-} block;
-_Static_assert(sizeof(block) == 64, "block header keeps 64-byte alignment");
-
-static bool refused(sm_mem *mem)
-{
-    if (!mem || !__atomic_load_n(&mem->fail_at, __ATOMIC_RELAXED))
-        return false;
-    return __atomic_sub_fetch(&mem->fail_at, 1, __ATOMIC_RELAXED) == 0;
-}
-
-static void account(sm_mem *mem, sm_memcat cat, size_t bytes, bool take)
-{
-    if (!mem)
-        return;
-    if (!take) {
-        __atomic_sub_fetch(&mem->now[cat], bytes, __ATOMIC_RELAXED);
-        __atomic_sub_fetch(&mem->total, bytes, __ATOMIC_RELAXED);
-        return;
-    }
-    __atomic_add_fetch(&mem->now[cat], bytes, __ATOMIC_RELAXED);
-    size_t total = __atomic_add_fetch(&mem->total, bytes, __ATOMIC_RELAXED);
-    size_t peak = __atomic_load_n(&mem->peak, __ATOMIC_RELAXED);
-    while (total > peak && !__atomic_compare_exchange_n(&mem->peak, &peak, total, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ;
-}
-
-void *sm_alloc(sm_mem *mem, sm_memcat cat, size_t bytes)
-{
-    size_t whole;
-    if (refused(mem) || !sm_add_ok(bytes, sizeof(block) + 63, &whole))
-        return NULL;
-    block *b = aligned_alloc(64, whole & ~(size_t)63);
-    if (!b)
-        return NULL;
-    b->mem = mem;
-    b->bytes = bytes;
-    b->cat = cat;
-    account(mem, cat, bytes, true);
-    return b + 1;
-}
-
-void *sm_alloc0(sm_mem *mem, sm_memcat cat, size_t bytes)
-{
-    void *p = sm_alloc(mem, cat, bytes);
-    if (p)
-        memset(p, 0, bytes);
-    return p;
-}
-
-void *sm_realloc(sm_mem *mem, sm_memcat cat, void *p, size_t bytes)
-{
-    void *q = sm_alloc(mem, cat, bytes);
-    if (q && p) {
-        memcpy(q, p, SM_MIN(bytes, ((block *)p - 1)->bytes));
-        sm_free(p);
-    }
-    return q;
-}
-
-void sm_free(void *p)
-{
-    if (!p)
-        return;
-    block *b = (block *)p - 1;
-    account(b->mem, b->cat, b->bytes, false);
-    free(b);
-}
-
-const char *sm_memcat_name(sm_memcat cat)
-{
-    static const char *const names[SM_MEM_CATS] = {"misc", "graph", "activations", "weights", "packed weights", "data"};
-    return cat < SM_MEM_CATS ? names[cat] : "?";
-}
-
 /* ---- arena ---- */
 
 struct sm_chunk {
@@ -126,7 +45,7 @@ void *sm_arena_get(sm_arena *a, size_t bytes)
     size_t n = (bytes + 63) & ~(size_t)63;
     struct sm_chunk *c = a->head;
     if (!c || c->size - c->used < n) {
-        size_t size = SM_MAX(n, (size_t)65536 - 2 * sizeof(block));
+        size_t size = SM_MAX(n, (size_t)65536 - 128);
         c = sm_alloc(a->mem, a->cat, sizeof *c + size);
         if (!c)
             return NULL;

@@ -36,6 +36,11 @@ typedef enum sm_memcat { SM_MEM_MISC, SM_MEM_GRAPH, SM_MEM_ACTIVATION, SM_MEM_WE
 typedef struct sm_mem {
     size_t now[SM_MEM_CATS], total, peak;
     int64_t fail_at;
+    size_t kept;            /* bytes that nobody uses and that wait for who comes next (parked): in peak, not in total */
+    size_t keep;            /* large blocks of activations may wait in as many bytes; 0: none. sm_mem_trim before the counters go */
+    size_t spare_bytes;     /* of those */
+    struct block *spare;
+    char lock;
 } sm_mem;
 
 /* 64-byte aligned memory, not zeroed; NULL when the system or fail_at refuses. mem may be NULL (not accounted).
@@ -45,6 +50,11 @@ void *sm_alloc0(sm_mem *mem, sm_memcat cat, size_t bytes);
 void *sm_realloc(sm_mem *mem, sm_memcat cat, void *p, size_t bytes);
 void sm_free(void *p);
 const char *sm_memcat_name(sm_memcat cat);
+/* A block that its owner keeps without using it, and takes up again. sm_free takes both kinds. */
+void sm_mem_park(void *p);
+void sm_mem_unpark(void *p);
+/* Gives back what waits in mem->spare. */
+void sm_mem_trim(sm_mem *mem);
 
 /* ---- arena ------------------------------------------------------------------------------------------------------- */
 

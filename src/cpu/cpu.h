@@ -28,7 +28,8 @@ typedef struct sm_kernel {
     size_t (*work)(const sm_node *n);                    /* NULL: none */
     /* Optional transformed copy of the weight (source 1): made once by the planner where that pays (see sm_plan_opts), else
      * before each run of the op, then in a buffer that lives only that long. Where the copy is cut into units (columns of
-     * the result that need nothing of the rest), a large one is made and used part by part. prep writes to out. */
+     * the result that need nothing of the rest), a large one is made and used part by part. prep writes to out, and what it writes depends
+     * on the op, the weight, a convolution's parameters, prep_bytes, prep_unit and how alone: plans of other shapes share it. */
     size_t (*prep_bytes)(const sm_node *n);              /* 0: not wanted for this node */
     size_t (*prep_unit)(const sm_node *n);               /* bytes of a unit, the last may have fewer; NULL or 0: one unit */
     void (*prep)(const sm_kcall *c, void *out, int task, int tasks);

@@ -88,6 +88,7 @@ typedef struct sm_node {
     int64_t scale_run;
     bool mutable_data;              /* param whose values change between runs (training): prepared anew each run */
     bool mapped;                    /* data is a view of a file mapped for reading: its pages may be given back */
+    struct sm_packs *packs;         /* where plans share prepared copies of it (packs.h); NULL: nowhere */
 } sm_node;
 
 struct sm_graph {

@@ -3,7 +3,6 @@
 #include "graph/plan_impl.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 /* A weight that does not stay packed is packed in parts of about this size, which stay in the second cache until they are
  * used (measured: 16 MiB cost 3 to 4 times as much). At least one unit, up to 3 MB for the widest convolutions. */
@@ -282,20 +281,11 @@ static sumi_status lay_out(sm_plan *p, sm_err *e)
     return SUMI_OK;
 }
 
-/* The arena sits on huge-page boundaries: one fault per 2 MiB instead of per 4 KiB. */
 static sumi_status make_arena(sm_plan *p, sm_err *e)
 {
-    const size_t huge = (size_t)2 << 20;
-    size_t slack = p->arena_bytes >= huge ? huge : 0;
-    p->arena_block = sm_alloc(p->mem, SM_MEM_ACTIVATION, p->arena_bytes + slack + 64);
-    if (!p->arena_block)
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory: the plan needs %.1f MB for activations", (double)p->arena_bytes / 1e6);
-    p->arena = p->arena_block;
-    if (slack) {
-        p->arena += huge - (uintptr_t)p->arena % huge;
-        madvise(p->arena, p->arena_bytes & ~(huge - 1), MADV_HUGEPAGE);
-    }
-    return SUMI_OK;
+    p->arena = sm_alloc(p->mem, SM_MEM_ACTIVATION, p->arena_bytes);
+    return p->arena ? SUMI_OK
+                    : sm_fail(e, SUMI_E_MEMORY, "out of memory: the plan needs %.1f MB for activations", (double)p->arena_bytes / 1e6);
 }
 
 static void *place_data(const sm_plan *p, const sm_node *n)
@@ -382,10 +372,10 @@ void sm_plan_free(sm_plan *p)
 {
     if (!p)
         return;
-    for (int i = 0; p->packed && i < p->npacked; i++)
-        sm_free(p->packed[i]);
-    sm_free(p->packed);
-    sm_free(p->arena_block);
+    sm_plan_unpack(p);
+    sm_free(p->arena);
+    if (p->opts.drop_pages) /* memory is short: nothing waits for the next plan */
+        sm_mem_trim(p->mem);
     sm_free(p->stores);
     sm_free(p->places);
     sm_free(p->steps);

@@ -3,7 +3,7 @@
 #define SM_PLAN_IMPL_H
 
 #include "cpu/cpu.h"
-#include "graph/graph.h"
+#include "graph/packs.h"
 
 /* A piece of the arena that lives from step `from` to step `to`, both included. */
 typedef struct storage {
@@ -19,6 +19,7 @@ typedef struct step {
     int work, prep;         /* storages, -1: none */
     int64_t units, part;    /* of the prepared weight: all, and as many as are prepared at once */
     bool keep;              /* the weight stays prepared from run to run, see sm_plan_opts */
+    sm_pack *pack;          /* then: the copy */
     void *prep_each_run;    /* where it is prepared otherwise */
     double seconds[2];      /* of profiled runs: preparing the weight, the kernel */
 } step;
@@ -41,16 +42,16 @@ struct sm_plan {
     int nodes;
     storage *stores;
     int nstores, cap;
-    char *arena_block, *arena;
+    char *arena;
     size_t arena_bytes, packed_bytes;
-    void **packed;
-    int npacked;
+    int npacked;            /* steps that keep theirs */
+    sm_slab **slabs;        /* that they are in */
+    int nslabs;
+    sm_packs *store;        /* of the shared ones, NULL: there are none */
+    bool ready;             /* all are filled */
     sm_cost cost;
     bool profile;
     int profiled;           /* runs whose seconds the steps have */
 };
-
-/* Packs the constant weights that stay packed. */
-sumi_status sm_plan_prepare(sm_plan *p, sm_err *e);
 
 #endif

@@ -11,27 +11,6 @@ static void prep_task(void *arg, int task, int tasks)
     j->s->k->prep(&j->s->call, j->out, task, tasks);
 }
 
-sumi_status sm_plan_prepare(sm_plan *p, sm_err *e)
-{
-    p->packed = sm_alloc0(p->mem, SM_MEM_GRAPH, sizeof *p->packed * (size_t)(p->npacked + 1));
-    if (!p->packed)
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory while planning");
-    int at = 0;
-    for (int i = 0; i < p->nsteps; i++) {
-        step *s = &p->steps[i];
-        if (!s->keep)
-            continue;
-        size_t bytes = s->k->prep_bytes(s->call.node);
-        void *out = p->packed[at++] = sm_alloc(p->mem, SM_MEM_PACKED, bytes);
-        if (!out)
-            return sm_fail(e, SUMI_E_MEMORY, "out of memory for packed weights of %s", s->call.node->src[1]->name);
-        prep_job job = {s, out};
-        sm_pool_run(NULL, prep_task, &job, s->prep_tasks);
-        s->call.prep = out;
-    }
-    return SUMI_OK;
-}
-
 static void kernel_task(void *arg, int task, int tasks)
 {
     const step *s = arg;
@@ -119,6 +98,8 @@ size_t sm_plan_mapped_bytes(const sm_plan *p)
 
 sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
 {
+    if (!p->ready)
+        sm_plan_pack(p, pool);
     for (int i = 0; i < p->nsteps; i++) {
         if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
             return sm_fail(e, SUMI_E_CANCELLED, "cancelled");

@@ -4,6 +4,7 @@
 
 #include "base/pages.h"
 #include "base/rng.h"
+#include "graph/packs.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct sm_weights {
     size_t nslots;
     keeper *keepers;        /* last handed over first */
     range *mapped;
+    sm_packs packs;
 };
 
 static size_t hash(const char *s)
@@ -49,6 +51,7 @@ sm_weights *sm_weights_new(sm_mem *mem, sm_err *e)
     w->mem = mem;
     sm_arena_init(&w->arena, mem, SM_MEM_WEIGHT);
     atomic_init(&w->refs, 1);
+    sm_packs_init(&w->packs, mem);
     return w;
 }
 
@@ -65,6 +68,7 @@ void sm_weights_unref(sm_weights **p)
     *p = NULL;
     if (!w || atomic_fetch_sub(&w->refs, 1) != 1)
         return;
+    sm_packs_close(&w->packs);
     for (keeper *k = w->keepers; k; k = k->next)
         k->free_fn(k->arg);
     sm_free(w->items);
@@ -90,6 +94,7 @@ sm_weight *sm_weights_find(const sm_weights *w, const char *name)
     return k ? w->items[k - 1] : NULL;
 }
 
+struct sm_packs *sm_weights_packs(sm_weights *w) { return &w->packs; }
 size_t sm_weights_count(const sm_weights *w) { return w->count; }
 sm_weight *sm_weights_at(const sm_weights *w, size_t i) { return i < w->count ? w->items[i] : NULL; }
 

@@ -35,6 +35,9 @@ sumi_status sm_weights_map_as(sm_weights *w, const sm_weights *from, sm_err *e);
  * long as the system keeps the file cached. */
 void sm_weights_drop(const sm_weights *w, const char *prefix);
 
+/* Prepared copies of the table's mapped tensors; dies with the table. */
+struct sm_packs *sm_weights_packs(sm_weights *w);
+
 sm_weight *sm_weights_find(const sm_weights *w, const char *name); /* NULL when absent */
 size_t sm_weights_count(const sm_weights *w);
 sm_weight *sm_weights_at(const sm_weights *w, size_t i);           /* in order of adding */

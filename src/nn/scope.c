@@ -186,6 +186,7 @@ static sm_node *leaf(const nn_scope *s, const sm_weight *w, int rank, const int6
     sm_node *n = sm_leaf_param(s->g, w->name, w->t.dtype, rank, dims, w->t.data, w->mutable_data);
     if (!sm_poisoned(n)) {
         n->mapped = w->mapped;
+        n->packs = w->mapped ? sm_weights_packs(s->w) : NULL;
         n->scale = w->t.scale;
         n->scale_run = w->t.scale_run;
     }

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of activations that wait for the next plan: enough for rounds of small pictures, which come and go in tenths of seconds. What
+ * a picture of 512x512 takes goes back: clearing its pages is a hundredth of its time. */
+enum { KEEP = 64 << 20 };
+
 sm_err *sm_begin(sumi_context *ctx)
 {
     sm_err_clear(&ctx->err);
@@ -16,6 +20,7 @@ sumi_status sumi_context_new(const sumi_context_options *o, sumi_context **out)
     *out = c;
     if (!c)
         return SUMI_E_MEMORY;
+    c->mem.keep = KEEP;
     int threads = o && o->threads ? o->threads : sm_cpu_count();
     c->be = sm_cpu_backend(o ? o->cpu : NULL, &c->err);
     if (c->be)
@@ -28,6 +33,7 @@ void sumi_context_free(sumi_context *ctx)
     if (!ctx)
         return;
     sm_pool_free(ctx->pool);
+    sm_mem_trim(&ctx->mem);
     free(ctx);
 }
 

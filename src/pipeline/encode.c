@@ -72,9 +72,9 @@ sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, s
         return e->code;
     }
     sm_part p = {0};
-    size_t before = __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); /* an open part holds what it will hold when it runs */
+    size_t before = sm_job_held(j); /* an open part holds what it will hold when it runs */
     if (!open_whole(&p, j, h, w, e))
-        *out = (sm_encode_info){.bytes = __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED) - before, .packed = sm_plan_packed_bytes(p.p),
+        *out = (sm_encode_info){.bytes = sm_job_held(j) - before, .packed = sm_plan_packed_bytes(p.p),
                                 .activation = sm_plan_activation_bytes(p.p), .flops = sm_plan_cost(p.p).flops};
     sm_part_close(&p);
     return e->code;

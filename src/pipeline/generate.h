@@ -49,6 +49,8 @@ typedef struct sm_part {
 } sm_part;
 
 void sm_part_close(sm_part *p);
+/* Bytes that the context holds, those included that wait for the next part. */
+size_t sm_job_held(const sm_job *j);
 const int *sm_job_cancel(const sm_job *j);
 void sm_job_tell(const sm_job *j, const char *stage, int64_t step, int64_t steps, double eta);
 /* What plans may hold: with low_memory nothing that can be had again. */

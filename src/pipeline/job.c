@@ -12,6 +12,11 @@ void sm_part_close(sm_part *p)
     *p = (sm_part){0};
 }
 
+size_t sm_job_held(const sm_job *j)
+{
+    return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED) + __atomic_load_n(&j->mem->kept, __ATOMIC_RELAXED);
+}
+
 void sm_job_done(sm_job *j)
 {
     sm_edit_free(j->edit);

@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "graph/packs.h"
 #include "hub/hub.h"
 #include "hub/name.h"
 #include "pipeline/builtin.h"
+#include "pipeline/generate.h"
 #include "pipeline/origin.h"
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
@@ -70,6 +72,7 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
     m->origin = sm_origin_new(o, given.path, mem, e);
     if (m->w && m->origin && !open_path(m, &given, words, e)) {
         summarise(m);
+        sm_packs_keep(sm_weights_packs(m->w), m->low_memory || sm_job_large(m) ? 0 : SM_PACKED_USUAL);
         *out = m;
     } else {
         sumi_model_free(m);

@@ -1,17 +1,22 @@
 /* What a request would take, from the plans it would make. An open part holds what it will hold when it runs, so the peak is counted,
  * not guessed. */
+#include "graph/packs.h"
 #include "pipeline/drawing.h"
 #include "sample/sampler.h"
 
-static size_t held(const sm_job *j) { return __atomic_load_n(&j->mem->total, __ATOMIC_RELAXED); }
+/* Prepared weights of the model that this context holds; another one's model counts there. */
+static size_t packs(const sm_job *j) { return j->m->mem == j->mem ? sm_packs_bytes(sm_weights_packs(j->m->w)) : 0; }
 
-/* What is there whatever runs: pictures, and the mapped weights of all models. */
-typedef struct rest { size_t pictures, mapped; } rest;
+/* What is there whatever runs: pictures, and the mapped weights of all models. And the most that was held at once beside prepared
+ * weights: from the second round on those of all components are there. */
+typedef struct rest { size_t pictures, mapped, *beside; } rest;
 
 /* Of a large model only that component's weights are in memory, of a small one all. */
 static void peak(const sm_job *j, const rest *r, size_t bytes, size_t mapped, sumi_plan_info *out)
 {
-    out->peak_bytes = SM_MAX(out->peak_bytes, held(j) + r->pictures + bytes + (sm_job_large(j->m) ? mapped : r->mapped));
+    size_t all = sm_job_held(j) + r->pictures + bytes + (sm_job_large(j->m) ? mapped : r->mapped);
+    out->peak_bytes = SM_MAX(out->peak_bytes, all);
+    *r->beside = SM_MAX(*r->beside, all - packs(j));
 }
 
 /* Weights that are resident while tiles are drawn: in low memory they are dropped as they are used. */
@@ -29,10 +34,11 @@ static void plan_decoder(sm_pass *p, size_t beside, const rest *r, sumi_plan_inf
 {
     const sm_job *j = &p->j;
     sm_vae_tiles_info tiles;
+    size_t before = sm_job_held(j);
     if (sm_decode_tiled(&p->dec)) {
         if (sm_decode_plan_tiles(&p->dec, &tiles, e))
             return;
-        size_t bytes = beside + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height;
+        size_t bytes = beside + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height - (sm_job_held(j) - before);
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
         peak(j, r, bytes, tiles_mapped(j, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
@@ -56,11 +62,12 @@ static void plan_encoder(const sm_pass *p, int h, int w, int times, size_t besid
 {
     const sm_job *j = &p->j;
     sm_encode_info info;
+    size_t before = sm_job_held(j); /* of what it opened and closed again some may wait */
     if (!times || sm_encode_plan(j, h, w, &info, e))
         return;
     out->packed_bytes += info.packed;
     out->activation_bytes = SM_MAX(out->activation_bytes, info.activation);
-    peak(j, r, info.bytes + beside, tiles_mapped(j, "vae.encoder."), out);
+    peak(j, r, info.bytes + beside - (sm_job_held(j) - before), tiles_mapped(j, "vae.encoder."), out);
     out->encode_flops += info.flops * times;
 }
 
@@ -155,14 +162,15 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         out->weight_bytes += sm_weights_at(j->m->w, i)->bytes;
     for (size_t i = 0; j->refiner && i < sm_weights_count(j->refiner->w); i++)
         out->weight_bytes += sm_weights_at(j->refiner->w, i)->bytes;
-    rest r = {.pictures = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3,
+    size_t most = 0;
+    rest r = {.beside = &most, .pictures = (size_t)j->r.count * (size_t)j->out_width * (size_t)j->out_height * 3,
               .mapped = sm_job_mapped(j->m, NULL) + (j->refiner ? sm_job_mapped(j->refiner, NULL) : 0)};
     for (size_t i = 0; j->classify && i < sm_weights_count(j->classify->w); i++) {
         const sm_weight *w = sm_weights_at(j->classify->w, i);
         out->weight_bytes += w->bytes;
         r.mapped += w->mapped ? w->bytes : 0;
     }
-    out->peak_bytes = held(j) + 2 * r.pictures; /* at the end, when the pictures are handed out */
+    out->peak_bytes = sm_job_held(j) + 2 * r.pictures; /* at the end, when the pictures are handed out */
     sm_drawing_open(&d, j, e);
     for (int i = 0; i < d.passes && !e->code; i++) {
         sm_pass *p = &d.pass[i];
@@ -178,6 +186,10 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         if (!e->code && i == d.passes - 1)
             plan_decoder(p, 0, &r, out, e);
     }
+    if (!j->refiner && !j->classify && packs(j)) /* batches of several sizes use the same */
+        out->packed_bytes = SM_MIN(out->packed_bytes, packs(j));
+    if (d.round < j->r.count)
+        out->peak_bytes = SM_MAX(out->peak_bytes, most + packs(j));
     bool known = !e->code && sm_pass_evals(&d.pass[0]) > 0;
     out->total_flops = known ? out->total_flops + out->encode_flops + out->decode_flops : 0;
     sm_drawing_close(&d);

@@ -1,9 +1,12 @@
 /* What a large model takes: bigtest make MODEL DIR writes it, bigtest PART DIR SIZE [low] runs one component in a process of its own
  * and prints the seconds and the most memory that was resident, mapped pages included (VmHWM), beside what the plan said.
  * PART: text, unet, decode, tiled, tiled-encode. bigtest output MODEL DIR FIXTURE compares the UNet's output with diffusers'
- * (tools/fixtures/make_big.py), through the public call. */
+ * (tools/fixtures/make_big.py), through the public call. bigtest many DIR SIZE draws a hundred pictures in one context: nothing may
+ * grow. */
 #include "bigmodel.h"
 
+#include <dirent.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +15,7 @@
 #include "cpu/cpu.h"
 #include "io/safetensors.h"
 #include "io/tensors.h"
+#include "pipeline/context.h"
 #include "pipeline/vae_tiles.h"
 #include "sumi.h"
 
@@ -210,6 +214,76 @@ static int compare_output(const char *name, const char *dir, const char *fixture
     return !good;
 }
 
+/* ---- a hundred pictures ---------------------------------------------------------------------------------------------- */
+
+static int open_files(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
+{
+    static const char *const samplers[] = {"euler", "dpmpp_2m", "heun", "ddim"};
+    static const char *const prompts[] = {"a red apple", "two (blue:1.2) rings on a table", "green", "a [red|black] cat AND a hat"};
+    sumi_images *im;
+    sumi_request r = sumi_request_default();
+    r.prompt = prompts[k % 4];
+    r.sampler = samplers[k / 2 % 4];
+    r.steps = 1 + k % 2;
+    r.seed = k;
+    r.width = side + side / 2 * (k % 3);
+    r.height = side + side / 2 * (k / 3 % 3);
+    if (sumi_generate(ctx, m, &r, NULL, &im))
+        die("many", sumi_error(ctx));
+    sumi_images_free(im);
+}
+
+typedef struct state { double resident, peak, used, kept, heap; int files; } state;
+
+static state now(const sumi_context *ctx)
+{
+    struct mallinfo2 h = mallinfo2();
+    return (state){status("VmRSS"), status("VmHWM"), (double)ctx->mem.total * 1e-6, (double)ctx->mem.kept * 1e-6,
+                   (double)(h.fordblks) * 1e-6, open_files()};
+}
+
+static void tell(const char *when, const state *s)
+{
+    printf("  %s: resident %.1f MB (most so far %.1f), in use %.2f, kept for the next %.2f, free in the C library's heap %.2f, %d open files\n",
+           when, s->resident, s->peak, s->used, s->kept, s->heap, s->files);
+    fflush(stdout);
+}
+
+/* What is in use must be equal, the resident set within 2 MB; sizes, samplers and prompts change from picture to picture. */
+static int many(const char *dir, int side)
+{
+    sumi_context *ctx;
+    sumi_model *m;
+    state early, late;
+    double t = sm_now();
+    if (sumi_context_new(NULL, &ctx) || sumi_model_load(ctx, dir, &m))
+        die(dir, sumi_error(ctx));
+    for (int k = 0; k < 20; k++)
+        draw(ctx, m, k, side);
+    early = now(ctx);
+    tell("after 20 pictures", &early);
+    for (int k = 20; k < 100; k++)
+        draw(ctx, m, k, side);
+    late = now(ctx);
+    tell("after 100 pictures", &late);
+    bool good = late.used == early.used && late.kept <= early.kept && late.files == early.files && late.resident < early.resident + 2;
+    printf("a hundred pictures of %d to %d pixels a side in %.0f s: %s\n", side, 2 * side, sm_now() - t, good ? "nothing grows" : "GROWS");
+    sumi_model_free(m);
+    sumi_context_free(ctx);
+    return !good;
+}
+
 int main(int argc, char **argv)
 {
     const big_model *m = big_model_find("sd15");
@@ -221,8 +295,10 @@ int main(int argc, char **argv)
     }
     if (argc == 5 && !strcmp(argv[1], "output"))
         return compare_output(argv[2], argv[3], argv[4]);
+    if (argc == 4 && !strcmp(argv[1], "many"))
+        return many(argv[2], atoi(argv[3]));
     if (argc < 4)
-        die("usage", "bigtest make sd15|sdxl DIR | bigtest output sd15|sdxl DIR FIXTURE | bigtest text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
+        die("usage", "bigtest make sd15|sdxl DIR | bigtest output sd15|sdxl DIR FIXTURE | bigtest many DIR SIZE | bigtest text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
     r.dir = argv[2];
     if (argc > 4 && !strcmp(argv[4], "low"))
         r.opts = (sm_plan_opts){.packed = 0, .drop_pages = true};

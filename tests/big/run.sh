@@ -8,7 +8,7 @@ prog=${BUILD:-build}/bigtest
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sumi-big.XXXXXX")
 trap 'rm -rf "$dir"' EXIT INT TERM
 "$prog" make sd15 "$dir"
-for part in ${BIG:-output text unet unet-low decode decode-low tiled-1024}; do
+for part in ${BIG:-output text unet unet-low decode decode-low tiled-1024 many}; do
     case $part in
     output) "$prog" output sd15 "$dir" tests/fixtures/big_sd15.safetensors ;;
     output-xl)
@@ -21,6 +21,7 @@ for part in ${BIG:-output text unet unet-low decode decode-low tiled-1024}; do
     decode-low) "$prog" decode "$dir" 512 low ;;
     tiled-1024) "$prog" tiled "$dir" 1024 ;;
     tiled-2048) "$prog" tiled "$dir" 2048 ;;
+    many) "$prog" many "$dir" 64 ;;
     encode-2048) "$prog" tiled-encode "$dir" 2048 ;;
     *) echo "tests/big/run.sh: no part $part" >&2; exit 2 ;;
     esac
