@@ -1,5 +1,6 @@
 /* Panels of the right operand, and how a product is cut into pieces. */
 #include "cpu/gemm.h"
+#include "cpu/turn.h"
 
 typedef float load_fn(const void *p, int64_t i);
 static inline float load_f32(const void *p, int64_t i) { return ((const float *)p)[i]; }
@@ -135,13 +136,49 @@ static void turn_block(const sm_pack_src *s, int64_t j, int64_t v0, int64_t n, i
     }
 }
 
+/* Values [v0, v1) of SM_VL columns by k_turn.c, as far as that goes: returns where it ended. */
+static int64_t turn_columns(const sm_pack_src *s, int64_t j, int64_t v0, int64_t v1, int width, float *out)
+{
+    enum { FEW = 32 };
+    float x[FEW * SM_VL];
+    int64_t at = s->base + j * s->col, part = ((int64_t)1 << sm_turn_unit_shift(s->t.dtype)) - 1;
+    if (!sm_turn_fits(&s->t, at + v0, s->col))
+        return v0;
+    int64_t ahead = (int64_t)1 << sm_turn_shift(s->t.dtype); /* a block's scales may be at its end */
+    v1 -= (v1 - v0) & part;
+    for (int64_t v = v0, n; v < v1; v += n) {
+        n = SM_MIN(s->taps == 1 ? RUN : FEW, v1 - v);
+        SM_K(sm_turn_fetch)(&s->t, at + v + SM_MAX(n, ahead), s->col, n, SM_VL);
+        if (s->taps == 1) {
+            SM_K(sm_turn)(&s->t, at + v, s->col, n, out + v * width, width);
+            continue;
+        }
+        SM_K(sm_turn)(&s->t, at + v, s->col, n, x, SM_VL);
+        int64_t k = v / s->taps, tap = v % s->taps;
+        for (int64_t i = 0; i < n; i++) {
+            vstore(out + (tap * s->k + k) * width, vload(x + i * SM_VL));
+            if (++tap == s->taps) {
+                tap = 0;
+                k++;
+            }
+        }
+    }
+    return v1;
+}
+
 static void pack_runs(const sm_pack_src *s, int64_t j, int cols, const int64_t steps[2], int width, float *out)
 {
-    int64_t v0 = steps[0] * s->taps, v1 = steps[1] * s->taps;
+    int64_t v0 = steps[0] * s->taps, v1 = steps[1] * s->taps, from = v1;
     int c = 0;
-    for (; c + ROWS <= cols; c += ROWS)
-        for (int64_t v = v0; v < v1; v += RUN)
+    for (int wide; c + SM_VL <= cols; c += wide) {
+        wide = c + ROWS <= cols ? ROWS : SM_VL;
+        for (int l = 0; l < wide; l += SM_VL)
+            from = turn_columns(s, j + c + l, v0, v1, width, out + c + l);
+        for (int64_t v = from; v < v1 && wide == ROWS; v += RUN)
             turn_block(s, j + c, v, SM_MIN(RUN, v1 - v), width, out + c);
+        if (from < v1 && wide < ROWS)
+            break;
+    }
     if (c < cols)
         pack_any(s, j, (const int[]){c, cols}, steps, width, out);
 }

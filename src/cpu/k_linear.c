@@ -1,5 +1,6 @@
 /* linear and matmul as gather products (left operand row by row) or outer products (left operand stored transposed). */
 #include "cpu/gemm.h"
+#include "cpu/linear_few.h"
 
 enum { MOST = 32 }; /* tasks of one op */
 
@@ -25,6 +26,8 @@ static sm_grid linear_grid(const sm_node *n, int64_t cols)
 
 static int linear_tasks(const sm_node *n, int pass)
 {
+    if (SM_K(sm_linear_few)(n))
+        return SM_K(sm_linear_few_tasks)(n);
     sm_grid g = linear_grid(n, n->src[1]->dims[0]);
     return g.tm * g.tn;
 }
@@ -32,7 +35,7 @@ static int linear_tasks(const sm_node *n, int pass)
 static size_t linear_prep_bytes(const sm_node *n)
 {
     const int64_t *w = n->src[1]->dims;
-    return (size_t)(sm_packed_cols(w[0]) * w[1]) * sizeof(float);
+    return SM_K(sm_linear_few)(n) ? 0 : (size_t)(sm_packed_cols(w[0]) * w[1]) * sizeof(float);
 }
 
 static size_t linear_prep_unit(const sm_node *n) { return (size_t)(SM_NR * n->src[1]->dims[1]) * sizeof(float); }
@@ -59,6 +62,10 @@ static void linear_prep(const sm_kcall *c, void *out, int task, int tasks)
 
 static void linear_run(const sm_kcall *c, int task, int tasks)
 {
+    if (SM_K(sm_linear_few)(c->node)) {
+        SM_K(sm_linear_few_run)(c, task, tasks);
+        return;
+    }
     const sm_tensor *w = &c->src[1];
     int64_t rows = linear_rows(c->node), part[2], r[2], j[2], a, b;
     sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], w->dims[0], c->prep);

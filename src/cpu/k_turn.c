@@ -1,0 +1,436 @@
+/* Stored types to f32 across rows: SM_VL rows are the lanes, one vector a value. Sixteen bytes of each row become four
+ * vectors of 32-bit words first (turned as words: a quarter of the shuffles that floats would take, an eighth with two values
+ * to a byte), out of which values are taken with shifts; a block's scales are vectors, one lane a row. Formats and the order
+ * of roundings as in stored.c; a vector costs 5 to 11 instructions. */
+#include "cpu/turn.h"
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define FLAT static inline __attribute__((always_inline))
+
+/* ---- rows into lanes --------------------------------------------------------------------------------------------- */
+
+FLAT vu words_of(const uint8_t *p)
+{
+    vu v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Word i of the sixteen bytes at p of each row. */
+FLAT void turn4(const uint8_t *p, ptrdiff_t apart, vu out[4])
+{
+    vu z[4];
+    UNROLL for (int r = 0; r < 4; r++) { /* rows r, r + 4, r + 8, ... */
+#if SM_VL == 16
+        __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(p + r * apart)));
+        v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + (r + 4) * apart)), 1);
+        v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + (r + 8) * apart)), 2);
+        z[r] = (vu)_mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + (r + 12) * apart)), 3);
+#elif SM_VL == 8
+        z[r] = (vu)_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(p + r * apart))),
+                                           _mm_loadu_si128((const __m128i *)(p + (r + 4) * apart)), 1);
+#else
+        z[r] = words_of(p + r * apart);
+#endif
+    }
+#if SM_VL == 16
+#define WORDS(F, A, B) (vu)_mm512_##F((__m512i)A, (__m512i)B)
+#elif SM_VL == 8
+#define WORDS(F, A, B) (vu)_mm256_##F((__m256i)A, (__m256i)B)
+#else
+#define unpacklo_epi32 vzip1q_u32
+#define unpackhi_epi32 vzip2q_u32
+#define WORDS(F, A, B) (vu)F((uint32x4_t)A, (uint32x4_t)B)
+#define unpacklo_epi64(A, B) vreinterpretq_u32_u64(vzip1q_u64(vreinterpretq_u64_u32(A), vreinterpretq_u64_u32(B)))
+#define unpackhi_epi64(A, B) vreinterpretq_u32_u64(vzip2q_u64(vreinterpretq_u64_u32(A), vreinterpretq_u64_u32(B)))
+#endif
+    vu a = WORDS(unpacklo_epi32, z[0], z[1]), b = WORDS(unpackhi_epi32, z[0], z[1]);
+    vu c = WORDS(unpacklo_epi32, z[2], z[3]), d = WORDS(unpackhi_epi32, z[2], z[3]);
+    out[0] = WORDS(unpacklo_epi64, a, c);
+    out[1] = WORDS(unpackhi_epi64, a, c);
+    out[2] = WORDS(unpacklo_epi64, b, d);
+    out[3] = WORDS(unpackhi_epi64, b, d);
+}
+
+/* The f16 in the low and in the high half of each word. */
+FLAT void halves(vu v, vf *low, vf *high)
+{
+#if SM_VL == 16
+    *low = (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v));
+    *high = (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)(v >> 16)));
+#elif SM_VL == 8
+    const __m256i apart = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    __m256i h = _mm256_permute4x64_epi64(_mm256_shuffle_epi8((__m256i)v, apart), 0xd8);
+    *low = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    *high = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+#else
+    *low = (vf)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)v)));
+    *high = (vf)vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32((uint32x4_t)v, 16)));
+#endif
+}
+
+FLAT vu word_at(const uint8_t *p, ptrdiff_t apart)
+{
+    uint32_t w[SM_VL];
+    UNROLL for (int r = 0; r < SM_VL; r++)
+        memcpy(&w[r], p + r * apart, 4);
+    return words_of((const uint8_t *)w);
+}
+
+FLAT vf half_at(const uint8_t *p, ptrdiff_t apart)
+{
+    uint16_t h[SM_VL];
+    UNROLL for (int r = 0; r < SM_VL; r++)
+        memcpy(&h[r], p + r * apart, 2);
+    return vload_f16(h);
+}
+
+/* ---- words into values ------------------------------------------------------------------------------------------- */
+
+FLAT vf number(vu v) { return __builtin_convertvector((vi)v, vf); }
+FLAT vu byte_of(vu v, int i) { return i == 3 ? v >> 24 : v >> 8 * i & 255; }
+FLAT vf signed_byte(vu v, int i) { return __builtin_convertvector((vi)(v << (24 - 8 * i)) >> 24, vf); }
+
+/* Sixteen values, four to a word: d * (q - low). */
+FLAT void put_scaled(const vu q[4], int low, vf d, float *out, int64_t step)
+{
+    UNROLL for (int i = 0; i < 16; i++)
+        vstore(out + i * step, d * number(byte_of(q[i / 4], i % 4) - (uint32_t)low));
+}
+/* d * q + m, rounded twice. */
+FLAT void put_affine(const vu q[4], vf d, vf m, float *out, int64_t step)
+{
+    UNROLL for (int i = 0; i < 16; i++)
+        vstore(out + i * step, d * number(byte_of(q[i / 4], i % 4)) + m);
+}
+
+enum { NIBBLES = 0x0f0f0f0f, PAIRS = 0x03030303, BITS = 0x01010101 };
+
+/* Every function: `count` units from the one that begins at p (of a type with blocks of 256: from unit g of the block at p). */
+
+/* ---- one value to a block: units of 16 --------------------------------------------------------------------------- */
+
+static void turn_f32(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (int64_t n = 0; n < 4 * count; n++, p += 16, out += 4 * step) {
+        vu v[4];
+        turn4(p, apart, v);
+        UNROLL for (int i = 0; i < 4; i++)
+            vstore(out + i * step, (vf)v[i]);
+    }
+}
+
+static void turn_f16(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (int64_t n = 0; n < 2 * count; n++, p += 16, out += 8 * step) {
+        vu v[4];
+        turn4(p, apart, v);
+        UNROLL for (int i = 0; i < 4; i++) {
+            vf a, b;
+            halves(v[i], &a, &b);
+            vstore(out + 2 * i * step, a);
+            vstore(out + (2 * i + 1) * step, b);
+        }
+    }
+}
+
+static void turn_bf16(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (int64_t n = 0; n < 2 * count; n++, p += 16, out += 8 * step) {
+        vu v[4];
+        turn4(p, apart, v);
+        UNROLL for (int i = 0; i < 4; i++) {
+            vstore(out + 2 * i * step, (vf)(v[i] << 16));
+            vstore(out + (2 * i + 1) * step, (vf)(v[i] & 0xffff0000));
+        }
+    }
+}
+
+/* Exponent and mantissa to where f32 has them, the bias mended by a multiplication, as stored.c does. */
+static void turn_f8_e4m3(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (int64_t n = 0; n < count; n++, p += 16, out += 16 * step) {
+        vu v[4];
+        turn4(p, apart, v);
+        UNROLL for (int i = 0; i < 16; i++) {
+            vu w = v[i / 4] << (24 - i % 4 * 8), a = w >> 4 & 0x07f00000;
+            vu u = (vu)((vf)a * 0x1p120f) | (w & 0x80000000), special = (vu)(a == 0x07f00000);
+            vstore(out + i * step, (vf)(u | (special & 0x7fc00000)));
+        }
+    }
+}
+
+/* The upper byte of an f16. */
+static void turn_f8_e5m2(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (int64_t n = 0; n < count; n++, p += 16, out += 16 * step) {
+        vu v[4];
+        turn4(p, apart, v);
+        UNROLL for (int i = 0; i < 4; i++) {
+            vf x[4];
+            halves(v[i] << 8 & 0xff00ff00, &x[0], &x[2]);
+            halves(v[i] & 0xff00ff00, &x[1], &x[3]);
+            UNROLL for (int k = 0; k < 4; k++)
+                vstore(out + (4 * i + k) * step, x[k]);
+        }
+    }
+}
+
+/* ---- blocks of 32 ------------------------------------------------------------------------------------------------ */
+
+/* Nibbles of 16 bytes: values 0..15 low, 16..31 high. */
+FLAT void nibbles(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
+{
+    turn4(p, apart, low);
+    UNROLL for (int i = 0; i < 4; i++) {
+        high[i] = low[i] >> 4 & NIBBLES;
+        low[i] &= NIBBLES;
+    }
+}
+
+static void turn_q4_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += 18, out += 32 * step) {
+        vf d = half_at(p, apart);
+        vu low[4], high[4];
+        nibbles(p + 2, apart, low, high);
+        put_scaled(low, 8, d, out, step);
+        put_scaled(high, 8, d, out + 16 * step, step);
+    }
+}
+
+static void turn_q4_1(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += 20, out += 32 * step) {
+        vf d, m;
+        vu low[4], high[4];
+        halves(word_at(p, apart), &d, &m);
+        nibbles(p + 4, apart, low, high);
+        put_affine(low, d, m, out, step);
+        put_affine(high, d, m, out + 16 * step, step);
+    }
+}
+
+/* Bits [k, k + 4) of h as the fifth bits of the four values of a word. */
+FLAT vu fifth_bits(vu h, int k)
+{
+    vu n = h >> k & 15;
+    return ((n & 1) << 4) | ((n & 2) << 11) | ((n & 4) << 18) | ((n & 8) << 25);
+}
+
+FLAT void fives(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4]) /* fifth bits, nibbles */
+{
+    vu h = word_at(p, apart);
+    nibbles(p + 4, apart, low, high);
+    UNROLL for (int i = 0; i < 4; i++) {
+        low[i] |= fifth_bits(h, 4 * i);
+        high[i] |= fifth_bits(h, 16 + 4 * i);
+    }
+}
+
+static void turn_q5_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += 22, out += 32 * step) {
+        vf d = half_at(p, apart);
+        vu low[4], high[4];
+        fives(p + 2, apart, low, high);
+        put_scaled(low, 16, d, out, step);
+        put_scaled(high, 16, d, out + 16 * step, step);
+    }
+}
+
+static void turn_q5_1(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += 24, out += 32 * step) {
+        vf d, m;
+        vu low[4], high[4];
+        halves(word_at(p, apart), &d, &m);
+        fives(p + 4, apart, low, high);
+        put_affine(low, d, m, out, step);
+        put_affine(high, d, m, out + 16 * step, step);
+    }
+}
+
+static void turn_q8_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += 34) {
+        vf d = half_at(p, apart);
+        for (int c = 0; c < 32; c += 16, out += 16 * step) {
+            vu v[4];
+            turn4(p + 2 + c, apart, v);
+            UNROLL for (int i = 0; i < 16; i++)
+                vstore(out + i * step, d * signed_byte(v[i / 4], i % 4));
+        }
+    }
+}
+
+/* ---- blocks of 256: unit g is values 32 g to 32 g + 31 ----------------------------------------------------------- */
+
+/* Byte i of sixteen. */
+FLAT vu of_sixteen(const vu s[4], int i) { return s[i / 4] >> i % 4 * 8 & 255; }
+
+/* Two-bit fields of unit g: of the 32 bytes of its half of the block. */
+FLAT void pairs(const uint8_t *p, ptrdiff_t apart, int g, vu q[4])
+{
+    turn4(p + g / 4 * 32, apart, q);
+    UNROLL for (int i = 0; i < 4; i++)
+        q[i] = q[i] >> g % 4 * 2 & PAIRS;
+}
+
+/* Bit g of each of 16 bytes, as bit `to` of values. */
+FLAT void add_bits(const uint8_t *p, ptrdiff_t apart, int g, int to, vu q[4])
+{
+    vu h[4];
+    turn4(p, apart, h);
+    UNROLL for (int i = 0; i < 4; i++)
+        q[i] |= (h[i] >> g & BITS) << to;
+}
+
+static void turn_q2_k(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count > 0; p += 84, g = 0) {
+        vf d, m;
+        vu s[4], q[4];
+        turn4(p, apart, s);
+        halves(word_at(p + 80, apart), &d, &m);
+        for (; g < 8 && count; g++, count--)
+            for (int c = 0; c < 2; c++, out += 16 * step) {
+                vu both = of_sixteen(s, 2 * g + c);
+                pairs(p + 16 + 16 * c, apart, g, q);
+                put_affine(q, d * number(both & 15), -(m * number(both >> 4)), out, step);
+            }
+    }
+}
+
+/* Scale k of the sixteen; the bytes of scales begin at byte 2 of s. */
+FLAT vf q3_scale(const vu s[4], int k)
+{
+    vu low = of_sixteen(s, 2 + k % 8) >> k / 8 * 4 & 15, high = of_sixteen(s, 10 + k % 4) >> k / 4 * 2 & 3;
+    return number((low | high << 4) - 32);
+}
+
+static void turn_q3_k(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count > 0; p += 110, g = 0) {
+        vf d, none;
+        vu s[4], q[4];
+        turn4(p + 94, apart, s);
+        halves(s[3], &none, &d);
+        for (; g < 8 && count; g++, count--)
+            for (int c = 0; c < 2; c++, out += 16 * step) {
+                pairs(p + 32 + 16 * c, apart, g, q);
+                add_bits(p + 16 * c, apart, g, 2, q);
+                put_scaled(q, 4, d * q3_scale(s, 2 * g + c), out, step);
+            }
+    }
+}
+
+/* Scale and offset of unit g of Q4_K and Q5_K; s: d, dmin, 12 bytes. */
+FLAT void k_scale(const vu s[4], int g, vf *dl, vf *ml)
+{
+    vf d, m;
+    vu a = s[1] >> g % 4 * 8, b = s[2] >> g % 4 * 8, c = s[3] >> g % 4 * 8;
+    halves(s[0], &d, &m);
+    *dl = d * number(g < 4 ? a & 63 : (c & 15) | (a >> 2 & 48));
+    *ml = m * number(g < 4 ? b & 63 : (c >> 4 & 15) | (b >> 2 & 48));
+}
+
+/* 16 of the nibbles of unit g, from p: two units share 32 bytes. */
+FLAT void nibbles_of(const uint8_t *p, ptrdiff_t apart, int shift, vu q[4])
+{
+    turn4(p, apart, q);
+    UNROLL for (int i = 0; i < 4; i++)
+        q[i] = q[i] >> shift & NIBBLES;
+}
+
+static void turn_q4_k(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count > 0; p += 144, g = 0) {
+        vu s[4], q[4];
+        turn4(p, apart, s);
+        for (; g < 8 && count; g++, count--) {
+            vf dl, ml;
+            k_scale(s, g, &dl, &ml);
+            for (int c = 0; c < 32; c += 16, out += 16 * step) {
+                nibbles_of(p + 16 + g / 2 * 32 + c, apart, g % 2 * 4, q);
+                put_affine(q, dl, -ml, out, step);
+            }
+        }
+    }
+}
+
+static void turn_q5_k(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count > 0; p += 176, g = 0) {
+        vu s[4], q[4];
+        turn4(p, apart, s);
+        for (; g < 8 && count; g++, count--) {
+            vf dl, ml;
+            k_scale(s, g, &dl, &ml);
+            for (int c = 0; c < 32; c += 16, out += 16 * step) {
+                nibbles_of(p + 48 + g / 2 * 32 + c, apart, g % 2 * 4, q);
+                add_bits(p + 16 + c, apart, g, 4, q);
+                put_affine(q, dl, -ml, out, step);
+            }
+        }
+    }
+}
+
+static void turn_q6_k(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+{
+    for (; count > 0; p += 210, g = 0) {
+        vf d = half_at(p + 208, apart);
+        vu s[4], q[4], h[4];
+        turn4(p + 192, apart, s);
+        for (; g < 8 && count; g++, count--)
+            for (int c = 0; c < 2; c++, out += 16 * step) {
+                nibbles_of(p + g / 4 * 64 + g % 2 * 32 + 16 * c, apart, g / 2 % 2 * 4, q);
+                pairs(p + 128 + 16 * c, apart, g, h);
+                UNROLL for (int i = 0; i < 4; i++)
+                    q[i] |= h[i] << 4;
+                put_scaled(q, 32, d * signed_byte(s[(2 * g + c) / 4] >> (2 * g + c) % 4 * 8, 0), out, step);
+            }
+    }
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+typedef void turn_fn(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step);
+static turn_fn *const rows[SM_DTYPES] = {
+    [SM_F32] = turn_f32,   [SM_F16] = turn_f16,   [SM_BF16] = turn_bf16, [SM_F8_E4M3] = turn_f8_e4m3, [SM_F8_E5M2] = turn_f8_e5m2,
+    [SM_Q4_0] = turn_q4_0, [SM_Q4_1] = turn_q4_1, [SM_Q5_0] = turn_q5_0, [SM_Q5_1] = turn_q5_1,       [SM_Q8_0] = turn_q8_0,
+    [SM_Q2_K] = turn_q2_k, [SM_Q3_K] = turn_q3_k, [SM_Q4_K] = turn_q4_k, [SM_Q5_K] = turn_q5_k,       [SM_Q6_K] = turn_q6_k,
+};
+
+void SM_K(sm_turn)(const sm_tensor *t, int64_t at, int64_t apart, int64_t n, float *out, int64_t step)
+{
+    int block = sm_turn_shift(t->dtype), unit = sm_turn_unit_shift(t->dtype);
+    ptrdiff_t bytes = (ptrdiff_t)sm_dtype_block_bytes(t->dtype);
+    const uint8_t *p = (const uint8_t *)t->data + (at >> block) * bytes;
+    rows[t->dtype](p, (apart >> block) * bytes, (int)(at >> unit) & 7, n >> unit, out, step);
+    if (!t->scale || t->dtype <= SM_BF16)
+        return;
+    float s[SM_VL];
+    for (int r = 0; r < SM_VL; r++)
+        s[r] = t->scale[(at + r * apart) / t->scale_run];
+    for (int64_t i = 0; i < n; i++)
+        vstore(out + i * step, vload(out + i * step) * vload(s));
+}
+
+void SM_K(sm_turn_fetch)(const sm_tensor *t, int64_t at, int64_t apart, int64_t n, int count)
+{
+    enum { LINE = 64 };
+    int block = sm_turn_shift(t->dtype);
+    ptrdiff_t bytes = (ptrdiff_t)sm_dtype_block_bytes(t->dtype), row = (apart >> block) * bytes;
+    ptrdiff_t from = (at * bytes) >> block, all = (n * bytes) >> block;
+    const char *p = (const char *)t->data + from;
+    for (int r = 0; r < count; r++, p += row) {
+        for (ptrdiff_t b = 0; b < all; b += LINE)
+            __builtin_prefetch(p + b);
+        __builtin_prefetch(p + all - 1);
+    }
+}
