@@ -80,6 +80,7 @@ typedef struct sumi_model_options {
     const char *text_encoder;
     const char *text_encoder_2;  /* the second of XL: OpenCLIP bigG */
     const char *unet;            /* the denoiser, UNet or transformer */
+    const char *taesd;           /* a tiny autoencoder of the same latents (TAESD), file or folder: for previews and vae_decoder taesd */
     const char *tokenizer;       /* folder with vocab.json and merges.txt, or a file as OpenAI publishes CLIP's */
     int low_memory;              /* 1: least memory first: one prediction at a time, weights dropped after use; slower, and above 384
                                     pixels a side decoded in tiles, which moves colours slightly */
@@ -199,6 +200,10 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \
     X(FLOAT, freeu_s1, -1, -1, 10, "freeu-s1", "FreeU s1", "factor of the lowest frequencies that skip connections bring to the widest features") \
     X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                    \
+    X(FLOAT, token_merging_ratio, 0, 0, 1, "token-merging-ratio", "Token merging ratio", "share of the tokens that join others in a UNet's self-attention, 0.5 is usual: faster, not exact; 0: off") \
+    X(FLOAT, token_merging_ratio_hr, 0, 0, 1, "token-merging-ratio-hr", "Token merging ratio hr", "the same in hires fix's second pass; 0: as in the first") \
+    X(INT, token_merging_max_downsample, 1, 1, 128, "token-merging-max-downsample", "Token merging maximum down sampling", "attention on down to 1/N of the latents' places a side merges: 1, 2, 4, 8") \
+    X(INT, token_merging_random, 1, 0, 1, "token-merging-random", "Token merging random", "1: which token of four others may join is drawn for every call (tomesd's default); 0: the first (A1111's)") \
     X(TEXT, edit_from_prompt, "", 0, 0, "edit-from-prompt", "P2P source prompt", "Prompt-to-Prompt: the picture that this prompt would draw, changed to what --prompt says") \
     X(TEXT, p2p_mode, "", 0, 0, "p2p-mode", "P2P mode", "replace (words by words), refine (words are added or left out); empty: by the prompts' tokens") \
     X(TEXT, p2p_cross_steps, "0.8", 0, 0, "p2p-cross-steps", "P2P cross steps", "share of the steps that keep the source's attention to words, all or some: 0.8, hat:0.2, cat:0.1-0.5") \
@@ -241,6 +246,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, refiner_switch_at, 0.8, 0.01, 1, "refiner-switch-at", "Refiner switch at", "share of the noise levels that come before it takes over") \
     X(TEXT, tile, "", 0, 0, "tile", "Tiling", "edges that meet when the picture is repeated: x, y or both; empty: none")    \
     X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile", "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
+    X(TEXT, vae_decoder, "full", 0, 0, "vae-decoder", "VAE Decoder", "full: the model's; taesd: the tiny one that --taesd names, faster, less exact") \
+    X(TEXT, vae_encoder, "full", 0, 0, "vae-encoder", "VAE Encoder", "the same of the pictures that a request begins from") \
     X(TEXT, init_latents, "", 0, 0, "init-latents", "Initial latents", "safetensors file whose tensor latents [N,C,h,w] is the start noise (unit normals)") \
     X(INT, init_latents_at, 0, 0, 1000000, "init-latents-at", "Initial latents at", "which of them is the first picture's, from 0; the next ones follow") \
     X(TEXT, save_latents, "", 0, 0, "save-latents", "", "safetensors file for the result before decoding, latents [N,C,h,w]") \
@@ -366,10 +373,13 @@ typedef struct sumi_progress {
 
 typedef struct sumi_callbacks {
     void (*progress)(void *user, const sumi_progress *p); /* may be NULL */
-    /* The step's current estimate of picture `index`, RGB, 8 bit, at the latent's size (a latent's block of pixels averaged); good
-     * during the call. Costs a decoding each; the result is not touched. May be NULL. */
+    /* The step's current estimate of picture `index`, RGB, 8 bit, at the latent's size (a latent's block of pixels averaged), of the
+     * tiny decoder at the picture's; good during the call. The result is not touched. May be NULL. */
     void (*preview)(void *user, int index, int step, int width, int height, const uint8_t *rgb);
     int preview_every; /* steps from one preview to the next; 0 and 1: every step */
+    /* NULL, "full": each preview costs a decoding; "taesd": one by the tiny decoder, which the model's options name; "approx-cheap": a
+     * sum over the latent's channels, for latents without published factors fitted to the first preview, which is decoded. */
+    const char *preview_method;
     const int *cancel; /* polled; nonzero stops with SUMI_E_CANCELLED. May be NULL. */
     void *user;
 } sumi_callbacks;

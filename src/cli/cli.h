@@ -21,6 +21,7 @@ typedef struct cli_values {
     bool quiet, json, resume, man, low_memory, exact;
     const char *stage;
     const char *preview; /* generate's pattern for previews, and steps from one to the next */
+    const char *preview_method;
     int preview_every;
     const char *vocab;  /* tokenize */
     const char *family; /* schedule */
@@ -91,6 +92,7 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
     {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"}, \
     {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0, "XL's second text encoder, OpenCLIP bigG"}, \
     {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"}, \
+    {"taesd", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.taesd), 0, 0, "tiny autoencoder of the same latents (TAESD), for --preview-method and --vae-decoder taesd"}, \
     {"tokenizer", 0, CLI_TEXT, "DIR|FILE", CLI_AT(load.tokenizer), 0, 0, "vocab.json and merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz"}, \
     {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
 #define CLI_OPT_CONTEXT \

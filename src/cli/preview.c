@@ -30,6 +30,7 @@ int cli_preview_start(cli_preview *v, const cli_args *a, const sumi_request *r, 
     v->output.same_seeds = r->variation_strength > 0;
     v->failed = false;
     cb->preview = write_preview;
+    cb->preview_method = a->v.preview_method;
     cb->preview_every = a->v.preview_every ? a->v.preview_every : 5;
     return 0;
 }

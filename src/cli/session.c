@@ -107,6 +107,7 @@ int cli_open_model(cli_session *s, const cli_args *a)
         take(&o.text_encoder_2, f->text_encoder_2);
         take(&o.unet, f->unet);
         take(&o.tokenizer, f->tokenizer);
+        take(&o.taesd, f->taesd);
         o.low_memory |= f->low_memory;
     }
     sumi_status st = sumi_model_load_with(s->ctx, &o, &s->model);

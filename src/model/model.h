@@ -95,6 +95,7 @@ typedef struct sm_unet_tweaks {
     sm_node *received;  /* out: [N,h,w], the attention that each place of the middle gets (nn_attention_received) */
     const nn_pairs *pairs; /* Prompt-to-Prompt: rows are pairs; NULL: they are not */
     int seen_level;     /* with pairs->words: the attentions on the way down and up at this level are looked at */
+    nn_merging *merging; /* token merging; NULL: none */
     sm_node *seen;      /* out: [2m,P,W], sum of what nn_attention_pairs sees there; NULL: there are none */
 } sm_unet_tweaks;
 

@@ -16,6 +16,7 @@ typedef struct unet {
     sm_unet_tweaks *tweaks; /* NULL: none */
     bool middle;            /* recording its attention */
     int level;              /* of the attention that is recorded */
+    int64_t h, w;           /* its places */
 } unet;
 
 int sm_unet_depth(const sm_unet_config *c, bool up, int level, int layer)
@@ -146,18 +147,27 @@ static sm_node *attention(const nn_scope *s, const unet *u, sm_node *x, sm_node 
     return y;
 }
 
+/* Token merging: which tokens of x join before self-attention; NULL: none. Maps that Prompt-to-Prompt takes over are of all tokens. */
+static sm_node *joined(const unet *u, sm_node *x)
+{
+    const sm_unet_tweaks *t = u->tweaks;
+    bool taken = t && t->pairs && t->pairs->self && u->h * u->w <= t->pairs->self_tokens;
+    return t && t->merging && !taken ? nn_merging_rows(t->merging, x, u->h, u->w, 1 << u->level) : NULL;
+}
+
 /* BasicTransformerBlock on tokens [N,T,C]. */
 static sm_node *transformer_block(const nn_scope *s, const unet *u, sm_node *x, int heads)
 {
-    sm_node *h = nn_layer_norm(s, "norm1", x, 1e-5f, true);
+    sm_node *rows = joined(u, x), *h = nn_layer_norm(s, "norm1", x, 1e-5f, true);
     nn_scope attn1 = nn_sub(s, "attn1"), attn2 = nn_sub(s, "attn2"), ff = nn_sub(s, "ff");
     nn_here(&attn1);
     if (u->middle && u->tweaks && u->tweaks->map && !u->tweaks->received)
         u->tweaks->received = nn_attention_received(&attn1, h, heads, false);
     bool identity = u->tweaks && u->tweaks->identity && u->tweaks->identity(u->tweaks->arg, attn1.path);
+    h = rows ? nn_merge(u->tweaks->merging, rows, h) : h;
     h = identity ? nn_attention_identity(&attn1, h, false) : attention(&attn1, u, h, NULL, heads);
     nn_here(s);
-    x = sm_add(x, h);
+    x = sm_add(x, nn_part(rows, h));
     h = nn_layer_norm(s, "norm2", x, 1e-5f, true);
     nn_here(&attn2);
     h = attention(&attn2, u, h, u->ctx, heads);
@@ -199,6 +209,8 @@ static sm_node *attend(const nn_scope *s, unet *u, sm_node *x, int level, int i,
 {
     nn_scope a = nn_sub(s, "attentions.%d", i);
     u->level = level;
+    u->h = x->dims[1];
+    u->w = x->dims[2];
     return transformer(&a, u, x, level, depth);
 }
 

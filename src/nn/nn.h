@@ -103,6 +103,21 @@ sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bo
 sm_node *nn_attention_identity(const nn_scope *s, sm_node *x, bool qkv_bias);
 /* How much attention each token of x gets: [N,T], the columns' sums of the self-attention map, mean over heads. */
 sm_node *nn_attention_received(const nn_scope *s, sm_node *x, int heads, bool qkv_bias);
+/* Token merging (token_merge.c): self-attentions of pictures of at most 1/max_downsample as many places a side as the model's input let
+ * `ratio` of their tokens join others, in cells of cell x cell tokens. */
+enum { NN_MERGINGS = 160 }; /* attentions of a model: XL has 70 */
+typedef struct nn_merging {
+    double ratio;
+    int cell, max_downsample;
+    sm_node *chosen[NN_MERGINGS]; /* out: for each of them an input, i32 [cells]: which token of a cell others may join */
+    int count;
+    int64_t left;                 /* tokens that the last one keeps */
+} nn_merging;
+/* The rows that tokens x [N, h w, C] get; NULL: none join here. */
+sm_node *nn_merging_rows(nn_merging *m, sm_node *x, int64_t h, int64_t w, int downsample);
+/* x by the last rows: merged, and parted again; x itself where rows is NULL. */
+sm_node *nn_merge(const nn_merging *m, sm_node *rows, sm_node *x);
+sm_node *nn_part(sm_node *rows, sm_node *x);
 /* Prompt-to-Prompt: rows 0..m-1 are edited pictures, m..2m-1 what they are edited from. */
 typedef struct nn_pairs {
     int64_t count;       /* m */

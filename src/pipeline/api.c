@@ -6,6 +6,7 @@
 #include "io/image.h"
 #include "pipeline/generate.h"
 #include "pipeline/images.h"
+#include "pipeline/merging.h"
 #include "pipeline/model.h"
 #include "pipeline/params.h"
 #include "pipeline/randn.h"
@@ -112,6 +113,7 @@ static bool tell_idle(const sm_job *j, const sumi_request *r, sm_err *e)
 {
     sm_buf line = {.mem = j->mem};
     sm_request_idle(r, &line);
+    sm_merging_idle(j, &line);
     if (line.len && !line.oom && j->cb && j->cb->progress)
         j->cb->progress(j->cb->user, &(sumi_progress){.stage = "encode", .eta = -1, .message = line.data});
     bool ok = !line.oom || !sm_fail(e, SUMI_E_MEMORY, "out of memory for a request");

@@ -60,6 +60,7 @@ static const sm_choice resize_mode[] = {{"resize", "Just resize"}, {"crop", "Cro
 static const sm_choice resize_filter[] = {{"lanczos", "Lanczos"}, {"bicubic", "Bicubic"}, {"bilinear", "Bilinear"}, {"hamming", "Hamming"},
                                           {"box", "Box"}, {"nearest", "Nearest"}, {0}};
 static const sm_choice vae_encode[] = {{"sample", "sample"}, {"mean", "mean"}, {0}};
+static const sm_choice vae_decoder[] = {{"full", "Full"}, {"taesd", "TAESD"}, {0}};
 static const sm_choice content[] = {{"original", "original"}, {"fill", "fill"}, {"latent noise", "latent noise"}, {"latent nothing", "latent nothing"}, {0}};
 static const sm_choice upscaler[] = {{"Latent", "Latent"}, {"Latent (antialiased)", "Latent (antialiased)"}, {"Latent (bicubic)", "Latent (bicubic)"},
                                      {"Latent (bicubic antialiased)", "Latent (bicubic antialiased)"}, {"Latent (nearest)", "Latent (nearest)"},
@@ -75,7 +76,7 @@ static const struct {
 } sets[] = {
     {"emphasis", emphasis, NULL}, {"sampler", NULL, sampler}, {"schedule", NULL, schedule}, {"rng", rng, NULL}, {"prediction", prediction, NULL},
     {"mask_invert", mask_mode, NULL}, {"only_masked", mask_area, NULL}, {"tile", tile, NULL},
-    {"edit_rules", edit_rules, NULL}, {"resize_mode", resize_mode, NULL}, {"resize_filter", resize_filter, NULL}, {"vae_encode", vae_encode, NULL},
+    {"edit_rules", edit_rules, NULL}, {"resize_mode", resize_mode, NULL}, {"resize_filter", resize_filter, NULL}, {"vae_encode", vae_encode, NULL}, {"vae_decoder", vae_decoder, NULL}, {"vae_encoder", vae_decoder, NULL},
     {"masked_content", content, NULL}, {"hires_upscaler", upscaler, NULL},
     {"zero_snr", zero_snr, NULL}, {"discard_next_to_last_sigma", discard, NULL},
     {"guidance", guidance, NULL}, {"cfg_mode", NULL, curve}, {"mimic_mode", NULL, curve}, {"scaling_startpoint", startpoint, NULL},

@@ -2,6 +2,7 @@
 #include "pipeline/decode.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "pipeline/sheet.h"
 
@@ -21,18 +22,35 @@ sumi_status sm_job_vae_tile(const sm_job *j, bool encode, int h, int w, int *til
     return SUMI_OK;
 }
 
+static sumi_status open_preview(sm_decode *d, sm_err *e)
+{
+    const sm_job *j = d->j;
+    if (sm_preview_method_of(j->cb->preview_method, &d->method, e) ||
+        (d->method == SM_PREVIEW_TAESD && sm_tiny_wanted(j->m, false, "preview-method", e)))
+        return e->code;
+    d->linear = sm_linear_known(j->m);
+    d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)d->h * (size_t)d->w * 3);
+    d->large = d->method == SM_PREVIEW_TAESD ? sm_alloc(j->mem, SM_MEM_DATA, (size_t)j->r.width * (size_t)j->r.height * 3) : NULL;
+    return d->small && (d->large || d->method != SM_PREVIEW_TAESD) ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
+}
+
 sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e)
 {
     *d = (sm_decode){.j = j, .h = h, .w = w, .c = j->m->vae.latent_channels};
-    if (sm_job_vae_tile(j, false, h, w, &d->tile, e) || !j->cb || !j->cb->preview)
+    bool looks = j->cb && j->cb->preview;
+    d->by_tiny = !strcasecmp(j->r.vae_decoder, "taesd");
+    if ((d->by_tiny && sm_tiny_wanted(j->m, false, "vae-decoder", e)) || sm_job_vae_tile(j, false, h, w, &d->tile, e) ||
+        (looks && open_preview(d, e)))
         return e->code;
-    d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)h * (size_t)w * 3);
-    return d->small ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
+    if (d->by_tiny || (looks && d->method == SM_PREVIEW_TAESD))
+        d->tiny = sm_tiny_decoder_of(j, h, w);
+    return SUMI_OK;
 }
 
 void sm_decode_done(sm_decode *d)
 {
     sm_part_close(&d->part);
+    sm_tiny_close(&d->tiny);
     sm_free(d->pixels);
     d->pixels = NULL;
 }
@@ -41,6 +59,7 @@ void sm_decode_close(sm_decode *d)
 {
     sm_decode_done(d);
     sm_free(d->small);
+    sm_free(d->large);
 }
 
 /* The denoiser's latents to the autoencoder's: by one factor and shift, or by a mean and a deviation for each channel. */
@@ -61,6 +80,8 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
 {
     const sm_job *j = d->j;
     sm_part *p = &d->part;
+    if (d->by_tiny)
+        return sm_tiny_open(&d->tiny, e);
     p->g = sm_graph_new(j->mem, e);
     if (!p->g)
         return e->code;
@@ -74,7 +95,9 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
     return e->code;
 }
 
-bool sm_decode_tiled(const sm_decode *d) { return d->tile > 0; }
+bool sm_decode_tiled(const sm_decode *d) { return d->tile > 0 && !d->by_tiny; }
+const sm_part *sm_decode_part(const sm_decode *d) { return d->by_tiny ? &d->tiny.part : &d->part; }
+double sm_decode_flops(const sm_decode *d) { return d->by_tiny ? sm_tiny_flops(&d->tiny) : sm_plan_cost(d->part.p).flops; }
 
 static sm_tiled_vae tiles_of(const sm_decode *d)
 {
@@ -117,9 +140,9 @@ static const float *decode_tiles(sm_decode *d, const float *latent, sm_err *e)
 }
 
 /* The picture of one latent, [height, width, 3] in about -1..1, good until the next one; NULL on failure. */
-static const float *decode_one(sm_decode *d, const float *latent, int number, sm_err *e)
+static const float *decode_by(sm_decode *d, bool tiny, const float *latent, int number, sm_err *e)
 {
-    const float *out = (sm_decode_tiled(d) ? decode_tiles : decode_whole)(d, latent, e);
+    const float *out = tiny ? sm_tiny_decode(&d->tiny, latent, e) : (d->tile > 0 ? decode_tiles : decode_whole)(d, latent, e);
     if (!out || all_finite(out, (size_t)d->j->r.width * (size_t)d->j->r.height * 3))
         return out;
     sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", number + 1);
@@ -132,7 +155,7 @@ sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, 
     size_t bytes = (size_t)j->r.width * (size_t)j->r.height * 3, each = (size_t)d->h * (size_t)d->w * (size_t)d->c;
     for (int k = 0; k < n; k++) {
         sm_job_tell(j, "decode", first + k, j->r.count, -1);
-        const float *x = decode_one(d, latents + (size_t)k * each, first + k, e);
+        const float *x = decode_by(d, d->by_tiny, latents + (size_t)k * each, first + k, e);
         if (!x)
             break;
         sm_pixels_from_float(x, (int64_t)bytes, rgb + (size_t)k * bytes);
@@ -156,17 +179,37 @@ static void shrink(const sm_decode *d, const float *x)
         }
 }
 
-sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int n, int step, sm_err *e)
+static sumi_status preview(sm_decode *d, const float *latent, int number, int step, sm_err *e)
 {
     const sumi_callbacks *cb = d->j->cb;
-    size_t each = (size_t)d->h * (size_t)d->w * (size_t)d->c;
-    bool due = d->small && (cb->preview_every < 2 || (step + 1) % cb->preview_every == 0);
-    for (int k = 0; k < n && due; k++) {
-        const float *x = decode_one(d, latents + (size_t)k * each, first + k, e);
+    int64_t n = (int64_t)d->h * d->w;
+    bool tiny = d->method == SM_PREVIEW_TAESD;
+    if (d->method == SM_PREVIEW_LINEAR && d->linear) {
+        sm_linear_apply(d->linear, latent, n, d->small);
+    } else {
+        const float *x = decode_by(d, tiny || d->by_tiny, latent, number, e);
         if (!x)
             return e->code;
+        if (tiny) {
+            sm_pixels_from_float(x, (int64_t)d->j->r.width * d->j->r.height * 3, d->large);
+            cb->preview(cb->user, number, step, d->j->r.width, d->j->r.height, d->large);
+            return SUMI_OK;
+        }
         shrink(d, x);
-        cb->preview(cb->user, first + k, step, d->w, d->h, d->small);
+        if (d->method == SM_PREVIEW_LINEAR && sm_linear_fit(latent, d->small, n, d->c, &d->own))
+            d->linear = &d->own;
     }
+    cb->preview(cb->user, number, step, d->w, d->h, d->small);
+    return SUMI_OK;
+}
+
+sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int n, int step, sm_err *e)
+{
+    size_t each = (size_t)d->h * (size_t)d->w * (size_t)d->c;
+    const sumi_callbacks *cb = d->j->cb;
+    bool due = d->small && (cb->preview_every < 2 || (step + 1) % cb->preview_every == 0);
+    for (int k = 0; k < n && due; k++)
+        if (preview(d, latents + (size_t)k * each, first + k, step, e))
+            return e->code;
     return SUMI_OK;
 }

@@ -20,6 +20,7 @@ typedef struct sm_denoise_part {
     sm_part part;             /* part.pooled: SAG's map, or the attention to Prompt-to-Prompt's words */
     int tokens, batch;        /* batch: rows, or pairs of them */
     sm_how how;
+    nn_merging merging;       /* token merging: the inputs that say which tokens others join */
     int64_t used;             /* when last, for making room */
 } sm_denoise_part;
 

@@ -1,5 +1,6 @@
 /* A request's guidance: from its parameters to sample/guidance.h's numbers, and what does not go together, in one line each. */
 #include "pipeline/denoise.h"
+#include "pipeline/merging.h"
 
 #include <regex.h>
 #include <stdio.h>
@@ -147,7 +148,7 @@ sumi_status sm_denoise_guidance(sm_denoise *d, sm_err *e)
 {
     const sumi_request *r = &d->j->r;
     sm_guidance *g = &d->guide;
-    if (check_model(d, e) || check_together(d, e))
+    if (check_model(d, e) || check_together(d, e) || sm_merging_check(d->j, e))
         return e->code;
     *g = (sm_guidance){.scale = d->embedded ? 1 : r->cfg_scale,
                        .image_scale = d->j->m->traits.extra == SM_EXTRA_EDIT ? r->image_guidance_scale : 1,

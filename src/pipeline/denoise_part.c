@@ -1,6 +1,7 @@
 /* Plans of the denoiser and their inputs (see denoise.h): text, sizes and scores of XL, LCM's embedded guidance scale, what
  * inpainting and edit models see beside the latent. */
 #include "pipeline/denoise.h"
+#include "pipeline/merging.h"
 
 #include <string.h>
 
@@ -69,8 +70,10 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
         tweaks.arg = &layers;
     }
     tweaks.map = q->how == SM_HOW_MAP;
+    q->merging = sm_merging_of(d->j);
+    tweaks.merging = q->merging.ratio > 0 ? &q->merging : NULL;
     sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS],
-                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || paired ? &tweaks : NULL};
+                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || tweaks.merging || paired ? &tweaks : NULL};
     if (d->embedded)
         c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
     sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];

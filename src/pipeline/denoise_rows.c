@@ -1,6 +1,7 @@
 /* The predictions of one call of the denoiser (see denoise.h): which they are, and running them. Rows with the same number of
  * tokens and the same treatment run together; which rows share a run changes no bit. */
 #include "pipeline/denoise.h"
+#include "pipeline/merging.h"
 
 #include <string.h>
 
@@ -128,6 +129,7 @@ static sumi_status run_batch(sm_denoise *d, sm_denoise_part *p, const int *row, 
         if (r->with)
             sm_denoise_place(d, p, pc, &d->rows[r->with], p->batch + k);
     }
+    sm_merging_choose(d, p);
     if (sm_plan_run(p->part.p, d->j->pool, sm_job_cancel(d->j), e))
         return e->code;
     const float *out = sm_plan_data(p->part.p, p->part.out);

@@ -6,6 +6,7 @@
 
 #include "pipeline/decode.h"
 #include "pipeline/hires.h"
+#include "pipeline/tiny.h"
 #include "pipeline/vae_tiles.h"
 
 static sm_tiled_vae tiles_of(const sm_job *j, int tile)
@@ -46,7 +47,9 @@ sumi_status sm_encode_run(const sm_job *j, int h, int w, const float *image, flo
     if (sm_job_vae_tile(j, true, h, w, &tile, e))
         return e->code;
     sm_tiled_vae v = tiles_of(j, tile);
-    if (tile)
+    if (sm_tiny_encodes(j))
+        sm_tiny_encode(j, h, w, image, moments, e);
+    else if (tile)
         sm_vae_encode_tiled(&v, image, h, w, moments, e);
     else
         run_whole(j, h, w, image, moments, e);
@@ -64,7 +67,7 @@ sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, s
     *out = (sm_encode_info){0};
     if (sm_job_vae_tile(j, true, h, w, &tile, e))
         return e->code;
-    if (tile) {
+    if (tile && !sm_tiny_encodes(j)) {
         sm_tiled_vae v = tiles_of(j, tile);
         sm_vae_tiles_info t;
         if (!sm_vae_tiles_plan(&v, true, h, w, &t, e))
@@ -73,7 +76,7 @@ sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, s
     }
     sm_part p = {0};
     size_t before = sm_job_held(j); /* an open part holds what it will hold when it runs */
-    if (!open_whole(&p, j, h, w, e))
+    if (!(sm_tiny_encodes(j) ? sm_tiny_open_encoder : open_whole)(&p, j, h, w, e))
         *out = (sm_encode_info){.bytes = sm_job_held(j) - before, .packed = sm_plan_packed_bytes(p.p),
                                 .activation = sm_plan_activation_bytes(p.p), .flops = sm_plan_cost(p.p).flops};
     sm_part_close(&p);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/drawing.h"
+#include "pipeline/merging.h"
 #include "sample/sampler.h"
 
 /* Pictures of a round: small latents fill the kernels better together, large ones only cost memory. */
@@ -32,8 +33,10 @@ static sumi_status open_pass(sm_drawing *d, int i, int width, int height, sm_str
 {
     sm_pass *p = &d->pass[i];
     sm_job j = *d->j;
-    if (i > 0)
+    if (i > 0) {
         j.r.init_latents = ""; /* the start of the first */
+        sm_merging_hires(&j.r);
+    }
     if (sm_pass_open(p, &j, width, height, s, d->round, i == d->passes - 1, &d->evals, e))
         return e->code;
     return sm_edit_latents_open(&p->edit, &p->j, p->h, p->w, d->round, i > 0, e);

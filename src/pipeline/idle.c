@@ -23,6 +23,7 @@ static bool projects(const sumi_request *r) { return strcmp(r->guidance, "cfg");
 static bool perturbs(const sumi_request *r) { return r->pag_scale > 0; }
 static bool attends(const sumi_request *r) { return r->sag_scale != 0; }
 static bool freeu(const sumi_request *r) { return r->freeu[0]; }
+static bool merges(const sumi_request *r) { return r->token_merging_ratio > 0 || (sm_hires_wanted(r) && r->token_merging_ratio_hr > 0); }
 static bool blends(const sumi_request *r) { return r->p2p_blend[0]; }
 static bool churns(const sumi_request *r) { return r->s_churn > 0; }
 static bool classifies(const sumi_request *r) { return r->classifier[0]; }
@@ -56,6 +57,9 @@ static const struct {
     {"freeu_b2", freeu, "--freeu"},
     {"freeu_s1", freeu, "--freeu"},
     {"freeu_s2", freeu, "--freeu"},
+    {"token_merging_ratio_hr", sm_hires_wanted, "--hires-upscale"},
+    {"token_merging_max_downsample", merges, "--token-merging-ratio"},
+    {"token_merging_random", merges, "--token-merging-ratio"},
     {"classifier_class", classifies, "--classifier"},
     {"classifier_scale", classifies, "--classifier"},
     {"classifier_hash", classifies, "--classifier"},
@@ -72,6 +76,7 @@ static const struct {
     {"resize_mode", picture, "--init-image"},
     {"resize_filter", picture, "--init-image"},
     {"vae_encode", encodes, "--init-image"},
+    {"vae_encoder", encodes, "--init-image"},
     {"invert_prompt", inverts, "--invert 1"},
     {"invert_cfg", inverts, "--invert 1"},
     {"invert_steps", inverts, "--invert 1"},

@@ -11,6 +11,7 @@
 #include "pipeline/builtin.h"
 #include "pipeline/generate.h"
 #include "pipeline/origin.h"
+#include "pipeline/tiny.h"
 
 static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_err *e)
 {
@@ -70,7 +71,7 @@ sumi_status sm_model_open(sumi_model **out, sm_mem *mem, const sumi_model_option
     m->low_memory = o->low_memory;
     m->w = sm_weights_new(mem, e);
     m->origin = sm_origin_new(o, given.path, mem, e);
-    if (m->w && m->origin && !open_path(m, &given, words, e)) {
+    if (m->w && m->origin && !open_path(m, &given, words, e) && !(o->taesd && sm_tiny_load(m, o->taesd, e))) {
         summarise(m);
         sm_packs_keep(sm_weights_packs(m->w), m->low_memory || sm_job_large(m) ? 0 : SM_PACKED_USUAL);
         *out = m;
@@ -86,6 +87,7 @@ void sumi_model_free(sumi_model *m)
         return;
     sm_weights_unref(&m->w);
     sm_bpe_free(m->bpe);
+    sm_tiny_free(m->tiny);
     sm_free(m->trained_betas);
     sm_origin_free(m->origin);
     sm_free(m);

@@ -17,6 +17,7 @@ struct sumi_model {
     double *trained_betas;      /* [train_steps], of scheduler_config.json; NULL: traits say how betas are made */
     int train_steps;            /* training timesteps; 0: 1000 */
     bool low_memory;
+    struct sm_tiny *tiny;       /* --taesd (tiny.h); NULL: none */
     struct sm_origin *origin;   /* for infotexts (origin.h); NULL: trained, not loaded */
     char name[96], summary[256];
 };

@@ -30,6 +30,7 @@ static const struct { const char *key; size_t at; } keys[] = {
     {"Text encoder file", offsetof(sumi_model_options, text_encoder)},
     {"Text encoder 2 file", offsetof(sumi_model_options, text_encoder_2)},
     {"Denoiser file", offsetof(sumi_model_options, unet)},
+    {"TAESD file", offsetof(sumi_model_options, taesd)},
     {"Tokenizer file", offsetof(sumi_model_options, tokenizer)},
 };
 

@@ -43,9 +43,10 @@ static void plan_decoder(sm_pass *p, size_t beside, const rest *r, sumi_plan_inf
         peak(j, r, bytes, tiles_mapped(j, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
     } else if (!sm_decode_open(&p->dec, e)) {
-        add_part(&p->dec.part, j, r, out);
-        peak(j, r, beside, sm_plan_mapped_bytes(p->dec.part.p), out);
-        out->decode_flops += sm_plan_cost(p->dec.part.p).flops * j->r.count;
+        const sm_part *part = sm_decode_part(&p->dec);
+        add_part(part, j, r, out);
+        peak(j, r, beside, sm_plan_mapped_bytes(part->p), out);
+        out->decode_flops += sm_decode_flops(&p->dec) * j->r.count;
     }
     sm_decode_done(&p->dec);
 }
