@@ -200,6 +200,14 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \
     X(FLOAT, freeu_s1, -1, -1, 10, "freeu-s1", "FreeU s1", "factor of the lowest frequencies that skip connections bring to the widest features") \
     X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                    \
+    X(TEXT, step_cache, "", 0, 0, "step-cache", "Step cache", "faster and only nearly the same picture: steps use again what earlier ones computed; deepcache (UNets), taylorseer, easycache, teacache; empty: off") \
+    X(INT, cache_interval, 0, 0, 1000, "cache-interval", "Cache interval", "deepcache, taylorseer: every so many steps one is computed in full; 0: the technique's own, 3") \
+    X(INT, cache_branch, 0, 0, 127, "cache-branch", "Cache branch", "deepcache: how many of a UNet's skip connections the steps between compute, less one") \
+    X(INT, cache_order, -1, -1, 4, "cache-order", "Cache order", "derivatives that a forecast takes into account; -1: taylorseer 1, deepcache 0, which keeps what it has") \
+    X(FLOAT, cache_threshold, 0, 0, 1000, "cache-threshold", "Cache threshold", "easycache, teacache: change at which a step is computed again; 0: 0.1 and 0.2") \
+    X(TEXT, cache_coefficients, "", 0, 0, "cache-coefficients", "Cache coefficients", "teacache: polynomial of the change, highest power first, as published for a model; empty: the change itself") \
+    X(FLOAT, cache_start, -1, -1, 1, "cache-start", "Cache start", "share of the steps that come before it acts; -1: 0.15, deepcache 0") \
+    X(FLOAT, cache_end, -1, -1, 1, "cache-end", "Cache end", "share of the steps after which it acts no more; -1: 0.95, deepcache 1") \
     X(FLOAT, token_merging_ratio, 0, 0, 1, "token-merging-ratio", "Token merging ratio", "share of the tokens that join others in a UNet's self-attention, 0.5 is usual: faster, not exact; 0: off") \
     X(FLOAT, token_merging_ratio_hr, 0, 0, 1, "token-merging-ratio-hr", "Token merging ratio hr", "the same in hires fix's second pass; 0: as in the first") \
     X(INT, token_merging_max_downsample, 1, 1, 128, "token-merging-max-downsample", "Token merging maximum down sampling", "attention on down to 1/N of the latents' places a side merges: 1, 2, 4, 8") \
@@ -424,7 +432,7 @@ typedef struct sumi_plan_info {
     size_t packed_bytes;     /* prepared weights, all components together */
     size_t activation_bytes; /* largest component */
     size_t peak_bytes;       /* largest sum during the request */
-    double encode_flops, step_flops, decode_flops, total_flops; /* step: one sampling step of the whole batch, guidance included; total 0: not known before (dpm_adaptive) */
+    double encode_flops, step_flops, decode_flops, total_flops; /* step: a mean one of the whole batch, with guidance, nothing spared by change (easycache, teacache); total 0: not known (dpm_adaptive) */
     int steps;
 } sumi_plan_info;
 

@@ -219,3 +219,14 @@ sm_node *sm_mmdit(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, 
     x = nn_linear_zero(s, "proj_out", x, p * p * c->out_channels);
     return unpatchify(x, sample->dims[1] / p, sample->dims[2] / p, p, c->out_channels);
 }
+
+sm_node *sm_mmdit_modulated(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, sm_node *timestep, sm_node *pooled)
+{
+    if (sm_poisoned(sample) || !config_ok(s, c, sample))
+        return s->g->poison;
+    sm_node *x = embed_patches(s, c, sample), *act = sm_silu(condition(s, c, timestep, pooled));
+    nn_scope b = nn_sub(s, "transformer_blocks.0");
+    int parts = nn_wants(&b, "attn2.to_q.weight", "attn.to_q.weight", c->dual_attention[0]) ? 9 : 6;
+    sm_node *m = modulation(&b, "norm1", act, x, parts);
+    return modulate(bare_norm(x), part(m, 0, parts), part(m, 1, parts));
+}

@@ -97,6 +97,11 @@ typedef struct sm_unet_tweaks {
     int seen_level;     /* with pairs->words: the attentions on the way down and up at this level are looked at */
     nn_merging *merging; /* token merging; NULL: none */
     sm_node *seen;      /* out: [2m,P,W], sum of what nn_attention_pairs sees there; NULL: there are none */
+    /* DeepCache: the UNet is cut where skip connection `branch`, counted from conv_in's, 0, comes in on the way up. */
+    bool cut;
+    int branch;
+    sm_node *deep;      /* out: what comes from below there, [N,h,w,c] */
+    sm_node *deep_in;   /* given, with cut: taken instead, and nothing below is recorded */
 } sm_unet_tweaks;
 
 /* Strengthens x, the features of up block i, and filters the skip connection that will be put beside them (unet_freeu.c). */
@@ -109,6 +114,12 @@ void sm_unet_guidance(float scale, int dim, float *out);
 /* How many time ids the model takes: 0, 6, or 5 for the XL refiner. Where they are not settled, the refiner is known by its one
  * text encoder: context and pooled text have one width, which with five ids fills projection_class_embeddings_input_dim. */
 int sm_unet_time_ids(const sm_unet_config *c);
+
+/* How many skip connections there are. */
+int sm_unet_skips(const sm_unet_config *c);
+/* What tells how much a step changes (TeaCache's timestep-modulated input, here of a UNet's first resnet): its first convolution with the
+ * timestep added, [N,H,W,C]. Arguments as of sm_unet. */
+sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, const sm_unet_cond *cond);
 
 /* sample [N,H,W,in], timestep [N] f32, ctx [N,T,cross_attention_dim] -> [N,H,W,out]. cond may be NULL. */
 sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx,
@@ -154,6 +165,8 @@ typedef struct sm_mmdit_config {
 
 /* sample [N,H,W,in], timestep [N] (0..1000), ctx [N,T,joint_attention_dim], pooled [N,pooled_projection_dim] -> [N,H,W,out]. */
 sm_node *sm_mmdit(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx, sm_node *pooled);
+/* TeaCache's timestep-modulated input: what the first block's attention sees of the picture, [N,h*w,dim]. */
+sm_node *sm_mmdit_modulated(const nn_scope *s, const sm_mmdit_config *c, sm_node *sample, sm_node *timestep, sm_node *pooled);
 
 /* ---- config.json (config.c) -------------------------------------------------------------------------------------- */
 

@@ -28,12 +28,24 @@ static sm_node *whole_picture(const sm_node *x, int64_t n)
     return sm_expand(ids, 2, (int64_t[]){x->dims[0], n});
 }
 
-static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
+static sm_unet_cond unet_cond(const sm_denoiser_config *c, const sm_node *x, const sm_conditions *cond)
 {
     sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond, .tweaks = cond->tweaks};
     if (c->unet.text_time && !more.time_ids && !sm_poisoned(x))
         more.time_ids = whole_picture(x, unet_time_ids(c));
+    return more;
+}
+
+static sm_node *unet_record(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
+{
+    sm_unet_cond more = unet_cond(c, x, cond);
     return sm_unet(s, &c->unet, x, t, cond->ctx, &more);
+}
+
+static sm_node *unet_modulated(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
+{
+    sm_unet_cond more = unet_cond(c, x, cond);
+    return sm_unet_modulated(s, &c->unet, x, t, &more);
 }
 
 static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.out_channels; }
@@ -49,13 +61,18 @@ static sm_node *mmdit_record(const nn_scope *s, const sm_denoiser_config *c, sm_
     return sm_mmdit(s, &c->mmdit, x, t, cond->ctx, cond->pooled);
 }
 
+static sm_node *mmdit_modulated(const nn_scope *s, const sm_denoiser_config *c, sm_node *x, sm_node *t, const sm_conditions *cond)
+{
+    return sm_mmdit_modulated(s, &c->mmdit, x, t, cond->pooled);
+}
+
 const sm_denoiser sm_denoisers[] = {
     {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
      .latent_channels = unet_channels, .context_width = unet_context, .pooled_width = unet_pooled, .multiple = unet_multiple,
-     .time_ids = unet_time_ids, .record = unet_record},
+     .time_ids = unet_time_ids, .record = unet_record, .modulated = unet_modulated},
     {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT,
      .latent_channels = mmdit_channels, .context_width = mmdit_context, .pooled_width = mmdit_pooled, .multiple = mmdit_multiple,
-     .time_ids = mmdit_time_ids, .record = mmdit_record},
+     .time_ids = mmdit_time_ids, .record = mmdit_record, .modulated = mmdit_modulated},
 };
 const int sm_denoiser_count = (int)SM_COUNT(sm_denoisers);
 

@@ -27,6 +27,8 @@ typedef struct sm_denoiser {
     int (*time_ids)(const sm_denoiser_config *c); /* I of the time ids; 0: this member takes none */
     /* sample [N,h,w,L], t [N] in 0..1000 -> [N,h,w,L] */
     sm_node *(*record)(const nn_scope *s, const sm_denoiser_config *c, sm_node *sample, sm_node *t, const sm_conditions *cond);
+    /* The timestep-modulated input of the first block (TeaCache); the text is not looked at. */
+    sm_node *(*modulated)(const nn_scope *s, const sm_denoiser_config *c, sm_node *sample, sm_node *t, const sm_conditions *cond);
 } sm_denoiser;
 
 extern const sm_denoiser sm_denoisers[];

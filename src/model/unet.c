@@ -15,6 +15,7 @@ typedef struct unet {
     int count;
     sm_unet_tweaks *tweaks; /* NULL: none */
     bool middle;            /* recording its attention */
+    int next;               /* number of the skip connection that the way up takes next */
     int level;              /* of the attention that is recorded */
     int64_t h, w;           /* its places */
 } unet;
@@ -214,18 +215,29 @@ static sm_node *attend(const nn_scope *s, unet *u, sm_node *x, int level, int i,
     return transformer(&a, u, x, level, depth);
 }
 
+int sm_unet_skips(const sm_unet_config *c)
+{
+    int n = c->blocks;
+    for (int i = 0; i < c->blocks; i++)
+        n += c->layers_per_block[i];
+    return n;
+}
+
+/* Of a shallow UNet: what lies deeper than the skip connections recorded so far is given. */
+static bool deep_enough(const unet *u) { return u->tweaks && u->tweaks->deep_in && u->count > u->tweaks->branch; }
+
 static sm_node *down_block(const nn_scope *s, unet *u, sm_node *x, int level)
 {
     const sm_unet_config *c = u->c;
     int64_t out = c->block_out_channels[level];
-    for (int i = 0; i < c->layers_per_block[level]; i++) {
+    for (int i = 0; i < c->layers_per_block[level] && !deep_enough(u); i++) {
         x = resnet(s, u, x, out, i);
         if (c->down_attention[level])
             x = attend(s, u, x, level, i, sm_unet_depth(c, false, level, i));
         u->skips[u->count++] = x;
     }
     nn_here(s);
-    if (level + 1 < c->blocks)
+    if (level + 1 < c->blocks && !deep_enough(u))
         u->skips[u->count++] = x = nn_downsample(s, "downsamplers.0.conv", x, out, false);
     return x;
 }
@@ -244,6 +256,20 @@ static sm_node *mid_block(const nn_scope *s, unet *u, sm_node *x)
     return resnet(s, u, x, x->dims[3], 1);
 }
 
+/* Layer k of up block i: x at the cut is kept, or what was kept takes its place. False: it lies below the cut and is not recorded. */
+static bool up_layer(unet *u, sm_node **x)
+{
+    sm_unet_tweaks *t = u->tweaks;
+    int at = u->next--;
+    if (!t || !t->cut)
+        return true;
+    if (at == t->branch && t->deep_in)
+        *x = t->deep_in;
+    else if (at == t->branch)
+        t->deep = *x;
+    return at <= t->branch || !t->deep_in;
+}
+
 /* Up block i mirrors down block `level`. Its upsampler goes to the size of the next skip, which is twice as large or, where
  * a size was odd on the way down, one less. */
 static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
@@ -252,6 +278,8 @@ static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
     int level = c->blocks - 1 - i;
     int64_t out = c->block_out_channels[level];
     for (int k = 0; k <= c->layers_per_block[level]; k++) {
+        if (!up_layer(u, &x))
+            continue;
         nn_here(s);
         sm_node *skip = u->skips[--u->count];
         if (u->tweaks && u->tweaks->freeu)
@@ -261,7 +289,7 @@ static sm_node *up_block(const nn_scope *s, unet *u, sm_node *x, int i)
             x = attend(s, u, x, level, k, sm_unet_depth(c, true, level, k));
     }
     nn_here(s);
-    if (level == 0)
+    if (level == 0 || (u->tweaks && u->tweaks->deep_in && u->next >= u->tweaks->branch))
         return x;
     const sm_node *next = u->skips[u->count - 1];
     x = sm_resize_nearest(x, (int)next->dims[1], (int)next->dims[2]);
@@ -273,15 +301,16 @@ sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm
 {
     if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
         return s->g->poison;
-    unet u = {.c = c, .ctx = ctx, .temb = embed(s, c, timestep, cond), .tweaks = cond ? cond->tweaks : NULL};
+    unet u = {.c = c, .ctx = ctx, .temb = embed(s, c, timestep, cond), .tweaks = cond ? cond->tweaks : NULL,
+              .next = sm_unet_skips(c) - 1};
     nn_here(s);
     sm_node *x = c->center_input_sample ? sm_affine(sample, 2, -1) : sample;
     u.skips[u.count++] = x = nn_conv(s, "conv_in", x, c->block_out_channels[0], 3, 1, 1, true);
-    for (int i = 0; i < c->blocks; i++) {
+    for (int i = 0; i < c->blocks && !deep_enough(&u); i++) {
         nn_scope b = nn_sub(s, "down_blocks.%d", i);
         x = down_block(&b, &u, x, i);
     }
-    if (c->mid_block != SM_MID_NONE) {
+    if (c->mid_block != SM_MID_NONE && !deep_enough(&u)) {
         nn_scope b = nn_sub(s, "mid_block");
         x = mid_block(&b, &u, x);
     }
@@ -292,4 +321,17 @@ sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm
     nn_here(s);
     x = nn_group_norm(s, "conv_norm_out", x, c->norm_num_groups, c->norm_eps);
     return nn_conv_zero(s, "conv_out", sm_silu(x), c->out_channels, 3, 1);
+}
+
+sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, const sm_unet_cond *cond)
+{
+    if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
+        return s->g->poison;
+    int64_t ch = c->block_out_channels[0], shift[4] = {sample->dims[0], 1, 1, ch};
+    sm_node *temb = embed(s, c, timestep, cond);
+    nn_here(s);
+    sm_node *x = nn_conv(s, "conv_in", c->center_input_sample ? sm_affine(sample, 2, -1) : sample, ch, 3, 1, 1, true);
+    nn_scope r = nn_sub(s, "down_blocks.0.resnets.0");
+    x = nn_conv(&r, "conv1", sm_silu(nn_group_norm(&r, "norm1", x, c->norm_num_groups, c->norm_eps)), ch, 3, 1, 1, true);
+    return sm_add(x, sm_reshape(nn_linear(&r, "time_emb_proj", sm_silu(temb), ch, true), 4, shift));
 }

@@ -46,6 +46,7 @@ static const char *curve(size_t i, const char **a1111)
     return *a1111 ? sm_curves[i].name : NULL;
 }
 static const sm_choice guidance[] = {{"cfg", "cfg"}, {"apg", "apg"}, {"apg_x0", "apg_x0"}, {0}};
+static const sm_choice step_cache[] = {{"deepcache", "deepcache"}, {"taylorseer", "taylorseer"}, {"easycache", "easycache"}, {"teacache", "teacache"}, {0}};
 static const sm_choice p2p_mode[] = {{"replace", "replace"}, {"refine", "refine"}, {0}};
 static const sm_choice startpoint[] = {{"mean", "MEAN"}, {"zero", "ZERO"}, {0}};
 static const sm_choice variability[] = {{"ad", "AD"}, {"std", "STD"}, {0}};
@@ -80,7 +81,7 @@ static const struct {
     {"masked_content", content, NULL}, {"hires_upscaler", upscaler, NULL},
     {"zero_snr", zero_snr, NULL}, {"discard_next_to_last_sigma", discard, NULL},
     {"guidance", guidance, NULL}, {"cfg_mode", NULL, curve}, {"mimic_mode", NULL, curve}, {"scaling_startpoint", startpoint, NULL},
-    {"variability_measure", variability, NULL}, {"freeu", freeu, NULL}, {"p2p_mode", p2p_mode, NULL},
+    {"variability_measure", variability, NULL}, {"freeu", freeu, NULL}, {"step_cache", step_cache, NULL}, {"p2p_mode", p2p_mode, NULL},
 };
 
 bool sm_choice_at(const sumi_param_info *p, size_t i, sm_choice *out)

@@ -21,7 +21,7 @@ sumi_status sm_denoise_init(sm_denoise *d, const sm_job *j, int h, int w, sm_err
     if ((d->pred == SM_PRED_EDM || d->pred == SM_PRED_FLOW ? d->pred : SM_PRED_EPS) != of_model)
         return sm_fail(e, SUMI_E_ARG, "--prediction: %s does not go with %s (%s), which was trained on other noise levels", name,
                        m->name, m->traits.prediction);
-    return sm_denoise_guidance(d, e) ? e->code : sm_levels_open(&d->noise, m, &j->r, j->mem, e);
+    return sm_denoise_guidance(d, e) || sm_step_cache_init(d, e) ? e->code : sm_levels_open(&d->noise, m, &j->r, j->mem, e);
 }
 
 void sm_denoise_done(sm_denoise *d)
@@ -29,6 +29,7 @@ void sm_denoise_done(sm_denoise *d)
     for (int i = 0; i < d->nparts; i++)
         sm_part_close(&d->parts[i].part);
     sm_classify_done(d);
+    sm_step_cache_done(&d->cache);
     d->nparts = d->most = d->nrows = 0;
     sm_p2p_free(d->p2p);
     d->p2p = NULL;
@@ -57,6 +58,7 @@ sumi_status sm_denoise_open(sm_denoise *d, int n, const sm_text_cond *text, sm_e
     d->n = n;
     d->text = text;
     d->evals = 0;
+    sm_step_cache_open(&d->cache);
     d->first = sm_alloc(d->j->mem, SM_MEM_MISC, sizeof *d->first * ((size_t)n + 1));
     d->room = sm_alloc(d->j->mem, SM_MEM_MISC, each * ((size_t)(d->guide.sag != 0 ? n : 0) + 3));
     bool remembers = d->guide.kind != SM_GUIDE_CFG && d->guide.momentum != 0;
@@ -140,8 +142,8 @@ sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x
     if (sm_precond_at(&d->noise, d->pred, sigma, &pc, e))
         return e->code;
     sm_guidance_step s = step_at(d, sigma, pc.t);
-    if (sm_denoise_list(d, x, &s, uncond != NULL, e) || sm_denoise_rows(d, 0, &pc, NULL, e) ||
-        (s.sag != 0 && ask_degraded(d, sigma, &pc, e)))
+    if (sm_denoise_list(d, x, &s, uncond != NULL, e) || sm_step_cache_before(d, &pc, sigma, NULL, e) ||
+        sm_denoise_rows(d, 0, &pc, NULL, e) || sm_step_cache_after(d, &pc, false, e) || (s.sag != 0 && ask_degraded(d, sigma, &pc, e)))
         return e->code;
     for (int k = 0; k < d->n; k++)
         combine(d, k, &s, &pc, x + k * latent(d), x0 + k * latent(d), uncond ? uncond + k * latent(d) : NULL);
@@ -151,6 +153,28 @@ sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x
 }
 
 /* ---- planning ------------------------------------------------------------------------------------------------------ */
+
+/* The rows of one call; with a step cache those of all calls of a sampler's step, their mean. */
+static sumi_status plan_rows(sm_denoise *d, double sigma, double *flops, sm_err *e)
+{
+    int times = d->cache.way.kind ? d->cache.places : 1;
+    double sum = 0;
+    for (int i = 0; i < times && !e->code; i++) {
+        for (int k = 0; i && k < d->nrows; k++)
+            d->rows[k].done = d->rows[k].shallow = false;
+        if (!sm_step_cache_before(d, NULL, sigma, &sum, e) && !sm_denoise_rows(d, 0, NULL, &sum, e))
+            sm_step_cache_after(d, NULL, true, e);
+    }
+    *flops += sum / times;
+    if (sm_cache_adapts(&d->cache.way) && d->n > 1 && !e->code) { /* the plan for when only some pictures are computed */
+        for (int k = 0; k < d->nrows; k++)
+            d->rows[k].done = false;
+        d->cache.partial = true;
+        sm_denoise_rows(d, 0, NULL, &sum, e);
+    }
+    sm_step_cache_turn(&d->cache);
+    return e->code;
+}
 
 sumi_status sm_denoise_plan(sm_denoise *d, bool both, double *flops, sm_err *e)
 {
@@ -164,7 +188,7 @@ sumi_status sm_denoise_plan(sm_denoise *d, bool both, double *flops, sm_err *e)
         sm_guidance_step s = step_at(d, d->sigmas ? d->sigmas[i] : sm_noise_max(&d->noise), 1000);
         d->evals = i;
         sum += s.classifier != 0 ? look : 0;
-        if (sm_denoise_list(d, NULL, &s, both, e) || sm_denoise_rows(d, 0, NULL, &sum, e))
+        if (sm_denoise_list(d, NULL, &s, both, e) || plan_rows(d, calls - i, &sum, e))
             break;
         int first = d->nrows;
         for (int k = 0; k < d->n && s.sag != 0; k++) {
@@ -175,7 +199,7 @@ sumi_status sm_denoise_plan(sm_denoise *d, bool both, double *flops, sm_err *e)
         sm_denoise_rows(d, first, NULL, &sum, e);
     }
     if (!e->code) /* among those that are kept, for who looks at their memory */
-        sm_denoise_part_for(d, d->largest.tokens, d->largest.how, d->largest.batch, e);
+        sm_denoise_part_for(d, d->largest.tokens, d->largest.how, d->largest.cut, d->largest.batch, e);
     d->evals = 0;
     *flops = sum / calls;
     return e->code;

@@ -6,6 +6,7 @@
 
 #include "pipeline/classify.h"
 #include "pipeline/p2p.h"
+#include "pipeline/step_cache.h"
 #include "pipeline/text.h"
 #include "sample/guidance.h"
 #include "sample/param.h"
@@ -14,12 +15,17 @@
  * SM_P2P_ANY: it runs together with its source's. */
 typedef enum sm_how { SM_HOW_PLAIN, SM_HOW_IDENTITY, SM_HOW_MAP } sm_how;
 
-enum { SM_DENOISE_PARTS = 4 }; /* plans kept at a time, with low_memory one: they differ in tokens, batch and what is done */
+/* How much of the denoiser: all of it; with deepcache all of it and the features at the cut, or what lies above that; or what teacache
+ * looks at. */
+typedef enum sm_cut { SM_CUT_NONE, SM_CUT_WHOLE, SM_CUT_SHALLOW, SM_CUT_MODULATED } sm_cut;
+
+enum { SM_DENOISE_PARTS = 8 }; /* plans kept at a time, without a step cache half, with low_memory one: they differ in tokens, batch and what is done */
 
 typedef struct sm_denoise_part {
-    sm_part part;             /* part.pooled: SAG's map, or the attention to Prompt-to-Prompt's words */
+    sm_part part;             /* part.pooled: SAG's map, the attention to Prompt-to-Prompt's words, or the features at the cut */
     int tokens, batch;        /* batch: rows, or pairs of them */
     sm_how how;
+    sm_cut cut;
     nn_merging merging;       /* token merging: the inputs that say which tokens others join */
     int64_t used;             /* when last, for making room */
 } sm_denoise_part;
@@ -31,6 +37,8 @@ typedef struct sm_prediction {
     bool blank;               /* zeros instead of what the model sees beside the latent */
     sm_how how;
     bool done;
+    int slot;                 /* which of the picture's it is: 0 the negative prompt's, 1 edit models' picture alone, 2, 4, .. texts, 3, 5, .. PAG's */
+    bool shallow, keep;       /* step cache: only what lies above the cut runs; it is computed in full, to be kept */
     int with;                 /* a pair's edited picture: the source's row, which runs with it; else 0 */
     const float *x;           /* [h, w, c] */
 } sm_prediction;
@@ -52,6 +60,7 @@ typedef struct sm_denoise {
     sm_guidance guide;
     bool embedded;            /* the scale is an input of the model (LCM): no negative prompt, no scale outside */
     sm_unet_tweaks tweaks;    /* FreeU; the rest is set for each part */
+    sm_step_cache cache;
     sm_denoise_part parts[SM_DENOISE_PARTS];
     int nparts;
     int64_t clock;            /* of parts' use */
@@ -100,7 +109,7 @@ sumi_status sm_denoise_rows(sm_denoise *d, int first, const sm_precond *pc, doub
 sumi_status sm_denoise_reserve(sm_denoise *d, int rows, sm_err *e);
 
 /* The plan for a batch, made where it is not there (denoise_part.c). */
-sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, int batch, sm_err *e);
+sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, sm_cut cut, int batch, sm_err *e);
 void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *p, const sm_precond *pc, const sm_prediction *row, int at);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE, MAP, OWN, WORDS }; /* inputs of the part; the last three of pairs */
+enum { SAMPLE, TIME, CONTEXT, POOLED, IDS, BESIDE, MAP, OWN, WORDS, DEEP }; /* inputs of the part; MAP to WORDS of pairs */
 
 /* LCM's guidance scale, an input of the UNet [rows, dim]. */
 static sm_node *guidance_embedding(sm_graph *g, double scale, int64_t rows, int dim)
@@ -47,6 +47,16 @@ static nn_pairs pairs(const sm_denoise *d, const sm_denoise_part *q, sm_part *p)
     return a;
 }
 
+/* deepcache: a full run tells the features at the cut, a shallow one takes them. */
+static void cut(const sm_denoise *d, sm_denoise_part *q, int64_t rows, sm_unet_tweaks *t)
+{
+    const int64_t *f = d->cache.feature;
+    t->cut = q->cut == SM_CUT_WHOLE || q->cut == SM_CUT_SHALLOW;
+    t->branch = d->cache.branch;
+    if (q->cut == SM_CUT_SHALLOW)
+        t->deep_in = q->part.in[DEEP] = sm_input(q->part.g, "deep", SM_F32, 4, (int64_t[]){rows, f[0], f[1], f[2]});
+}
+
 static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
 {
     const sumi_model *m = d->j->m;
@@ -72,15 +82,19 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
     tweaks.map = q->how == SM_HOW_MAP;
     q->merging = sm_merging_of(d->j);
     tweaks.merging = q->merging.ratio > 0 ? &q->merging : NULL;
+    cut(d, q, rows, &tweaks);
     sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS],
-                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || tweaks.merging || paired ? &tweaks : NULL};
+                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || tweaks.merging || tweaks.cut || paired ? &tweaks : NULL};
     if (d->embedded)
         c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
     sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
     nn_scope s = sm_job_scope(d->j, p->g, m->family->component);
-    p->out = m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
-    p->pooled = paired ? tweaks.seen : tweaks.received;
-    if (tweaks.identity && !layers.found && !sm_poisoned(p->out))
+    p->out = q->cut == SM_CUT_MODULATED ? m->family->modulated(&s, &m->denoiser, x, p->in[TIME], &c)
+                                        : m->family->record(&s, &m->denoiser, x, p->in[TIME], &c);
+    p->pooled = paired ? tweaks.seen : q->cut == SM_CUT_WHOLE ? tweaks.deep : tweaks.received;
+    if (q->cut == SM_CUT_WHOLE && !sm_poisoned(p->out))
+        sm_step_cache_shape(&d->cache, p->pooled);
+    if (tweaks.identity && !layers.found && q->cut != SM_CUT_SHALLOW && !sm_poisoned(p->out))
         return sm_fail(e, SUMI_E_ARG,
                        "--pag-layers: no self-attention of this model is called '%.80s'; try mid, or down_blocks.2", layers.list);
     if (tweaks.map && !p->pooled && !sm_poisoned(p->out))
@@ -93,7 +107,7 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
 /* A free place: with all of them taken, that of the plan which was not used for longest. */
 static sm_denoise_part *place(sm_denoise *d)
 {
-    int limit = d->j->m->low_memory ? 1 : SM_DENOISE_PARTS, oldest = 0;
+    int limit = d->j->m->low_memory ? 1 : d->cache.way.kind ? SM_DENOISE_PARTS : SM_DENOISE_PARTS / 2, oldest = 0;
     if (d->nparts < limit)
         return &d->parts[d->nparts++];
     for (int i = 1; i < d->nparts; i++)
@@ -103,17 +117,18 @@ static sm_denoise_part *place(sm_denoise *d)
     return &d->parts[oldest];
 }
 
-sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, int batch, sm_err *e)
+sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, sm_cut cut_at, int batch, sm_err *e)
 {
     sm_denoise_part *p = NULL;
     for (int i = 0; i < d->nparts && !p; i++)
-        if (d->parts[i].part.p && d->parts[i].tokens == tokens && d->parts[i].how == how && d->parts[i].batch == batch)
+        if (d->parts[i].part.p && d->parts[i].tokens == tokens && d->parts[i].how == how && d->parts[i].cut == cut_at &&
+            d->parts[i].batch == batch)
             p = &d->parts[i];
     if (!p) {
         if (d->j->m->low_memory)
             sm_part_close(&d->classifier);
         p = place(d);
-        *p = (sm_denoise_part){.tokens = tokens, .how = how, .batch = batch};
+        *p = (sm_denoise_part){.tokens = tokens, .how = how, .cut = cut_at, .batch = batch};
         record(d, p, e);
     }
     p->used = ++d->clock;
@@ -138,7 +153,16 @@ static void place_ids(const sm_denoise *d, bool negative, float *ids)
 
 static float *slot(const sm_part *p, int input, int at, int64_t floats)
 {
-    return (float *)sm_plan_data(p->p, p->in[input]) + at * floats;
+    float *data = sm_plan_data(p->p, p->in[input]);
+    return data ? data + at * floats : NULL;
+}
+
+/* Where the plan looks at that input: one that is cut short need not see the text. */
+static void put(const sm_part *p, int input, int at, const float *x, int64_t floats)
+{
+    float *to = slot(p, input, at, floats);
+    if (to)
+        memcpy(to, x, sizeof *x * (size_t)floats);
 }
 
 /* An edited row has the pair's control. */
@@ -160,15 +184,17 @@ void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_pr
     int64_t each = (int64_t)d->h * d->w * d->c, beside = (int64_t)d->h * d->w * d->extra, words = (int64_t)q->tokens * t->width;
     sm_precond_in(pc, row->x, slot(p, SAMPLE, at, each), each);
     *slot(p, TIME, at, 1) = (float)pc->t;
-    memcpy(slot(p, CONTEXT, at, words), sm_text_context(t, row->text), sizeof(float) * (size_t)words);
+    put(p, CONTEXT, at, sm_text_context(t, row->text), words);
     if (p->in[POOLED])
-        memcpy(slot(p, POOLED, at, t->pool), sm_text_pooled(t, row->text), sizeof(float) * (size_t)t->pool);
+        put(p, POOLED, at, sm_text_pooled(t, row->text), t->pool);
     if (p->in[IDS])
         place_ids(d, row->negative, slot(p, IDS, at, d->j->m->traits.time_ids));
     if (p->in[BESIDE] && d->beside && !row->blank)
         memcpy(slot(p, BESIDE, at, beside), d->beside + picture * d->beside_step, sizeof(float) * (size_t)beside);
     else if (p->in[BESIDE])
         memset(slot(p, BESIDE, at, beside), 0, sizeof(float) * (size_t)beside);
+    if (q->cut == SM_CUT_SHALLOW)
+        sm_step_cache_place(d, row, slot(p, DEEP, at, d->cache.n));
     if (q->how & SM_P2P_ANY)
         place_pair(d, q, row->with != 0, picture, at);
 }

@@ -46,14 +46,14 @@ static void list_picture(sm_denoise *d, int k, const float *x, const sm_guidance
     int parts = sm_text_at(d->text, k, (int)d->evals, false, &pick);
     sm_how how = s->sag != 0 ? SM_HOW_MAP : SM_HOW_PLAIN;
     for (int i = 0; i < parts; i++)
-        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = how});
+        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = how, .slot = 2 + 2 * i});
     sm_text_at(d->text, k, (int)d->evals, true, &minus);
     if (uncond)
         add(d, (sm_prediction){.picture = k, .text = minus->row, .negative = true, .blank = image, .x = x, .how = how});
     if (image)
-        add(d, (sm_prediction){.picture = k, .text = minus->row, .negative = true, .x = x, .how = how});
+        add(d, (sm_prediction){.picture = k, .text = minus->row, .negative = true, .x = x, .how = how, .slot = 1});
     for (int i = 0; i < parts && s->pag != 0; i++)
-        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = SM_HOW_IDENTITY});
+        add(d, (sm_prediction){.picture = k, .text = pick[i].row, .x = x, .how = SM_HOW_IDENTITY, .slot = 3 + 2 * i});
 }
 
 /* The first rows of edited pictures and of their sources become pairs where the step takes something over. */
@@ -97,7 +97,7 @@ sumi_status sm_denoise_list(sm_denoise *d, const float *x, const sm_guidance_ste
 
 static bool alike(const sm_denoise *d, const sm_prediction *a, const sm_prediction *b)
 {
-    return a->how == b->how && sm_text_tokens(d->text, a->text) == sm_text_tokens(d->text, b->text);
+    return a->how == b->how && a->shallow == b->shallow && sm_text_tokens(d->text, a->text) == sm_text_tokens(d->text, b->text);
 }
 
 /* What a run told of attention: for SAG of every row, for Prompt-to-Prompt of both of a pair. */
@@ -110,7 +110,7 @@ static void keep_attention(sm_denoise *d, const sm_denoise_part *p, const int *r
         d->mh = (int)told->dims[1];
         d->mw = (int)told->dims[2];
     }
-    for (int k = 0; map && k < count; k++) {
+    for (int k = 0; map && p->cut == SM_CUT_NONE && k < count; k++) {
         if (p->how == SM_HOW_MAP) {
             memcpy(d->map + row[k] * (int64_t)d->h * d->w, map + k * each, sizeof *map * (size_t)each);
             continue;
@@ -118,6 +118,20 @@ static void keep_attention(sm_denoise *d, const sm_denoise_part *p, const int *r
         sm_p2p_see(d->p2p, d->rows[row[k]].picture, false, map + k * each);
         sm_p2p_see(d->p2p, d->rows[row[k]].picture, true, map + (p->batch + k) * each);
     }
+}
+
+static sm_cut cut_of(const sm_denoise *d, const sm_prediction *row)
+{
+    return d->cache.way.kind != SM_CACHE_DEEP ? SM_CUT_NONE : row->shallow ? SM_CUT_SHALLOW : SM_CUT_WHOLE;
+}
+
+static sumi_status keep_features(sm_denoise *d, const sm_denoise_part *p, const int *row, int count, sm_err *e)
+{
+    const float *features = sm_plan_data(p->part.p, p->part.pooled);
+    for (int k = 0; k < count && !e->code; k++)
+        if (d->rows[row[k]].keep)
+            sm_step_cache_keep(d, &d->rows[row[k]], features + k * d->cache.n, e);
+    return e->code;
 }
 
 static sumi_status run_batch(sm_denoise *d, sm_denoise_part *p, const int *row, int count, const sm_precond *pc, sm_err *e)
@@ -140,7 +154,7 @@ static sumi_status run_batch(sm_denoise *d, sm_denoise_part *p, const int *row, 
             memcpy(d->out + with * each, out + (p->batch + k) * each, sizeof *out * (size_t)each);
     }
     keep_attention(d, p, row, count);
-    return SUMI_OK;
+    return p->cut == SM_CUT_WHOLE ? keep_features(d, p, row, count, e) : SUMI_OK;
 }
 
 enum { BATCH = 32 }; /* rows of a run at most: eight pictures with all that guidance asks for */
@@ -150,10 +164,13 @@ static sumi_status run_alike(sm_denoise *d, int from, const sm_precond *pc, doub
 {
     int each = d->rows[from].with ? 2 : 1, count = 0, batch[BATCH];
     int limit = d->j->m->low_memory ? 1 : SM_MIN(BATCH, 2 * d->n) / each;
+    if (d->cache.partial) /* of some pictures: one plan for whatever number of them there is */
+        limit = SM_MIN(limit, d->first[1]);
     for (int i = from; i < d->nrows; i++)
         count += !d->rows[i].done && alike(d, &d->rows[i], &d->rows[from]);
     int runs = (count + limit - 1) / limit, size = (count + runs - 1) / runs, taken = 0;
-    sm_denoise_part *p = sm_denoise_part_for(d, sm_text_tokens(d->text, d->rows[from].text), d->rows[from].how, size, e);
+    sm_denoise_part *p = sm_denoise_part_for(d, sm_text_tokens(d->text, d->rows[from].text), d->rows[from].how,
+                                             cut_of(d, &d->rows[from]), size, e);
     if (p && flops) {
         *flops += sm_plan_cost(p->part.p).flops * runs;
         if (!d->largest.batch || sm_plan_activation_bytes(p->part.p) > d->largest_bytes) {

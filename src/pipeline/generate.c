@@ -80,6 +80,16 @@ static sumi_status decode(sm_drawing *d, sm_pass *last, int first, int n, uint8_
     return e->code;
 }
 
+static void tell_cache(const sm_drawing *d)
+{
+    int64_t asked = 0, spared = 0;
+    for (int i = 0; i < d->passes; i++) {
+        asked += d->pass[i].den.cache.asked + d->pass[i].refine.den.cache.asked;
+        spared += d->pass[i].den.cache.spared + d->pass[i].refine.den.cache.spared;
+    }
+    sm_step_cache_tell(d->j, asked, spared);
+}
+
 static sumi_status draw_round(sm_drawing *d, int first, uint8_t *out, sm_err *e)
 {
     int n = SM_MIN(d->round, d->j->r.count - first);
@@ -102,6 +112,8 @@ sumi_status sm_job_run(sm_job *j, uint8_t *rgb, sm_err *e)
         sm_edit_encode(&d.pass[i].edit, e);
     for (int k = 0; k < j->r.count && !e->code; k += d.round)
         draw_round(&d, k, rgb + (size_t)k * bytes, e);
+    if (!e->code)
+        tell_cache(&d);
     if (!e->code)
         sm_kept_write(&d.pass[d.passes - 1].kept, &d.pass[d.passes - 1].j, e);
     if (!e->code)

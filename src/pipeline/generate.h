@@ -44,7 +44,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b);
 typedef struct sm_part {
     sm_graph *g;
     sm_plan *p;
-    sm_node *in[9], *out;
+    sm_node *in[10], *out;
     sm_node *pooled; /* text: second output, or NULL */
 } sm_part;
 

@@ -27,6 +27,11 @@ static bool merges(const sumi_request *r) { return r->token_merging_ratio > 0 ||
 static bool blends(const sumi_request *r) { return r->p2p_blend[0]; }
 static bool churns(const sumi_request *r) { return r->s_churn > 0; }
 static bool classifies(const sumi_request *r) { return r->classifier[0]; }
+static bool caches(const sumi_request *r) { return r->step_cache[0]; }
+static bool caches_deep(const sumi_request *r) { return !strcmp(r->step_cache, "deepcache"); }
+static bool caches_tea(const sumi_request *r) { return !strcmp(r->step_cache, "teacache"); }
+static bool caches_by_steps(const sumi_request *r) { return caches_deep(r) || !strcmp(r->step_cache, "taylorseer"); }
+static bool caches_by_change(const sumi_request *r) { return caches_tea(r) || !strcmp(r->step_cache, "easycache"); }
 static bool latents(const sumi_request *r) { return r->init_latents[0]; }
 
 static const struct {
@@ -57,6 +62,13 @@ static const struct {
     {"freeu_b2", freeu, "--freeu"},
     {"freeu_s1", freeu, "--freeu"},
     {"freeu_s2", freeu, "--freeu"},
+    {"cache_interval", caches_by_steps, "--step-cache deepcache or taylorseer"},
+    {"cache_order", caches_by_steps, "--step-cache deepcache or taylorseer"},
+    {"cache_branch", caches_deep, "--step-cache deepcache"},
+    {"cache_threshold", caches_by_change, "--step-cache easycache or teacache"},
+    {"cache_coefficients", caches_tea, "--step-cache teacache"},
+    {"cache_start", caches, "--step-cache"},
+    {"cache_end", caches, "--step-cache"},
     {"token_merging_ratio_hr", sm_hires_wanted, "--hires-upscale"},
     {"token_merging_max_downsample", merges, "--token-merging-ratio"},
     {"token_merging_random", merges, "--token-merging-ratio"},

@@ -102,6 +102,7 @@ static void told(sm_job *j)
     r->pag_scale = d.pag_scale;
     r->pag_adaptive_scale = d.pag_adaptive_scale;
     r->sag_scale = d.sag_scale;
+    r->step_cache = d.step_cache; /* the way back is to be exact */
 }
 
 /* Drawing's levels, or the part of a schedule of so many steps that is below where drawing begins, and that. */

@@ -77,6 +77,7 @@ static bool on_step(void *ctx, int step, double sigma, const float *x, const flo
     sm_pass *p = ctx;
     sm_err why = {0};
     tell(p, "sample");
+    sm_step_cache_turn(p->refine.on ? &p->refine.den.cache : &p->den.cache);
     sm_kept_put(&p->kept, step, p->first, p->n, x);
     return sm_decode_preview(&p->dec, x0, p->first, p->n, step, &why) != SUMI_E_CANCELLED; /* one that fails otherwise is none */
 }

@@ -9,6 +9,7 @@
 #include "pipeline/p2p.h"
 #include "pipeline/params.h"
 #include "pipeline/refine.h"
+#include "pipeline/step_cache.h"
 #include "text/choices.h"
 
 /* Unguessable is not needed, different is. */
@@ -32,6 +33,7 @@ static void fill_defaults(sumi_request *r, const sumi_model *m)
     r->height = r->height ? r->height : m->traits.height;
     r->sampler = r->sampler[0] ? r->sampler : m->traits.sampler;
     r->schedule = r->schedule[0] || r->sigmas[0] ? r->schedule : m->traits.schedule;
+    sm_step_cache_fill(r);
 }
 
 static sumi_status check_sampler(const sumi_request *r, bool flow, sm_err *e)
