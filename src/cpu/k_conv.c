@@ -103,10 +103,10 @@ static void gather_prep(const sm_kcall *c, void *out, int task, int tasks)
     bool back = c->node->op == SM_OP_CONV2D_DX;
     sm_pack_src s = {.t = *w, .col = back ? in : o, .step = back ? o : in, .tap_step = 1, .n = p.cols, .k = p.k, .taps = p.taps};
     sm_range(p.groups * panels * pieces, task, tasks, &a, &b);
-    for (int64_t i = a; i < b; i++) {
-        int64_t g = i / pieces / panels, j = i / pieces % panels * SM_NR;
+    for (int64_t i = a; i < b; i++) { /* where a step's columns lie side by side, their panels follow each other */
+        int64_t g = i / pieces / panels, j = (back ? i % panels : i / pieces % panels) * SM_NR;
         s.base = g * (w->dims[0] / p.groups) * o;
-        sm_pack_piece(p.k, i, steps);
+        sm_pack_piece(p.k, back ? i / panels : i, steps);
         SM_K(sm_gemm_pack)(&s, p.from + j, steps, (float *)out + (g * sm_packed_cols(p.cols) + j) * p.taps * p.k);
     }
 }
@@ -215,22 +215,37 @@ static void dw_item(const sm_kcall *c, const dw_plan *p, int64_t item, int task)
     SM_K(sm_gemm_outer)(&o, r, j, px);
 }
 
+/* Sums of `count` values (channel, tap) from number v on, each for n <= TURN columns from column i of all groups, to x [count][TURN]. */
+enum { TURN = 16, RUN = 72 };
+static void dw_sums(const float *part, const dw_plan *p, int64_t i, int n, int64_t v, int64_t count, float *x)
+{
+    int64_t per_group = p->taps * p->cg * p->og, total = per_group * p->groups, ch = v / p->taps, tap = v % p->taps;
+    const float *from = part + i / p->og * per_group + i % p->og;
+    for (int64_t k = 0; k < count; k++, x += TURN) {
+        const float *at = from + (tap * p->cg + ch) * p->og;
+        memcpy(x, at, (size_t)n * sizeof *x);
+        for (int split = 1; split < p->splits; split++)
+            for (int l = 0; l < n; l++)
+                x[l] += at[split * total + l];
+        if (++tap == p->taps) {
+            tap = 0;
+            ch++;
+        }
+    }
+}
+
 static void dw_turn(const sm_kcall *c, const dw_plan *p, int task, int tasks)
 {
-    const float *part = c->work;
-    float *dw = c->dst.data;
-    int64_t per_group = p->taps * p->cg * p->og, total = per_group * p->groups, a, b;
+    float *dw = c->dst.data, x[RUN * TURN];
+    int64_t each = p->cg * p->taps, a, b;
     sm_range(p->og * p->groups, task, tasks, &a, &b);
-    for (int64_t i = a; i < b; i++) {
-        const float *from = part + i / p->og * per_group + i % p->og;
-        for (int64_t ch = 0; ch < p->cg; ch++)
-            for (int64_t tap = 0; tap < p->taps; tap++) {
-                const float *v = from + (tap * p->cg + ch) * p->og;
-                float s = *v;
-                for (int k = 1; k < p->splits; k++)
-                    s += v[k * total];
-                dw[(i * p->cg + ch) * p->taps + tap] = s;
-            }
+    for (int64_t i = a, n; i < b; i += n) {
+        n = SM_MIN(SM_MIN(TURN, b - i), p->og - i % p->og);
+        for (int64_t v = 0; v < each; v += RUN) {
+            int64_t count = SM_MIN(RUN, each - v);
+            dw_sums(c->work, p, i, (int)n, v, count, x);
+            sm_transpose(x, TURN, dw + i * each + v, each, n, count);
+        }
     }
 }
 

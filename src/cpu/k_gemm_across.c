@@ -3,18 +3,12 @@
  * it a tap apart. */
 #include "cpu/gemm.h"
 
-enum { MOST_TAPS = 16, AHEAD = 12 }; /* steps are pages apart as a rule: no hardware fetches them ahead */
+/* LINES: steps are pages apart as a rule, so no hardware fetches them ahead; about so many lines are asked for at a time. */
+enum { MOST_TAPS = 16, LINES = 40 };
 
 bool SM_K(sm_gemm_runs_across)(const sm_pack_src *s)
 {
     return s->col == s->taps && s->taps <= MOST_TAPS && (s->taps == 1 || (s->taps >= 4 && s->tap_step == 1));
-}
-
-static inline void fetch(const sm_tensor *t, int64_t at, int64_t n)
-{
-    const char *p = (const char *)t->data + sm_dtype_bytes(t->dtype, at), *end = (const char *)t->data + sm_dtype_bytes(t->dtype, at + n);
-    for (; p < end; p += 64)
-        __builtin_prefetch(p);
 }
 
 static inline __attribute__((always_inline)) void widen(const uint16_t *p, int64_t n, bool half, float *out)
@@ -53,16 +47,20 @@ void SM_K(sm_gemm_pack_across)(const sm_pack_src *s, int64_t j, const int64_t st
 {
     float x[SM_NR * MOST_TAPS];
     int taps = (int)s->taps;
+    int64_t run = (int64_t)cols * taps, bytes = (int64_t)sm_dtype_bytes(s->t.dtype, s->step * s->k) / s->k; /* of a run, of a step */
+    int64_t lines = ((int64_t)(sm_dtype_bytes(s->t.dtype, SM_MAX_BLOCK) * (size_t)run) / SM_MAX_BLOCK + 63) / 64 + 1;
+    const char *from = (const char *)s->t.data + sm_dtype_bytes(s->t.dtype, s->base + j * taps);
+    int64_t ahead = SM_MAX(LINES / lines, 4);
     memset(x, 0, sizeof x);
     for (int64_t k = steps[0]; k < steps[1]; k++) {
         int64_t at = s->base + k * s->step + j * taps;
-        if (k + AHEAD < s->k)
-            fetch(&s->t, at + AHEAD * s->step, (int64_t)cols * taps);
+        for (int64_t l = 0; l < lines; l++)
+            __builtin_prefetch(from + (k + ahead) * bytes + 64 * l);
         if (taps == 1) {
             values(&s->t, at, cols, out + k * width);
             continue;
         }
-        values(&s->t, at, (int64_t)cols * taps, x);
+        values(&s->t, at, run, x);
         if (taps == 9)
             part_taps(x, width, 9, out + k * width, s->k * width);
         else

@@ -3,12 +3,13 @@
  * sums over the tiles of their products turn into 3x3 (the transpose of the kernel's turn).
  *
  * Every one of the 16 points is a matrix product [C, tiles] x [tiles, O]. Pass 0 makes them in pieces that stay in the L2
- * cache, over parts of the tiles where the result has few elements; pass 1 adds the parts in order and turns them. */
+ * cache, over parts of the tiles where the result has few elements; pass 1 adds the parts in order and turns them. Where there is
+ * one part, pass 0 turns each piece at once. */
 #include "cpu/winograd.h"
 
-/* A piece of the sums, [POINTS][ROWS][COLS], and the turned tiles that go into it fill the L2 cache. LEAST pixels: below, reading and
- * writing the sums takes longer than it saves (measured at 256 pixels, 1280 to 1280 channels: 45 instead of 54% of the peak). */
-enum { POINTS = SM_WINO_POINTS, TILES = 64, ROWS = 48, COLS = 96, MOST = 32, LEAST = 400 };
+/* A piece of the sums, [POINTS][ROWS][COLS], and the turned tiles that go into it fill the L2 cache. LEAST pixels
+ * (measured at 256, 1280 to 1280 channels: 90% of the peak, 36% as a direct sum; not below). */
+enum { POINTS = SM_WINO_POINTS, TILES = 64, ROWS = 48, COLS = 96, MOST = 32, LEAST = 200 };
 
 typedef struct dw {
     sm_wino_tiles in;               /* x */
@@ -41,17 +42,20 @@ static int64_t items(const dw *p) { return p->splits * p->down * p->across; }
 int SM_K(sm_winograd_dw_tasks)(const sm_node *n, int pass)
 {
     dw p = make(n);
+    if (pass && p.splits == 1)
+        return 1;
     return pass ? (int)SM_MIN(SM_MIN(sm_numel(n) / 32768 + 1, MOST), (p.o + SM_VL - 1) / SM_VL) : (int)SM_MIN(items(&p), MOST);
 }
 
-/* work: the sums of every item, [POINTS][ROWS][COLS]; then for every task turned tiles [POINTS][TILES][ROWS] and, of a panel,
+/* work: the sums of every item, [POINTS][ROWS][COLS], of every task where the tiles are one part; then for every task turned tiles [POINTS][TILES][ROWS] and, of a panel,
  * [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
 enum { SUMS = POINTS * ROWS * COLS, ROOM = POINTS * (TILES * (ROWS + SM_NR) + 2 * SM_WINO_PAD) };
 
 size_t SM_K(sm_winograd_dw_work)(const sm_node *n)
 {
     dw p = make(n);
-    return (size_t)(items(&p) * SUMS + SM_K(sm_winograd_dw_tasks)(n, 0) * ROOM) * sizeof(float);
+    int64_t tasks = SM_K(sm_winograd_dw_tasks)(n, 0);
+    return (size_t)((p.splits > 1 ? items(&p) : tasks) * SUMS + tasks * ROOM) * sizeof(float);
 }
 
 /* ---- pass 0 ------------------------------------------------------------------------------------------------------ */
@@ -135,13 +139,11 @@ static inline void turn_sums(vf a, vf b, vf c, vf d, vf out[3])
     out[2] = both + d;
 }
 
-/* The kernel's gradient of channel c and columns [j, j + live) to [O, C, 3, 3]. */
-static void put_kernels(const dw *p, const float *m, int64_t c, int64_t j, int live, float *out)
+/* A channel's kernels of SM_VL columns from their sums on: out [9][SM_VL]. */
+static void turn_kernel(const dw *p, const float *m, float *out)
 {
-    int64_t total = p->down * p->across * SUMS, chunk = COLS / SM_NR * SM_NR;
+    int64_t total = p->down * p->across * SUMS;
     vf s[POINTS], rows[4][3], w[3];
-    float k[9][SM_VL];
-    m += (c / ROWS * p->across + j / chunk) * SUMS + c % ROWS * COLS + j % chunk;
     for (int i = 0; i < POINTS; i++) {
         s[i] = vload(m + i * ROWS * COLS);
         for (int split = 1; split < p->splits; split++)
@@ -152,24 +154,59 @@ static void put_kernels(const dw *p, const float *m, int64_t c, int64_t j, int l
     for (int x = 0; x < 3; x++) {
         turn_sums(rows[0][x], rows[1][x], rows[2][x], rows[3][x], w);
         for (int y = 0; y < 3; y++)
-            vstore(k[3 * y + x], w[y]);
+            vstore(out + (3 * y + x) * SM_VL, w[y]);
     }
-    for (int l = 0; l < live; l++)
-        for (int t = 0; t < 9; t++)
-            out[((j + l) * p->c + c) * 9 + t] = k[t][l];
+}
+
+/* Of an item with sums m and first channel c0: SM_VL columns from j on to [O, C, 3, 3]. */
+static void put_kernels(const dw *p, const float *m, int64_t c0, int64_t j, float *out)
+{
+    enum { CHANNELS = 16 };
+    float k[CHANNELS * 9 * SM_VL];
+    int64_t rows = SM_MIN(ROWS, p->c - c0), live = SM_MIN(SM_VL, p->o - j);
+    for (int64_t r = 0; r < rows; r += CHANNELS) {
+        int64_t count = SM_MIN(CHANNELS, rows - r);
+        for (int64_t c = 0; c < count; c++)
+            turn_kernel(p, m + (r + c) * COLS + j % (COLS / SM_NR * SM_NR), k + c * 9 * SM_VL);
+        sm_transpose(k, SM_VL, out + (j * p->c + c0 + r) * 9, p->c * 9, live, count * 9);
+    }
+}
+
+/* Pass 1: block `i` of SM_VL columns, all channels. */
+static void put_columns(const dw *p, const float *m, int64_t i, float *out)
+{
+    int64_t j = i * SM_VL;
+    for (int64_t down = 0; down < p->down; down++)
+        put_kernels(p, m + (down * p->across + j / (COLS / SM_NR * SM_NR)) * SUMS, down * ROWS, j, out);
+}
+
+/* The tiles being one part, an item's kernels are turned while its sums are in the cache. */
+static void put_item(const dw *p, const float *m, int64_t item, float *out)
+{
+    int64_t j0 = item % p->across * (COLS / SM_NR * SM_NR), j1 = SM_MIN(j0 + COLS / SM_NR * SM_NR, p->o);
+    for (int64_t j = j0; j < j1; j += SM_VL)
+        put_kernels(p, m, item / p->across * ROWS, j, out);
 }
 
 void SM_K(sm_winograd_dw_run)(const sm_kcall *c, int task, int tasks)
 {
     dw p = make(c->node);
-    int64_t a, b, blocks = (p.o + SM_VL - 1) / SM_VL;
+    bool whole = p.splits == 1;
+    int64_t a, b, kept = whole ? tasks : items(&p);
+    float *m = c->work;
     p.in.src = c->src[0].data;
     p.dy = c->src[1].data;
-    sm_range(c->pass ? blocks : items(&p), task, tasks, &a, &b);
+    if (whole && c->pass)
+        return;
+    sm_range(c->pass ? (p.o + SM_VL - 1) / SM_VL : items(&p), task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        if (!c->pass)
-            run_item(&p, i, (float *)c->work + i * SUMS, (float *)c->work + items(&p) * SUMS + task * ROOM);
-        for (int64_t ch = 0; c->pass && ch < p.c; ch++)
-            put_kernels(&p, c->work, ch, i * SM_VL, (int)SM_MIN(SM_VL, p.o - i * SM_VL), c->dst.data);
+        if (c->pass) {
+            put_columns(&p, m, i, c->dst.data);
+            continue;
+        }
+        float *sums = m + (whole ? task : i) * SUMS;
+        run_item(&p, i, sums, m + kept * SUMS + task * ROOM);
+        if (whole)
+            put_item(&p, sums, i, c->dst.data);
     }
 }
