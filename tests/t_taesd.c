@@ -375,3 +375,15 @@ TEST(preview_sums_over_channels)
     sm_linear_apply(&l, latent, N, again);
     CHECK(off_by(rgb, again, N * 3) <= 1);
 }
+
+/* For tools/gallery.sh: a tiny autoencoder of family sd1's latents. */
+TEST(stand_ins_taesd)
+{
+    reference r;
+    const char *dir = getenv("SUMI_STAND_INS");
+    char path[400];
+    snprintf(path, sizeof path, "%s%s", dir ? dir : test_tmp("taesd.safetensors"), dir ? "/taesd.safetensors" : "");
+    if (reference_open(&r, "taesd_tiny.safetensors"))
+        write_file(&r, DIFFUSERS, NULL, path);
+    reference_close(&r);
+}
