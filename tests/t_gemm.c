@@ -23,6 +23,7 @@ static const op_case cases[] = {
     {SM_OP_LINEAR, {F(31, 1000), F(40, 1000), F(40)}, .batch = 1},
     {SM_OP_LINEAR, {F(13, 900), H(50, 900), B(50)}, .batch = 1},
     {SM_OP_LINEAR, {F(2, 3, 385), B(33, 385)}, .batch = 1},
+    {SM_OP_LINEAR, {F(150, 1024), F(140, 1024), F(140)}, .batch = 1}, /* rows that are pages apart are copied */
     {SM_OP_MATMUL, {F(3, 150, 70), F(3, 70, 90)}, .batch = 3},
     {SM_OP_MATMUL, {F(2, 30, 800), F(2, 45, 800)}, .p = {.matmul = {0, 1}}, .batch = 3},
     {SM_OP_MATMUL, {F(5000, 30), F(5000, 70)}, .p = {.matmul = {1, 0}}},

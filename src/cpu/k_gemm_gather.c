@@ -166,7 +166,18 @@ static const float *next_panel(const panels *p, int64_t j)
     return p->j0 + p->then < p->end ? panel_row(p->g, p->j0 + p->then, p->then_at) : NULL;
 }
 
-static void run_panel(const block *b, panels *p, int64_t j)
+/* Copies of a tile's rows, [SM_MR][SM_COPY_LD], take the place of what its pointers [segs][SM_MR] point to. */
+static void copy_tile(const kblock *k, const float **ptr, int m, float *copy)
+{
+    for (int s = 0; s < k->segs; s++)
+        for (int i = 0; i < m; i++) {
+            float *to = copy + i * SM_COPY_LD + s * k->len;
+            memcpy(to, ptr[s * SM_MR + i], (size_t)k->len * sizeof *to);
+            ptr[s * SM_MR + i] = to;
+        }
+}
+
+static void run_panel(block *b, panels *p, int64_t j)
 {
     float *c[SM_MR];
     sm_tile t = panel_tile(p, j);
@@ -174,6 +185,8 @@ static void run_panel(const block *b, panels *p, int64_t j)
     int64_t steps = t.segs * t.len;
     for (int i = 0; i < b->tiles; i++) {
         put_rows(b, &t, i, j, c);
+        if (p->g->copy && j == p->j0)
+            copy_tile(&p->k, b->ptr + i * t.segs * SM_MR, t.m, p->g->copy + i * SM_MR * SM_COPY_LD);
         t.ahead = next && b->tiles < SLOW && i < 2 ? next + i * (steps / 2) * SM_NR : NULL;
         t.far = next && b->tiles >= SLOW && i < 4 * SM_NR / LINE ? next + i * (steps / 4) * LINE : NULL;
         t.next = j == p->j0 && i + 1 < b->tiles ? t.rows + t.segs * SM_MR : NULL;

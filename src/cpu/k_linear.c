@@ -2,7 +2,7 @@
 #include "cpu/gemm.h"
 #include "cpu/linear_few.h"
 
-enum { MOST = 32 }; /* tasks of one op */
+enum { MOST = 32, COPIED = 8, WIDE = 4 * SM_NR }; /* tasks of one op, where each copies rows; columns from which on that pays */
 
 static const sm_taps one_tap = {{{.count = 1}}, 1};
 
@@ -18,10 +18,17 @@ static sm_gather dense(const float *x, float *y, int64_t rows, int64_t k, int64_
 
 static int64_t linear_rows(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
 
+/* Floats of a task's copies. */
+static int64_t linear_copy(const sm_node *n)
+{
+    const int64_t *w = n->src[1]->dims;
+    return w[0] >= WIDE && linear_rows(n) > SM_MR && !SM_K(sm_linear_few)(n) ? sm_gather_copy(w[1]) : 0;
+}
+
 static sm_grid linear_grid(const sm_node *n, int64_t cols)
 {
     int64_t k = n->src[1]->dims[1];
-    return SM_K(sm_gemm_grid)(linear_rows(n), cols, (double)k, (double)k, MOST);
+    return SM_K(sm_gemm_grid)(linear_rows(n), cols, (double)k, (double)k, linear_copy(n) ? COPIED : MOST);
 }
 
 static int linear_tasks(const sm_node *n, int pass)
@@ -31,6 +38,8 @@ static int linear_tasks(const sm_node *n, int pass)
     sm_grid g = linear_grid(n, n->src[1]->dims[0]);
     return g.tm * g.tn;
 }
+
+static size_t linear_work(const sm_node *n) { return (size_t)(linear_copy(n) * linear_tasks(n, 0)) * sizeof(float); }
 
 static size_t linear_prep_bytes(const sm_node *n)
 {
@@ -73,6 +82,8 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
     sm_part_of(c, sm_panels(g.cols), part);
     g.b_from = part[0] * SM_NR;
     int64_t cols = SM_MIN(part[1] * SM_NR, g.cols) - g.b_from;
+    if (linear_copy(c->node) && cols >= WIDE)
+        g.copy = (float *)c->work + task * linear_copy(c->node);
     sm_grid grid = linear_grid(c->node, cols);
     sm_range(grid.tm * grid.tn, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
@@ -195,7 +206,7 @@ static void matmul_run(const sm_kcall *c, int task, int tasks)
 
 void SM_K(sm_cpu_linear)(sm_kernel *k)
 {
-    k[SM_OP_LINEAR] = (sm_kernel){.run = linear_run, .tasks = linear_tasks, .prep_bytes = linear_prep_bytes,
+    k[SM_OP_LINEAR] = (sm_kernel){.run = linear_run, .tasks = linear_tasks, .work = linear_work, .prep_bytes = linear_prep_bytes,
                                   .prep_unit = linear_prep_unit, .prep = linear_prep, .prep_tasks = linear_prep_tasks};
     k[SM_OP_MATMUL] = (sm_kernel){.run = matmul_run, .passes = 2, .tasks = matmul_tasks, .work = matmul_work};
 }
