@@ -201,6 +201,7 @@ def main():
     p.add_argument("--size", type=int, default=256)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--processor-time", action="store_true", help="compare processor seconds: on a machine that does other things")
+    p.add_argument("--isa", choices=["native", "avx2"], default="native", help="avx2: both sides held to it")
     p.add_argument("--cpus", help="processors to stay on, as 0,1")
     p.add_argument("--nice", type=int, default=0)
     p.add_argument("--limit", type=float, default=3600)
