@@ -209,13 +209,14 @@ static void run_kblock(panels *p, block *b)
         run_panel(b, p, j);
 }
 
-/* What is read after block k of `count`: the next one of these columns, or the first one of the next columns. */
-static void set_then(panels *p, int k, int count)
+/* What is read after block k of `count`: the next one of these columns, the first one again, or after the last rows that of the next
+ * columns. */
+static void set_then(panels *p, int k, int count, bool last_rows)
 {
     int64_t off[2];
     bool wraps = k + 1 == count;
     kblock then = kblock_at(p->g, wraps ? 0 : k + 1, count);
-    p->then = wraps ? p->j1 - p->j0 : 0;
+    p->then = wraps && last_rows ? p->j1 - p->j0 : 0;
     if (then.segs)
         p->then_at = weight_row(p->g, then.tap, off) + then.channel;
 }
@@ -236,7 +237,7 @@ static void run_columns(const sm_gather *g, const int64_t r[2], int64_t j0, int6
         find_rows(g, r[0] + r0, &b);
         for (int k = 0; k < count; k++) {
             p.k = kblock_at(g, k, count);
-            set_then(&p, k, count);
+            set_then(&p, k, count, i == blocks - 1);
             run_kblock(&p, &b);
         }
     }
