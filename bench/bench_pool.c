@@ -39,7 +39,7 @@ static void nothing(void *arg, int task, int tasks) {}
 static void uneven(void *arg, int task, int tasks)
 {
     double x = 1;
-    for (int i = 0; i < 2500 * (1 + task % 3); i++)
+    for (int i = 0; i < 6000 * (1 + task % 3); i++)
         x = x * 0.999999 + 1e-9;
     ((volatile double *)arg)[task * 8] = x;
 }

@@ -15,6 +15,18 @@
 #include "test.h"
 #include "tiny.h"
 
+/* A sanitizer holds freed memory back. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 enum { MIB = 1 << 20 };
 
 /* ---- blocks -------------------------------------------------------------------------------------------------------- */
@@ -59,7 +71,7 @@ TEST(kept_blocks_are_activations_and_bounded)
         sm_free(p[i]);
     CHECKF(mem.kept == 3 * MIB && mem.total == 0, "%zu bytes wait", mem.kept);
     sm_mem_trim(&mem);
-    CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2));
+    CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2 + 1));
 }
 
 /* All of a block can be written and nothing of its neighbours is touched. */
@@ -304,8 +316,8 @@ static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
     sumi_request r = sumi_request_default();
     r.prompt = prompts[k % 4];
     r.sampler = samplers[k / 2 % 4];
-    r.steps = 1 + k % 2;
-    r.count = 1 + (k % 5 == 0);
+    r.steps = 1 + (k % 7 == 0);
+    r.count = 1 + (k % 10 == 0);
     r.seed = k;
     r.width = side + side / 2 * (k % 3);
     r.height = side + side / 2 * (k / 3 % 3);
@@ -325,14 +337,14 @@ TEST(kept_memory_does_not_grow)
     size_t total = 0, kept[2] = {0};
     double rss[2] = {0};
     for (int k = 0; m && k < 100; k++) {
-        draw(ctx, m, k, large ? 64 : 16);
+        draw(ctx, m, k, large ? 32 : 16);
         total = k ? total : ctx->mem.total;
         CHECKF(ctx->mem.total == total, "picture %d: %zu bytes in use, %zu after the first", k, ctx->mem.total, total);
         rss[k >= 20] = resident();
         kept[k >= 20] = SM_MAX(kept[k >= 20], ctx->mem.kept);
     }
     CHECKF(kept[1] <= kept[0] && kept[1] <= ctx->mem.keep + SM_PACKED_USUAL, "%zu bytes wait, %zu before", kept[1], kept[0]);
-    CHECKF(rss[1] < rss[0] + 4e6, "%.1f MB resident after 100 pictures, %.1f after 20", rss[1] * 1e-6, rss[0] * 1e-6);
+    CHECKF(SANITIZED || rss[1] < rss[0] + 4e6, "%.1f MB resident after 100 pictures, %.1f after 20", rss[1] * 1e-6, rss[0] * 1e-6);
     sumi_model_free(m);
     CHECKF(!ctx || ctx->mem.now[SM_MEM_PACKED] == 0, "packed weights are left");
     sumi_context_free(ctx);
@@ -354,5 +366,5 @@ TEST(kept_contexts_come_and_go)
         rss = k == 20 ? resident() : rss;
     }
     CHECKF(open_files() == files, "%d files are open, %d were", open_files(), files);
-    CHECKF(resident() < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20", resident() * 1e-6, rss * 1e-6);
+    CHECKF(SANITIZED || resident() < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20", resident() * 1e-6, rss * 1e-6);
 }

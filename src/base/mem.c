@@ -62,9 +62,7 @@ static size_t pages_of(size_t bytes) { return (bytes + PAGE - 1) & ~(size_t)(PAG
 /* Zeroed; what follows the head is at a huge page's beginning. */
 static block *map(size_t bytes)
 {
-    size_t rounded = pages_of(bytes), whole;
-    if (bytes > SIZE_MAX / 2 || !sm_add_ok(rounded, PAGE + HUGE_PAGE, &whole))
-        return NULL;
+    size_t rounded = pages_of(bytes), whole = rounded + PAGE + HUGE_PAGE;
     char *at = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return NULL;
@@ -90,8 +88,9 @@ static void give_back(block *b)
 /* zero: the memory is known to be. */
 static block *take(size_t bytes, bool *zero)
 {
-    size_t whole;
     *zero = false;
+    if (bytes > PTRDIFF_MAX)
+        return NULL;
 #ifndef SANITIZED
     if (bytes >= LARGE) {
         block *b = map(bytes);
@@ -100,9 +99,7 @@ static block *take(size_t bytes, bool *zero)
         return b;
     }
 #endif
-    if (!sm_add_ok(bytes, sizeof(block) + 63, &whole))
-        return NULL;
-    block *b = aligned_alloc(64, whole & ~(size_t)63);
+    block *b = aligned_alloc(64, (bytes + sizeof(block) + 63) & ~(size_t)63);
     if (b)
         *b = (block){0};
     return b;
