@@ -331,8 +331,11 @@ TEST(taesd_previews)
         sumi_request q = small();
         CHECKF(!sumi_generate(ctx, m, &q, &cb, &im) && l.calls == 2 && l.width == 32 && l.height == 40, "%s", sumi_error(ctx));
         CHECK(im && off_by(l.last, sumi_images_at(im, 0)->pixels, 32 * 40 * 3) <= 1); /* Euler's last estimate is the picture */
-        sumi_images_free(im);
         q.vae_decoder = "full";
+        CHECK(!sumi_generate(ctx, m, &q, &cb, &plain) && off_by(l.last, sumi_images_at(im, 0)->pixels, 32 * 40 * 3) <= 1);
+        CHECK(plain && off_by(l.last, sumi_images_at(plain, 0)->pixels, 32 * 40 * 3) > 8);
+        sumi_images_free(plain);
+        sumi_images_free(im);
         l.calls = 0;
         cb.preview_method = "Approx cheap";
         CHECKF(!sumi_generate(ctx, m, &q, &cb, &im) && l.calls == 2 && l.width == W && l.height == H, "%s", sumi_error(ctx));

@@ -113,6 +113,7 @@ TEST(token_merging_by_hand)
         {2, {0, 0, 1, 2, 3, 4, 1, 5, 6, 7}},
         {3, {0, 0, 1, 2, 3, 0, 1, 4, 5, 6}}, /* 5 and 7 are equally near: the first */
         {4, {0, 0, 1, 2, 3, 0, 1, 0, 4, 5}},
+        {8, {0, 0, 1, 0, 1, 0, 1, 0, 0, 1}}, /* 3 is as far from both: the first cell */
     };
     const sm_backend *be[4];
     for (size_t k = 0; k < SM_COUNT(want); k++)
