@@ -233,10 +233,11 @@ static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
     static const char *const prompts[] = {"a red apple", "two (blue:1.2) rings on a table", "green", "a [red|black] cat AND a hat"};
     sumi_images *im;
     sumi_request r = sumi_request_default();
+    r.seed = k;
+    k %= 20;
     r.prompt = prompts[k % 4];
     r.sampler = samplers[k / 2 % 4];
     r.steps = 1 + k % 2;
-    r.seed = k;
     r.width = side + side / 2 * (k % 3);
     r.height = side + side / 2 * (k / 3 % 3);
     if (sumi_generate(ctx, m, &r, NULL, &im))
