@@ -513,9 +513,10 @@ SUMI_API sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options
  * and planning. The first one also brings the weights into memory. */
 SUMI_API sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out,
                                       int times, double *seconds);
-/* The same with a table for people of where the time went, by operation (convolutions also by size and form), most first: nodes,
- * milliseconds an evaluation, their share, of which weights are made ready, and the rates of the operations' flops (of direct sums) and
- * bytes; of all evaluations but the first where there are several. *table is released with sumi_text_free. */
+/* The same with a table for people of where the time went, by operation (convolutions also by size and form, and with what is done
+ * beside them), most first: nodes, milliseconds an evaluation, those of them in which weights are made ready, processor time of all threads,
+ * its share, rates by that time of the operations' flops (of direct sums) and bytes; of all evaluations but the first where there are
+ * several. *table is released with sumi_text_free. */
 SUMI_API sumi_status sumi_profile_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out,
                                          int times, double *seconds, char **table);
 /* Names and shapes of what a module takes and gives, as text for people; module NULL: of every one that the model has.

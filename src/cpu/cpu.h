@@ -9,12 +9,22 @@
 
 #include "graph/graph.h"
 
+/* What a kernel does to its results beside, instead of operations of their own that would follow: bits are those of the operations. */
+typedef struct sm_finish {
+    sm_op_id act;               /* an activation; SM_OP_INPUT: none */
+    bool gate;                  /* linear: of each row the left half times act(right half) is the result */
+    int64_t add_rows;           /* rows of the result that a row of `add` is added to, after the activation; 1: add is like the result, 0: none */
+    const float *add;           /* may be the same memory as the result */
+    int doubled;                /* source 0 is a picture of half the height and width: every pixel of it counts for four */
+} sm_finish;
+
 /* Everything a kernel sees. Sources that are absent have data NULL. */
 typedef struct sm_kcall {
     const sm_node *node;        /* parameters and shapes; node->p, node->rank */
     int nsrc;
     sm_tensor src[SM_MAX_SRC];
     sm_tensor dst;
+    sm_finish finish;           /* only what the kernel fuses */
     void *work;                 /* shared by all tasks and passes of this op, sm_kernel.work bytes, 64-byte aligned */
     const void *prep;           /* prepared weight, see sm_kernel.prep */
     int64_t part[2];            /* units [part[0], part[1]) of the weight are prepared and their results wanted; part[1] 0: all */
@@ -37,6 +47,8 @@ typedef struct sm_kernel {
     bool (*unprepared)(const sm_node *n);                /* a weight that does not stay prepared is not prepared at all, run is given
                                                             prep NULL; NULL: never */
     const char *(*how)(const sm_node *n);                /* which of several ways a node takes, for tables; may be NULL or give it */
+    bool (*fuses)(const sm_node *n, const sm_finish *f); /* whether the kernel does that too; may be NULL. f->add is not known yet */
+    size_t (*finish_work)(const sm_node *n);             /* bytes of work memory more with an f that asks for act, gate or add */
     bool inplace;                                        /* dst may be the same memory as any source of dst's size */
 } sm_kernel;
 

@@ -127,12 +127,22 @@ typedef struct sm_gather {
     sm_tensor bias;             /* data NULL: none */
     int64_t bias_base;
     float *copy;                /* this task's own, sm_gather_copy(ld_src) floats; NULL: rows are read in place */
+    const sm_finish *finish;    /* what is done to the results of a linear layer; NULL: nothing. With it: */
+    float *sums;                /* SM_FINISH_COLS floats of the task's own for each of its rows, at most SM_MC; with gate twice so many, */
+    int64_t gate;               /* with gate: columns from a result's to its gate's, in panels behind them: also floats / packed_k */
 } sm_gather;
 
 /* Rows that are a multiple of a page apart share few sets of the caches: a block of SM_MC pushes itself out of L2, and is copied
  * (measured, AVX-512: 1024x3072 to 3072 64 to 84% of the peak, 2048x2048 to 2048 64 to 83%; other widths lose 3 points by it). */
 enum { SM_COPY_LD = SM_KC + 16 };
 static inline int64_t sm_gather_copy(int64_t ld) { return ld % 1024 == 0 ? SM_MC * SM_COPY_LD : 0; }
+
+/* A gather product's results that are not finished yet: SM_MC rows of SM_FINISH_COLS columns, which stay in L2; with gate twice so many. */
+enum { SM_FINISH_COLS = 4 * SM_NR };
+
+/* n results: in (times by act(gate) or through act) plus add, which may be NULL, to out, which may be add (k_finish.c). */
+void SM_K(sm_finish_row)(sm_op_id act, const float *in, const float *gate, const float *add, float *out, int64_t n);
+bool SM_K(sm_finish_knows)(sm_op_id act);
 
 /* Rows [r[0], r[1]) and columns [j[0], j[1]), j[0] a multiple of SM_NR. */
 void SM_K(sm_gemm_gather)(const sm_gather *g, const int64_t r[2], const int64_t j[2]);

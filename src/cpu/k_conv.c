@@ -290,6 +290,14 @@ static void conv_run(const sm_kcall *c, int task, int tasks)
 {
     (SM_K(sm_winograd_fits)(c->node) ? SM_K(sm_winograd_run) : gather_run)(c, task, tasks);
 }
+/* Sizes must be even where pixels are doubled. */
+static bool conv_fuses(const sm_node *n, const sm_finish *f)
+{
+    const int64_t *x = n->src[0]->dims;
+    int64_t pixels = n->dims[1] * n->dims[2];
+    return n->op == SM_OP_CONV2D && f->act == SM_OP_INPUT && !f->gate && (f->add_rows <= 1 || f->add_rows % pixels == 0) &&
+           (!f->doubled || (x[1] % 2 == 0 && x[2] % 2 == 0)) && SM_K(sm_winograd_fits)(n);
+}
 static const char *conv_how(const sm_node *n) { return SM_K(sm_winograd_fits)(n) ? SM_K(sm_winograd_how)(n) : NULL; }
 static int weight_tasks(const sm_node *n, int pass)
 {
@@ -305,7 +313,7 @@ void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
                                                        .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks,
-                                                       .unprepared = conv_unprepared, .how = conv_how};
+                                                       .unprepared = conv_unprepared, .how = conv_how, .fuses = conv_fuses};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = weight_run, .passes = 2, .tasks = weight_tasks, .work = weight_work};
 }
 

@@ -2,7 +2,7 @@
  * that broadcasting makes contiguous or constant. Tails run the same expression on a partial vector, so a value does not
  * depend on where it stands. */
 #include "cpu/cpu.h"
-#include "cpu/vmath.h"
+#include "cpu/activation.h"
 
 typedef struct span { int64_t a, b; } span;
 
@@ -44,11 +44,6 @@ static inline span share(int64_t n, int task, int tasks)
         }                                                                                                      \
     }
 
-/* x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3), is 0.5 x (1 + tanh u). */
-static inline vf gelu_tanh_arg(vf x) { return x * vfma(x * x, vset(0.0713548163f), vset(1.59576912f)); }
-static inline vf gelu_tanh_gate(vf x) { return vsigmoid(gelu_tanh_arg(x)); }
-static inline vf normal_cdf(vf x) { return vfma(verf(x * 0.707106781f), vset(0.5f), vset(0.5f)); }
-
 static inline vf silu_slope(vf x)
 {
     vf s = vsigmoid(x);
@@ -56,11 +51,11 @@ static inline vf silu_slope(vf x)
 }
 static inline vf gelu_tanh_slope(vf x)
 {
-    vf e = vexp(-gelu_tanh_arg(x)), s = 1.0f / (e + 1.0f), du = vfma(x * x, vset(0.214064449f), vset(1.59576912f));
+    vf e = vexp(-sm_gelu_tanh_arg(x)), s = 1.0f / (e + 1.0f), du = vfma(x * x, vset(0.214064449f), vset(1.59576912f));
     vf rest = vsel(s < vset(0.5f), 1.0f - s, e * s); /* 1 - s without cancellation */
     return vfma(x * s * rest, du, s);
 }
-static inline vf gelu_erf_slope(vf x) { return vfma(x * 0.398942280f, vexp(x * x * -0.5f), normal_cdf(x)); }
+static inline vf gelu_erf_slope(vf x) { return vfma(x * 0.398942280f, vexp(x * x * -0.5f), sm_normal_cdf(x)); }
 static inline vf quick_gelu_slope(vf x)
 {
     vf s = vsigmoid(x * 1.702f);
@@ -77,11 +72,11 @@ static inline vf tanh_slope(vf x)
     return (1.0f - t) * (1.0f + t);
 }
 
-KERNEL1(silu, x *vsigmoid(x))
-KERNEL1(gelu_tanh, x *gelu_tanh_gate(x))
-KERNEL1(gelu_erf, x *normal_cdf(x))
-KERNEL1(quick_gelu, x *vsigmoid(x * 1.702f))
-KERNEL1(relu, vmax(vset(0), x))
+KERNEL1(silu, sm_v_silu(x))
+KERNEL1(gelu_tanh, sm_v_gelu_tanh(x))
+KERNEL1(gelu_erf, sm_v_gelu_erf(x))
+KERNEL1(quick_gelu, sm_v_quick_gelu(x))
+KERNEL1(relu, sm_v_relu(x))
 KERNEL1(sigmoid, vsigmoid(x))
 KERNEL1(tanh, vtanh(x))
 KERNEL1(exp, vexp(x))

@@ -243,8 +243,37 @@ static void run_columns(const sm_gather *g, const int64_t r[2], int64_t j0, int6
     }
 }
 
+/* Rows r, at most SM_MC, of the columns [j0, j1) of a dense product: into g->sums, gates behind them, and from there to the result. */
+static void run_finished(const sm_gather *g, const int64_t r[2], int64_t j0, int64_t j1)
+{
+    const sm_finish *f = g->finish;
+    sm_gather part = *g;
+    float *gates = f->gate ? g->sums + (r[1] - r[0]) * SM_FINISH_COLS : NULL;
+    part.ld_dst = SM_FINISH_COLS;
+    part.dst = g->sums - (r[0] * SM_FINISH_COLS + j0);
+    run_columns(&part, r, j0, j1, j1);
+    if (gates) {
+        part.dst += gates - g->sums;
+        part.b += g->gate * g->packed_k;
+        part.bias_base += g->cols;
+        run_columns(&part, r, j0, j1, j1);
+    }
+    for (int64_t i = r[0]; i < r[1]; i++) {
+        int64_t at = (i - r[0]) * SM_FINISH_COLS;
+        const float *add = f->add_rows ? f->add + i / f->add_rows * g->ld_dst + j0 : NULL;
+        SM_K(sm_finish_row)(f->act, g->sums + at, gates ? gates + at : NULL, add, g->dst + i * g->ld_dst + j0, j1 - j0);
+    }
+}
+
 void SM_K(sm_gemm_gather)(const sm_gather *g, const int64_t r[2], const int64_t j[2])
 {
-    for (int64_t j0 = j[0]; j0 < j[1]; j0 += NC)
+    int64_t tiles = (r[1] - r[0] + SM_MR - 1) / SM_MR, blocks = (tiles * SM_MR + SM_MC - 1) / SM_MC, piece[2];
+    for (int64_t j0 = j[0]; !g->finish && j0 < j[1]; j0 += NC)
         run_columns(g, r, j0, SM_MIN(j0 + NC, j[1]), j[1]);
+    for (int64_t j0 = j[0]; g->finish && j0 < j[1]; j0 += SM_FINISH_COLS)
+        for (int64_t i = 0; i < blocks; i++) {
+            piece[0] = r[0] + i * tiles / blocks * SM_MR;
+            piece[1] = SM_MIN(r[0] + (i + 1) * tiles / blocks * SM_MR, r[1]);
+            run_finished(g, piece, j0, SM_MIN(j0 + SM_FINISH_COLS, j[1]));
+        }
 }

@@ -5,7 +5,7 @@
  *
  * Small samples are done whole by one task; large ones in three passes (blocks, join, apply) with the same arithmetic. */
 #include "cpu/cpu.h"
-#include "cpu/simd.h"
+#include "cpu/activation.h"
 
 #include <math.h>
 
@@ -89,11 +89,13 @@ typedef struct job {
     const float *x, *dy;
     const sm_tensor *w, *b;
     float eps, *sums, *apply;
+    bool silu;      /* of the result */
 } job;
 
 static job job_of(const sm_kcall *c)
 {
-    job j = {.m = dims_of(c->node), .op = c->node->op, .eps = c->node->p.norm.eps, .x = c->src[0].data, .sums = c->work};
+    job j = {.m = dims_of(c->node), .op = c->node->op, .eps = c->node->p.norm.eps, .x = c->src[0].data, .sums = c->work,
+             .silu = c->finish.act == SM_OP_SILU};
     int w = j.op == SM_OP_GROUP_NORM ? 1 : 2;
     if (w == 2)
         j.dy = c->src[1].data;
@@ -178,7 +180,7 @@ static void join(const job *j, int64_t n)
 
 /* `rows` rows (1 or 4) from x on. */
 static inline __attribute__((always_inline)) void apply_rows(const float *x, const float *dy, float *y, const float *a, int64_t c,
-                                                             int rows)
+                                                             int rows, bool silu)
 {
     for (int64_t k = 0; k < c; k += SM_VL) {
         int part = (int)SM_MIN(c - k, SM_VL);
@@ -190,6 +192,8 @@ static inline __attribute__((always_inline)) void apply_rows(const float *x, con
         for (int r = 0; r < rows; r++) {
             vf d = LOAD(x + r * c + k) - mean;
             vf v = dy ? vfma(LOAD(dy + r * c + k), scale, -vfma(d, a1, a2)) : vfma(d, scale, a1);
+            if (silu)
+                v = sm_v_silu(v);
             if (full)
                 vstore(y + r * c + k, v);
             else
@@ -206,12 +210,14 @@ static void apply(const job *j, float *y, int64_t from, int64_t to)
     for (int64_t r = from; r < to;) {
         int rows = to - r >= 4 && r / m->s == (r + 3) / m->s ? 4 : 1;
         const float *a = j->apply + r / m->s * APPLY * m->c, *x = j->x + r * m->c, *dy = j->dy ? j->dy + r * m->c : NULL;
-        if (rows == 4 && dy)
-            apply_rows(x, dy, y + r * m->c, a, m->c, 4);
+        if (j->silu)
+            apply_rows(x, NULL, y + r * m->c, a, m->c, rows, true);
+        else if (rows == 4 && dy)
+            apply_rows(x, dy, y + r * m->c, a, m->c, 4, false);
         else if (rows == 4)
-            apply_rows(x, NULL, y + r * m->c, a, m->c, 4);
+            apply_rows(x, NULL, y + r * m->c, a, m->c, 4, false);
         else
-            apply_rows(x, dy, y + r * m->c, a, m->c, 1);
+            apply_rows(x, dy, y + r * m->c, a, m->c, 1, false);
         r += rows;
     }
 }
@@ -288,11 +294,14 @@ static size_t work_of(const sm_node *n)
     return sizeof(float) * (size_t)(m.n * m.c * (m.blocks * SUMS + APPLY));
 }
 
+static bool fuses(const sm_node *n, const sm_finish *f) { return f->act == SM_OP_SILU && !f->gate && !f->add_rows && !f->doubled; }
+
 void SM_K(sm_group_norm_kernels)(sm_kernel *k);
 
 void SM_K(sm_group_norm_kernels)(sm_kernel *k)
 {
     k[SM_OP_GROUP_NORM_DP] = (sm_kernel){.run = run, .passes = 3, .tasks = tasks_of, .work = work_of};
     k[SM_OP_GROUP_NORM] = k[SM_OP_GROUP_NORM_DX] = k[SM_OP_GROUP_NORM_DP];
+    k[SM_OP_GROUP_NORM].fuses = fuses;
     k[SM_OP_GROUP_NORM].inplace = k[SM_OP_GROUP_NORM_DX].inplace = true;
 }

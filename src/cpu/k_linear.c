@@ -55,19 +55,34 @@ static int linear_prep_tasks(const sm_node *n)
     return (int)SM_MIN(SM_MIN(most, wanted), MOST);
 }
 
+/* With a gate a part is panels of the left half and then those of the right half that belong to them: a whole weight lies as usual. */
 static void linear_prep(const sm_kcall *c, void *out, int task, int tasks)
 {
     const sm_tensor *w = &c->src[1];
     sm_pack_src s = {.t = *w, .col = w->dims[1], .step = 1, .n = w->dims[0], .k = w->dims[1], .taps = 1};
-    int64_t part[2], pieces = sm_pack_pieces(s.k), a, b, steps[2];
-    sm_part_of(c, sm_panels(s.n), part);
-    sm_range((part[1] - part[0]) * pieces, task, tasks, &a, &b);
+    int64_t part[2], pieces = sm_pack_pieces(s.k), a, b, steps[2], half = c->finish.gate ? sm_panels(s.n) / 2 : 0;
+    sm_part_of(c, half ? half : sm_panels(s.n), part);
+    int64_t panels = part[1] - part[0];
+    sm_range(panels * (half ? 2 : 1) * pieces, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        int64_t panel = i / pieces;
+        int64_t at = i / pieces, panel = at < panels ? part[0] + at : part[0] + at - panels + half;
         sm_pack_piece(s.k, i, steps);
-        SM_K(sm_gemm_pack)(&s, (part[0] + panel) * SM_NR, steps, (float *)out + panel * SM_NR * s.k);
+        SM_K(sm_gemm_pack)(&s, panel * SM_NR, steps, (float *)out + at * SM_NR * s.k);
     }
 }
+
+static bool finishes(const sm_finish *f) { return f->act != SM_OP_INPUT || f->gate || f->add_rows; }
+
+/* A gate needs whole panels on both sides. */
+static bool linear_fuses(const sm_node *n, const sm_finish *f)
+{
+    return !SM_K(sm_linear_few)(n) && SM_K(sm_finish_knows)(f->act) && !f->doubled && (!f->gate || n->src[1]->dims[0] % (2 * SM_NR) == 0);
+}
+
+/* Floats of a task's unfinished results: of both halves with a gate. */
+static int64_t linear_sums(const sm_node *n) { return 2 * SM_MIN(linear_rows(n), SM_MC) * SM_FINISH_COLS; }
+
+static size_t linear_finish_work(const sm_node *n) { return sizeof(float) * (size_t)(linear_sums(n) * linear_tasks(n, 0)); }
 
 static void linear_run(const sm_kcall *c, int task, int tasks)
 {
@@ -77,10 +92,15 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
     }
     const sm_tensor *w = &c->src[1];
     int64_t rows = linear_rows(c->node), part[2], r[2], j[2], a, b;
-    sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], w->dims[0], c->prep);
+    sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], c->finish.gate ? w->dims[0] / 2 : w->dims[0], c->prep);
     g.bias = c->src[2];
     sm_part_of(c, sm_panels(g.cols), part);
     g.b_from = part[0] * SM_NR;
+    if (finishes(&c->finish)) {
+        g.finish = &c->finish;
+        g.sums = (float *)c->work + linear_work(c->node) / sizeof(float) + task * linear_sums(c->node);
+        g.gate = (part[1] - part[0]) * SM_NR;
+    }
     int64_t cols = SM_MIN(part[1] * SM_NR, g.cols) - g.b_from;
     if (linear_copy(c->node) && cols >= WIDE)
         g.copy = (float *)c->work + task * linear_copy(c->node);
@@ -207,6 +227,7 @@ static void matmul_run(const sm_kcall *c, int task, int tasks)
 void SM_K(sm_cpu_linear)(sm_kernel *k)
 {
     k[SM_OP_LINEAR] = (sm_kernel){.run = linear_run, .tasks = linear_tasks, .work = linear_work, .prep_bytes = linear_prep_bytes,
-                                  .prep_unit = linear_prep_unit, .prep = linear_prep, .prep_tasks = linear_prep_tasks};
+                                  .prep_unit = linear_prep_unit, .prep = linear_prep, .prep_tasks = linear_prep_tasks,
+                                  .fuses = linear_fuses, .finish_work = linear_finish_work};
     k[SM_OP_MATMUL] = (sm_kernel){.run = matmul_run, .passes = 2, .tasks = matmul_tasks, .work = matmul_work};
 }

@@ -272,7 +272,11 @@ static void run_item(const sm_kcall *c, const wino *p, const item *it)
     }
     for (int64_t j = it->j0; c->src[2].data && j < it->j1; j++)
         bias[j - it->j0] = sm_load_f32(&c->src[2], j);
-    sm_wino_out o = {(float *)c->dst.data + it->j0, p->oh, p->ow, p->cols, it->j1 - it->j0, bias};
+    sm_wino_out o = {(float *)c->dst.data + it->j0, p->oh, p->ow, p->cols, it->j1 - it->j0, bias, NULL, 0};
+    if (c->finish.add_rows) {
+        o.add = c->finish.add + it->j0;
+        o.add_each = c->finish.add_rows == 1 ? 0 : c->finish.add_rows / (p->oh * p->ow);
+    }
     SM_K(sm_wino_results)(&p->in, &o, it->t0, it->count, it->sums, it->apart);
 }
 
@@ -281,6 +285,7 @@ void SM_K(sm_winograd_run)(const sm_kcall *c, int task, int tasks)
     wino p = make(c->node, c->part, !c->prep), most = whole(c->node, !c->prep);
     int64_t a, b;
     p.in.src = c->src[0].data;
+    p.in.half = c->finish.doubled;
     sm_range(p.blocks * p.chunks, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
         item it = find_item(&p, i, (float *)c->work + task * room(&most));

@@ -74,11 +74,15 @@ static const float zeros[SM_WINO_LONGEST];
 FLAT void find_pixels(const int all, const sm_wino_tiles *p, const sm_wino_at *at, int64_t c0, const float **px)
 {
     int64_t x0 = at->x * p->side + p->off[1], y0 = at->y * p->side + p->off[0];
-    const float *image = p->src + at->n * p->h * p->w * p->ld + c0;
+    const int half = p->half;
+    const int64_t w = p->w >> half;
+    const float *image = p->src + at->n * (p->h >> half) * w * p->ld + c0;
     if (x0 >= 0 && y0 >= 0 && x0 + all <= p->w && y0 + all <= p->h) {
         const float *first = image + (y0 * p->w + x0) * p->ld;
-        for (int i = 0; i < all * all; i++)
+        for (int i = 0; i < all * all && !half; i++)
             px[i] = first + (i / all * p->w + i % all) * p->ld;
+        for (int i = 0; i < all * all && half; i++)
+            px[i] = image + (((y0 + i / all) >> half) * w + ((x0 + i % all) >> half)) * p->ld;
         return;
     }
     for (int i = 0; i < all * all; i++) {
@@ -88,7 +92,7 @@ FLAT void find_pixels(const int all, const sm_wino_tiles *p, const sm_wino_at *a
         if (p->circular[1])
             x = x < 0 ? x + p->w : x >= p->w ? x - p->w : x;
         bool in = (uint64_t)y < (uint64_t)p->h && (uint64_t)x < (uint64_t)p->w;
-        px[i] = in ? image + (y * p->w + x) * p->ld : zeros;
+        px[i] = in ? image + ((y >> half) * w + (x >> half)) * p->ld : zeros;
     }
 }
 
@@ -194,9 +198,18 @@ FLAT void results4(const vf *m, vf *out)
 }
 
 typedef void result_turn(const vf *, vf *);
+/* What is added to a tile's results beside the bias: its first pixel's and the steps to the next ones; NULL: nothing. */
+typedef struct more { const float *at; int64_t step[2]; } more;
+
+FLAT vf with(vf v, const more *a, int y, int x, int live)
+{
+    const float *at = a->at + y * a->step[0] + x * a->step[1];
+    return live == SM_VL ? v + vload(at) : v + vload_part(at, live, 0);
+}
+
 /* One vector of columns: m's points to side x side pixels, of which exist[0] x exist[1] are stored, `live` columns of each. */
-FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias, const int exist[2], float *to,
-                        const int64_t step[2], int live)
+FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias, const more *add, const int exist[2],
+                        float *to, const int64_t step[2], int live)
 {
     vf s[4][6], d[6], u[4];
     for (int x = 0; x < side + 2; x++) {
@@ -209,16 +222,20 @@ FLAT void result_vector(const int side, result_turn *turn, const float *m, int64
     if (exist[0] == side && exist[1] == side && live == SM_VL) {
         for (int y = 0; y < side; y++) {
             turn(s[y], u);
-            for (int x = 0; x < side; x++)
-                vstore(to + y * step[0] + x * step[1], u[x] + bias);
+            for (int x = 0; x < side; x++) {
+                vf v = u[x] + bias;
+                vstore(to + y * step[0] + x * step[1], add->at ? with(v, add, y, x, SM_VL) : v);
+            }
         }
         return;
     }
     for (int y = 0; y < exist[0]; y++) {
         turn(s[y], u);
         for (int x = 0; x < side; x++)
-            if (x < exist[1])
-                vstore_part(to + y * step[0] + x * step[1], u[x] + bias, live);
+            if (x < exist[1]) {
+                vf v = u[x] + bias;
+                vstore_part(to + y * step[0] + x * step[1], add->at ? with(v, add, y, x, live) : v, live);
+            }
     }
 }
 
@@ -240,6 +257,16 @@ FLAT void fetch_results(const int side, const int exist[2], const float *to, con
                 __builtin_prefetch(to + y * step[0] + x * step[1], 1);
 }
 
+/* Of the tile at `at`, whose results are at to, from column 0 on. */
+FLAT more find_more(const sm_wino_out *o, int64_t picture, const float *to)
+{
+    if (!o->add)
+        return (more){NULL, {0, 0}};
+    if (o->add_each)
+        return (more){o->add + picture / o->add_each * o->ld, {0, 0}};
+    return (more){o->add + (to - o->dst), {o->ow * o->ld, o->ld}};
+}
+
 FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, const sm_wino_out *o, const int64_t tiles[2], const float *m,
                   int64_t apart)
 {
@@ -248,6 +275,8 @@ FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, con
     int exist[2], then[2];
     float *to = find_results(side, o, &at, exist), *next;
     for (int64_t t = 0; t < tiles[1]; t++, to = next, memcpy(exist, then, sizeof exist)) {
+        more add = find_more(o, at.n, to);
+        const float *added = add.at;
         sm_wino_next(p, &at);
         next = find_results(side, o, &at, then);
         for (int64_t j = 0; j < o->cols; j += SM_NR) {
@@ -255,7 +284,8 @@ FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, con
             for (int c = 0; c < width; c += SM_VL) {
                 if (t + 1 < tiles[1])
                     fetch_results(side, then, next + j + c, step);
-                result_vector(side, turn, m + j * tiles[1] + t * width + c, apart, vload(o->bias + j + c), exist, to + j + c, step,
+                add.at = added ? added + j + c : NULL;
+                result_vector(side, turn, m + j * tiles[1] + t * width + c, apart, vload(o->bias + j + c), &add, exist, to + j + c, step,
                               (int)SM_MIN(SM_VL, o->cols - j - c));
             }
         }

@@ -17,6 +17,7 @@ typedef struct sm_wino_tiles {
     const float *src;
     int64_t h, w, ld, th, tw;
     int side;                       /* 2 or 4 */
+    int half;                       /* 1: src has half of h and of w: each pixel counts for four */
     int off[2];                     /* source position of tap 0 of result 0 */
     const int *circular;
 } sm_wino_tiles;
@@ -64,9 +65,10 @@ void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int
 /* Taps [9][n] of a kernel, n whole vectors, to points `apart` apart; `back`: the kernel turned by 180 degrees. */
 void SM_K(sm_wino_kernels)(int side, const float *taps, int n, bool back, float *out, int64_t apart);
 
-/* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias. Point i of tile t and the column c of
+/* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or, with
+ * add_each, a row for so many pictures. Point i of tile t and the column c of
  * the panel that begins at column j is at m + i * apart + j * count + t * its width + c - j. */
-typedef struct sm_wino_out { float *dst; int64_t oh, ow, ld, cols; const float *bias; } sm_wino_out;
+typedef struct sm_wino_out { float *dst; int64_t oh, ow, ld, cols; const float *bias, *add; int64_t add_each; } sm_wino_out;
 void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t t0, int64_t count, const float *m, int64_t apart);
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */

@@ -94,39 +94,66 @@ static sumi_status last_uses(sm_plan *p, int n, sm_node *const *outputs, int *la
         last[i] = -1;
         if (!p->places[i].live || is_leaf(x) || is_view(x))
             continue;
-        for (int k = 0; k < x->nsrc; k++)
-            if (x->src[k])
-                last[root[x->src[k]->id]] = t;
+        for (int k = 0; k <= sm_plan_maker(p, x)->nsrc; k++) {
+            const sm_node *s = sm_plan_source(p, x, k);
+            if (s)
+                last[root[s->id]] = t;
+            if (s && p->places[s->id].held && !p->places[i].held)
+                p->places[root[s->id]].kept = true;
+        }
         t++;
     }
+    for (int i = 0; i < n; i++)
+        p->places[root[outputs[i]->id]].kept |= p->places[outputs[i]->id].held;
+    for (int i = 0; i < p->nodes; i++)
+        if (p->places[i].kept)
+            last[i] = INT32_MAX;
     for (int i = 0; i < n; i++)
         last[root[outputs[i]->id]] = INT32_MAX;
     return SUMI_OK;
 }
 
-/* Another source that is a piece of the same storage would be overwritten while it is still read. */
-static bool piece_of(const sm_plan *p, const sm_node *n, int at)
+/* What depends on fixed inputs and on nothing that changes. */
+static void mark_held(sm_plan *p)
 {
-    for (int i = 0; i < n->nsrc; i++)
-        if (n->src[i] && p->places[n->src[i]->id].at == at && sm_numel(n->src[i]) != sm_numel(n))
+    for (int i = 0; i < p->nodes; i++) {
+        const sm_node *x = p->g->nodes[i];
+        bool held = x->op == SM_OP_INPUT && x->fixed, varies = x->op == SM_OP_INPUT && !x->fixed;
+        for (int k = 0; k < x->nsrc; k++) {
+            const sm_node *s = x->src[k];
+            held |= s && p->places[s->id].held;
+            varies |= s && !p->places[s->id].held && !p->places[s->id].constant;
+        }
+        p->places[i].held = held && !varies;
+        p->places[i].constant = !held && !varies && !x->mutable_data;
+    }
+}
+
+/* Another source in the same storage would be overwritten while it is still read: in place of an addend any, in place of what the kernel
+ * itself goes through those of another size. */
+static bool shares(const sm_plan *p, const sm_node *n, int i)
+{
+    int sources = sm_plan_maker(p, n)->nsrc, at = p->places[sm_plan_source(p, n, i)->id].at;
+    for (int k = 0; k <= sources; k++) {
+        const sm_node *s = k == i ? NULL : sm_plan_source(p, n, k);
+        if (s && p->places[s->id].at == at && (i == sources || k == sources || sm_numel(s) != sm_numel(n)))
             return true;
+    }
     return false;
 }
 
 /* The storage of a source that ends here and has the result's size, when the kernel may overwrite it; else -1. */
 static int inplace_store(sm_plan *p, const sm_node *n, const sm_kernel *k, int t, const int *last, const int *root)
 {
-    if (!k->inplace)
-        return -1;
-    for (int i = 0; i < n->nsrc; i++) {
-        const sm_node *s = n->src[i];
-        if (!s || s->dtype != n->dtype || sm_numel(s) != sm_numel(n))
+    int sources = sm_plan_maker(p, n)->nsrc;
+    for (int i = 0; i <= sources; i++) {
+        const sm_node *s = sm_plan_source(p, n, i);
+        if (!s || s->dtype != n->dtype || sm_numel(s) != sm_numel(n) || !(i == sources || k->inplace))
             continue;
         int r = root[s->id];
         const sm_node *rn = p->g->nodes[r];
         place *at = &p->places[s->id];
-        if (is_leaf(rn) || last[r] != t || at->at < 0 || at->offset || sm_numel(rn) != sm_numel(n) ||
-            piece_of(p, n, at->at))
+        if (is_leaf(rn) || last[r] != t || at->at < 0 || at->offset || sm_numel(rn) != sm_numel(n) || shares(p, n, i))
             continue;
         return at->at;
     }
@@ -136,11 +163,17 @@ static int inplace_store(sm_plan *p, const sm_node *n, const sm_kernel *k, int t
 /* How often one value of the weight is used in a run: the rows of a matrix product, the pixels of a convolution. */
 static double uses(const sm_node *n) { return sm_ops[n->op].cost(n).flops / (2.0 * (double)sm_numel(n->src[1])); }
 
+/* Of the prepared weight; with a gate both halves of as many columns. */
+static size_t unit_bytes(const step *s)
+{
+    return (s->k->prep_unit ? s->k->prep_unit(s->call.node) : 0) * (s->call.finish.gate ? 2 : 1);
+}
+
 /* Whether the weight of step s stays packed is decided when all steps are known; the others' buffers are made here. */
 static void plan_prep(sm_plan *p, step *s, const int *root)
 {
     const sm_node *n = s->call.node;
-    size_t bytes = s->k->prep_bytes ? s->k->prep_bytes(n) : 0, unit = bytes && s->k->prep_unit ? s->k->prep_unit(n) : 0;
+    size_t bytes = s->k->prep_bytes ? s->k->prep_bytes(n) : 0, unit = bytes ? unit_bytes(s) : 0;
     if (!bytes)
         return;
     const sm_node *w = p->g->nodes[root[n->src[1]->id]];
@@ -148,7 +181,7 @@ static void plan_prep(sm_plan *p, step *s, const int *root)
     s->prep_tasks = s->k->prep_tasks ? s->k->prep_tasks(n) : 1;
     s->units = unit ? (int64_t)((bytes + unit - 1) / unit) : 1;
     s->part = unit ? SM_MIN(SM_MAX(PART / (int64_t)unit, 1), s->units) : 1;
-    s->keep = fixed && uses(n) <= MANY_USES;
+    s->keep = fixed && !s->held && uses(n) <= MANY_USES;
     if (s->keep)
         p->packed_bytes += bytes;
 }
@@ -165,7 +198,7 @@ static sumi_status choose_packed(sm_plan *p, sm_err *e)
             continue;
         size_t bytes = s->k->prep_bytes(s->call.node);
         if (s->part < s->units)
-            bytes = s->k->prep_unit(s->call.node) * (size_t)s->part;
+            bytes = unit_bytes(s) * (size_t)s->part;
         if ((s->prep = new_store(p, bytes, i, i)) < 0)
             return no_memory(e);
     }
@@ -176,7 +209,8 @@ static sumi_status choose_packed(sm_plan *p, sm_err *e)
 
 static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const int *last, const int *root, sm_err *e)
 {
-    const sm_kernel *k = &be->k[n->op];
+    const sm_node *m = sm_plan_maker(p, n);
+    const sm_kernel *k = &be->k[m->op];
     int t = p->nsteps;
     place *at = &p->places[n->id];
     if (!k->run)
@@ -189,17 +223,20 @@ static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const 
         return no_memory(e);
     else
         p->stores[at->at].first = n;
+    if (at->kept)
+        p->stores[at->at].from = 0;
     step *s = &p->steps[p->nsteps++];
-    *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1};
-    s->call.node = n;
-    s->call.nsrc = n->nsrc;
-    size_t work = k->work ? k->work(n) : 0;
+    *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1, .out = n, .held = at->held, .cost = sm_plan_step_cost(p, n)};
+    s->call.node = m;
+    s->call.nsrc = m->nsrc;
+    s->call.finish = p->fuse[n->id].f;
+    bool finishes = m != n;
+    size_t work = (k->work ? k->work(m) : 0) + (finishes && k->finish_work ? k->finish_work(m) : 0);
     if (work && (s->work = new_store(p, work, t, t)) < 0)
         return no_memory(e);
     plan_prep(p, s, root);
-    sm_cost c = sm_ops[n->op].cost(n);
-    p->cost.flops += c.flops;
-    p->cost.bytes += c.bytes;
+    p->cost.flops += s->cost.flops;
+    p->cost.bytes += s->cost.bytes;
     return SUMI_OK;
 }
 
@@ -294,9 +331,10 @@ static void *place_data(const sm_plan *p, const sm_node *n)
     return at->at < 0 ? (void *)at->data : p->arena + p->stores[at->at].offset + at->offset;
 }
 
-static sm_tensor tensor_of(const sm_plan *p, const sm_node *n)
+/* n as it is stored at the place of `at`, which is n or what it became. */
+static sm_tensor tensor_of(const sm_plan *p, const sm_node *n, const sm_node *at)
 {
-    sm_tensor t = {.data = place_data(p, n), .dtype = n->dtype, .rank = n->rank};
+    sm_tensor t = {.data = place_data(p, at), .dtype = n->dtype, .rank = n->rank};
     memcpy(t.dims, n->dims, sizeof t.dims);
     while (n->op == SM_OP_RESHAPE)
         n = n->src[0];
@@ -310,10 +348,14 @@ static void resolve(sm_plan *p)
     for (int i = 0; i < p->nsteps; i++) {
         step *s = &p->steps[i];
         const sm_node *n = s->call.node;
-        for (int k = 0; k < n->nsrc; k++)
-            if (n->src[k])
-                s->call.src[k] = tensor_of(p, n->src[k]);
-        s->call.dst = tensor_of(p, n);
+        for (int k = 0; k < n->nsrc; k++) {
+            const sm_node *x = sm_plan_source(p, s->out, k);
+            if (x)
+                s->call.src[k] = tensor_of(p, x, x);
+        }
+        s->call.dst = tensor_of(p, n, s->out);
+        const sm_node *add = sm_plan_source(p, s->out, n->nsrc);
+        s->call.finish.add = add ? place_data(p, add) : NULL;
         s->call.work = s->work < 0 ? NULL : p->arena + p->stores[s->work].offset;
         s->call.prep = s->prep_each_run = s->prep < 0 ? NULL : p->arena + p->stores[s->prep].offset;
     }
@@ -326,7 +368,10 @@ static sumi_status build(sm_plan *p, int n, sm_node *const *outputs, const sm_ba
     if (!p->places || !p->steps)
         return no_memory(e);
     mark_live(p, n, outputs);
-    sumi_status st = add_steps(p, n, outputs, be, e);
+    mark_held(p);
+    sumi_status st = sm_plan_fuse(p, n, outputs, be, e);
+    if (!st)
+        st = add_steps(p, n, outputs, be, e);
     if (!st)
         st = choose_packed(p, e);
     if (!st)
@@ -361,6 +406,7 @@ sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const str
     p->mem = g->mem;
     p->opts = *o;
     p->nodes = g->count;
+    p->stale = true;
     if (build(p, n, outputs, be, e)) {
         sm_plan_free(p);
         return NULL;
@@ -378,6 +424,7 @@ void sm_plan_free(sm_plan *p)
         sm_mem_trim(p->mem);
     sm_free(p->stores);
     sm_free(p->places);
+    sm_free(p->fuse);
     sm_free(p->steps);
     sm_free(p);
 }
@@ -385,4 +432,13 @@ void sm_plan_free(sm_plan *p)
 void *sm_plan_data(const sm_plan *p, const sm_node *n)
 {
     return n->id < 0 || n->id >= p->nodes || !p->places[n->id].live ? NULL : place_data(p, n);
+}
+
+void sm_plan_put(sm_plan *p, const sm_node *input, size_t at, const void *data, size_t bytes)
+{
+    char *to = sm_plan_data(p, input);
+    if (!to || (input->fixed && !p->stale && !memcmp(to + at, data, bytes)))
+        return;
+    memcpy(to + at, data, bytes);
+    p->stale |= input->fixed;
 }

@@ -17,7 +17,7 @@ void sm_plan_profile(sm_plan *p, bool on) { p->profile = on; }
 typedef struct row {
     char name[48];
     int nodes;
-    double seconds[2], flops, bytes;
+    double seconds[2], cpu, flops, bytes;
 } row;
 
 static void name_step(const step *s, char name[48])
@@ -30,28 +30,34 @@ static void name_step(const step *s, char name[48])
     if ((n->op == SM_OP_CONV2D || n->op == SM_OP_CONV2D_DX) && n->p.conv.stride[0] > 1)
         at += snprintf(name + at, 48 - (size_t)at, " /%d", n->p.conv.stride[0]);
     if (how)
-        snprintf(name + at, 48 - (size_t)at, " %s", how);
+        at += snprintf(name + at, 48 - (size_t)at, " %s", how);
+    const sm_finish *f = &s->call.finish;
+    snprintf(name + at, 48 - (size_t)at, "%s%s%s%s%s", f->doubled ? " x2" : "", f->act ? " " : "", f->act ? sm_ops[f->act].name : "",
+             f->gate ? " gate" : "", f->add_rows ? " +" : "");
 }
 
 static void add_to(row *r, const step *s)
 {
-    sm_cost c = sm_ops[s->call.node->op].cost(s->call.node);
     r->nodes++;
     r->seconds[0] += s->seconds[0];
     r->seconds[1] += s->seconds[1];
-    r->flops += c.flops;
-    r->bytes += c.bytes;
+    r->cpu += s->cpu;
+    r->flops += s->cost.flops;
+    r->bytes += s->cost.bytes;
 }
 
-static double both(const row *r) { return r->seconds[0] + r->seconds[1]; }
-
-static int by_time(const void *a, const void *b) { return (both(a) < both(b)) - (both(a) > both(b)); }
+static int by_time(const void *a, const void *b)
+{
+    double x = ((const row *)a)->cpu, y = ((const row *)b)->cpu;
+    return (x < y) - (x > y);
+}
 
 static void print_row(const row *r, int runs, double total, sm_buf *b)
 {
-    double s = both(r) / runs;
-    sm_buf_fmt(b, "%-24s %6d %10.3f %6.1f %10.3f %9.1f %9.1f\n", r->name, r->nodes, s * 1e3, total > 0 ? 100 * s / total : 0,
-               r->seconds[0] / runs * 1e3, s > 0 ? r->flops / s * 1e-9 : 0, s > 0 ? r->bytes / s * 1e-9 : 0);
+    double s = r->cpu / runs;
+    sm_buf_fmt(b, "%-32s %6d %10.3f %10.3f %10.3f %6.1f %9.1f %9.1f\n", r->name, r->nodes, (r->seconds[0] + r->seconds[1]) / runs * 1e3,
+               r->seconds[0] / runs * 1e3, s * 1e3, total > 0 ? 100 * r->cpu / total : 0, s > 0 ? r->flops / s * 1e-9 : 0,
+               s > 0 ? r->bytes / s * 1e-9 : 0);
 }
 
 void sm_plan_report(const sm_plan *p, sm_buf *b)
@@ -75,10 +81,10 @@ void sm_plan_report(const sm_plan *p, sm_buf *b)
     }
     qsort(rows, (size_t)n, sizeof *rows, by_time);
     int runs = SM_MAX(p->profiled, 1);
-    sm_buf_fmt(b, "%-24s %6s %10s %6s %10s %9s %9s\n", "operation", "nodes", "ms", "%", "weights ms", "GFLOP/s", "GB/s");
+    sm_buf_fmt(b, "%-32s %6s %10s %10s %10s %6s %9s %9s\n", "operation", "nodes", "ms", "weights", "processor", "%", "GFLOP/s", "GB/s");
     for (int i = 0; i < n; i++)
-        print_row(&rows[i], runs, both(&all) / runs, b);
-    print_row(&all, runs, both(&all) / runs, b);
+        print_row(&rows[i], runs, all.cpu, b);
+    print_row(&all, runs, all.cpu, b);
     sm_free(rows);
 }
 

@@ -3,6 +3,8 @@
 #include "base/pages.h"
 #include "graph/plan_impl.h"
 
+#include <time.h>
+
 typedef struct prep_job { const step *s; void *out; } prep_job;
 
 static void prep_task(void *arg, int task, int tasks)
@@ -26,13 +28,23 @@ static void run_passes(step *s, sm_pool *pool)
     }
 }
 
-/* The time since *t is added to *seconds, and *t is now; profile false: nothing. */
-static void clock_to(bool profile, double *t, double *seconds)
+typedef struct clocks { double wall, cpu; } clocks;
+
+static clocks read_clocks(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (clocks){sm_now(), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec};
+}
+
+/* The time since *t is the step's, for its weight or for its kernel; *t is now. profile false: nothing. */
+static void clock_to(bool profile, clocks *t, step *s, bool kernel)
 {
     if (!profile)
         return;
-    double now = sm_now();
-    *seconds += now - *t;
+    clocks now = read_clocks();
+    s->seconds[kernel] += now.wall - t->wall;
+    s->cpu += now.cpu - t->cpu;
     *t = now;
 }
 
@@ -40,20 +52,20 @@ static void clock_to(bool profile, double *t, double *seconds)
 static void run_step(step *s, sm_pool *pool, bool profile)
 {
     prep_job job = {s, s->prep_each_run};
-    double t = profile ? sm_now() : 0;
+    clocks t = profile ? read_clocks() : (clocks){0, 0};
     for (int64_t u = 0; s->prep_each_run && u < s->units; u += s->part) {
         if (s->part < s->units) {
             s->call.part[0] = u;
             s->call.part[1] = SM_MIN(u + s->part, s->units);
         }
         sm_pool_run(pool, prep_task, &job, s->prep_tasks);
-        clock_to(profile, &t, &s->seconds[0]);
+        clock_to(profile, &t, s, false);
         run_passes(s, pool);
-        clock_to(profile, &t, &s->seconds[1]);
+        clock_to(profile, &t, s, true);
     }
     if (!s->prep_each_run)
         run_passes(s, pool);
-    clock_to(profile, &t, &s->seconds[1]);
+    clock_to(profile, &t, s, true);
 }
 
 /* The mapped weight that source k of n is or is a view of; NULL: none. */
@@ -103,10 +115,13 @@ sumi_status sm_plan_run(sm_plan *p, sm_pool *pool, const int *cancel, sm_err *e)
     for (int i = 0; i < p->nsteps; i++) {
         if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
             return sm_fail(e, SUMI_E_CANCELLED, "cancelled");
+        if (p->steps[i].held && !p->stale)
+            continue;
         run_step(&p->steps[i], pool, p->profile);
         if (p->opts.drop_pages)
             drop_pages(&p->steps[i]);
     }
+    p->stale = false;
     p->profiled += p->profile;
     return SUMI_OK;
 }

@@ -29,6 +29,9 @@ static void inputs(const sm_denoise *d, sm_part *p, int64_t rows, int64_t tokens
         p->in[POOLED] = sm_input(p->g, "pooled_projections", SM_F32, 2, (int64_t[]){rows, pool});
     if (m->traits.time_ids)
         p->in[IDS] = sm_input(p->g, "time_ids", SM_F32, 2, (int64_t[]){rows, m->traits.time_ids});
+    for (int i = CONTEXT; i <= IDS; i++) /* every step of a request has the same, unless its prompt changes on the way */
+        if (p->in[i])
+            p->in[i]->fixed = true;
     if (d->extra)
         p->in[BESIDE] = sm_input(p->g, "beside", SM_F32, 4, (int64_t[]){rows, d->h, d->w, d->extra});
 }
@@ -160,9 +163,7 @@ static float *slot(const sm_part *p, int input, int at, int64_t floats)
 /* Where the plan looks at that input: one that is cut short need not see the text. */
 static void put(const sm_part *p, int input, int at, const float *x, int64_t floats)
 {
-    float *to = slot(p, input, at, floats);
-    if (to)
-        memcpy(to, x, sizeof *x * (size_t)floats);
+    sm_plan_put(p->p, p->in[input], sizeof *x * (size_t)(at * floats), x, sizeof *x * (size_t)floats);
 }
 
 /* An edited row has the pair's control. */
@@ -187,8 +188,11 @@ void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_pr
     put(p, CONTEXT, at, sm_text_context(t, row->text), words);
     if (p->in[POOLED])
         put(p, POOLED, at, sm_text_pooled(t, row->text), t->pool);
-    if (p->in[IDS])
-        place_ids(d, row->negative, slot(p, IDS, at, d->j->m->traits.time_ids));
+    if (p->in[IDS]) {
+        float ids[6];
+        place_ids(d, row->negative, ids);
+        put(p, IDS, at, ids, d->j->m->traits.time_ids);
+    }
     if (p->in[BESIDE] && d->beside && !row->blank)
         memcpy(slot(p, BESIDE, at, beside), d->beside + picture * d->beside_step, sizeof(float) * (size_t)beside);
     else if (p->in[BESIDE])
