@@ -74,6 +74,29 @@ TEST(kept_blocks_are_activations_and_bounded)
     CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2 + 1));
 }
 
+/* Memory is short by what waits: it goes back, and who asked for memory of another kind gets it. */
+TEST(kept_blocks_go_when_memory_is_short)
+{
+    sm_mem mem = {.keep = 64 * MIB};
+    struct rlimit old, low;
+    long pages = 0;
+    sm_free(sm_alloc(&mem, SM_MEM_ACTIVATION, 48 * MIB));
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (SANITIZED || !f || fscanf(f, "%ld", &pages) != 1 || getrlimit(RLIMIT_AS, &old)) {
+        test_skip(SANITIZED ? "a sanitizer maps more than there is" : "this system does not tell the size of a process");
+    } else {
+        low = old;
+        low.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + 16 * MIB;
+        CHECK(mem.kept == 48 * MIB && !setrlimit(RLIMIT_AS, &low));
+        char *p = sm_alloc(&mem, SM_MEM_DATA, 32 * MIB);
+        CHECK(!setrlimit(RLIMIT_AS, &old) && p && mem.kept == 0 && mem.total == 32 * MIB);
+        sm_free(p);
+    }
+    if (f)
+        fclose(f);
+    sm_mem_trim(&mem);
+}
+
 /* All of a block can be written and nothing of its neighbours is touched. */
 TEST(kept_blocks_do_not_overlap)
 {

@@ -148,7 +148,8 @@ void sm_mem_trim(sm_mem *mem)
     }
 }
 
-/* The smallest that is large enough. Where none is, all go: so what waits never adds to the most that is ever held. */
+/* The smallest that is large enough, however large: a small plan may hold a large block while a large plan maps another one. Where
+ * none is large enough, all go. */
 static block *reuse(sm_mem *mem, size_t bytes)
 {
     block **best = NULL, *b = NULL;
@@ -203,7 +204,11 @@ static void *get(sm_mem *mem, sm_memcat cat, size_t bytes, bool *zero)
         b = reuse(mem, bytes);
     if (b)
         return b + 1;
-    if (!(b = take(bytes, zero)))
+    if (!(b = take(bytes, zero)) && mem) { /* what waits may be what is missing */
+        sm_mem_trim(mem);
+        b = take(bytes, zero);
+    }
+    if (!b)
         return NULL;
     b->mem = mem;
     b->bytes = bytes;
