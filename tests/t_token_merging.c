@@ -290,6 +290,10 @@ TEST(token_merging_infotext)
         sumi_infotext_free(t);
         CHECK(!sumi_infotext_parse(s.ctx, "x\nSteps: 20, Token merging ratio: 0.5, Token merging ratio hr: 0.6", &t));
         CHECK(t && t->request.token_merging_ratio == 0.5f && t->request.token_merging_ratio_hr == 0.6f);
+        CHECK(t && !t->request.token_merging_random); /* A1111's use_rand=False */
+        sumi_infotext_free(t);
+        CHECK(!sumi_infotext_parse(s.ctx, "x\nSteps: 20, Token merging ratio: 0.5, Version: sumi 1", &t));
+        CHECK(t && t->request.token_merging_random);
         sumi_infotext_free(t);
         sumi_images_free(im);
     }

@@ -17,7 +17,8 @@ int cli_preview_start(cli_preview *v, const cli_args *a, const sumi_request *r, 
 {
     v->ctx = NULL;
     if (!a->v.preview)
-        return 0;
+        return !a->v.preview_method && !a->v.preview_every ? 0 :
+               cli_fail(EXIT_USAGE, "--preview-%s goes with --preview", a->v.preview_method ? "method" : "every");
     int rc = cli_output_open(&v->output, a->v.preview);
     if (rc)
         return rc;

@@ -292,6 +292,16 @@ static void settle_rng(reader *r)
         r->out.request.rng = "philox";
 }
 
+/* A1111 merges tokens without drawing which of them stay. */
+static void settle_merging(reader *r)
+{
+    for (size_t i = 0; i < r->out.count; i++)
+        if (!strcmp(r->field[i].key, "Token merging random"))
+            return;
+    if (strncmp(r->out.version, "sumi", 4) && (r->out.request.token_merging_ratio > 0 || r->out.request.token_merging_ratio_hr > 0))
+        r->out.request.token_merging_random = 0;
+}
+
 /* The first hires fix gave the final size, and the first pass's apart; 0x0 stood for 512x512 pixels in the picture's shape. */
 static void settle_first_pass(reader *r)
 {
@@ -380,6 +390,7 @@ sumi_status sm_infotext_read(sm_mem *mem, const char *text, sumi_infotext **out,
     read_text(r, text);
     settle_sampler(r);
     settle_rng(r);
+    settle_merging(r);
     settle_first_pass(r);
     if (r->oom) {
         sumi_infotext_free(&r->out);

@@ -90,6 +90,7 @@ same "but not of a picture's prompt" "$("$S" info drawn2.png | head -n 1)" "x a 
 refuses 2 'leaves no seeds for 2 pictures' x --seed 9007199254740991 --count 2
 refuses 2 'needs names' --prompts list.txt --resume
 refuses 2 'goes with --prompts' x --resume
+refuses 2 '--preview-method goes with --preview' x --preview-method foo
 printf 'square\ndisc\n' >twice.txt
 refuses 2 'twice.txt:2: --save-latents: an earlier line writes the same file' --prompts twice.txt --save-latents x.safetensors
 printf 'a cat\n{"prompt": "x", "steps": "many"}\n' >bad.txt
