@@ -242,7 +242,7 @@ TEST(step_cache_forecasts)
 
 TEST(step_cache_where_it_acts)
 {
-    static const struct { int steps, first, last; } cases[] = {{20, 3, 18}, {30, 5, 27}, {10, 2, 8}, {4, 1, 2}, {1, -1, -1}};
+    static const struct { int steps, first, last; } cases[] = {{20, 3, 18}, {30, 5, 27}, {10, 2, 8}, {4, 1, 2}, {1, -1, -1}, {100, 15, 94}, {1000, 150, 949}};
     const sm_cache_way w = {.start = 0.15f, .end = 0.95f};
     for (size_t i = 0; i < SM_COUNT(cases); i++)
         for (int k = 0; k < cases[i].steps; k++)

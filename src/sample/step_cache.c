@@ -8,7 +8,7 @@
 
 bool sm_cache_acts(const sm_cache_way *w, int step, int steps)
 {
-    return step >= (int)ceil(w->start * steps - 1e-6) && step < (int)floor(w->end * steps + 1e-6);
+    return step >= (int)ceil((w->start - 1e-6) * steps) && step < (int)floor((w->end + 1e-6) * steps); /* shares come as floats */
 }
 
 bool sm_cache_polynomial(const char *text, sm_cache_way *w)
