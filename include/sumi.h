@@ -210,7 +210,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, cache_end, -1, -1, 1, "cache-end", "Cache end", "share of the steps after which it acts no more; -1: 0.95, deepcache 1") \
     X(FLOAT, token_merging_ratio, 0, 0, 1, "token-merging-ratio", "Token merging ratio", "share of the tokens that join others in a UNet's self-attention, 0.5 is usual: faster, not exact; 0: off") \
     X(FLOAT, token_merging_ratio_hr, 0, 0, 1, "token-merging-ratio-hr", "Token merging ratio hr", "the same in hires fix's second pass; 0: as in the first") \
-    X(INT, token_merging_max_downsample, 1, 1, 128, "token-merging-max-downsample", "Token merging maximum down sampling", "attention on down to 1/N of the latents' places a side merges: 1, 2, 4, 8") \
+    X(INT, token_merging_max_downsample, 1, 1, 128, "token-merging-max-downsample", "Token merging maximum down sampling", "smallest attention that merges, as 1/N of the latents' side: 1, 2, 4, 8") \
     X(INT, token_merging_random, 1, 0, 1, "token-merging-random", "Token merging random", "1: which token of four others may join is drawn for every call (tomesd's default); 0: the first (A1111's)") \
     X(TEXT, edit_from_prompt, "", 0, 0, "edit-from-prompt", "P2P source prompt", "Prompt-to-Prompt: the picture that this prompt would draw, changed to what --prompt says") \
     X(TEXT, p2p_mode, "", 0, 0, "p2p-mode", "P2P mode", "replace (words by words), refine (words are added or left out); empty: by the prompts' tokens") \
