@@ -12,7 +12,7 @@
 #include "io/safetensors.h"
 #include "pipeline/context.h"
 #include "pipeline/params.h"
-#include "reference.h"
+#include "request_cases.h"
 #include "requests.h"
 #include "test.h"
 #include "tiny.h"
@@ -55,11 +55,6 @@ static void fixture_close(fixture *x)
     sumi_context_free(x->ctx);
 }
 
-static void set(const fixture *x, sumi_request *r, const char *name, const char *value)
-{
-    CHECKF(!sumi_request_set(x->ctx, r, name, value), "%s", sumi_error(x->ctx));
-}
-
 /* ---- against the reference ----------------------------------------------------------------------------------------- */
 
 static int whole(const cJSON *how, const char *key)
@@ -79,47 +74,12 @@ static sumi_request case_request(const fixture *x, const cJSON *how)
         snprintf(value, sizeof value, "%.9g", p->valuedouble);
         if (!strcmp(p->string, "count") || !strcmp(p->string, "large") || !strcmp(p->string, "xl"))
             continue;
-        set(x, &r, p->string, cJSON_IsString(p) ? p->valuestring : value);
+        request_set(x->ctx, &r, p->string, cJSON_IsString(p) ? p->valuestring : value);
     }
     r.count = whole(how, "count");
     if (whole(how, "large"))
         r.width = 128, r.height = 96;
     return r;
-}
-
-static bool write_noise(const reference *f, const char *name, int pictures, const char *path)
-{
-    const sm_weight *noise = reference_find(f, "%s", name);
-    sm_err e = {0};
-    if (!noise)
-        return false;
-    sm_st_item item = {.name = "latents", .t = noise->t};
-    item.t.dims[0] = pictures;
-    CHECKF(!sm_st_write(path, 1, &item, 0, NULL, NULL, &e), "%s", e.msg);
-    return !e.code;
-}
-
-/* Every step of the saved latents against latents.NAME [STEPS + 1, pictures, 4, h, w]. */
-static void compare(const reference *f, const char *name, const char *path)
-{
-    sm_mem mem = {0};
-    sm_err e = {0};
-    const sm_weight *want = reference_find(f, "latents.%s", name);
-    sm_weights *got = sm_weights_new(&mem, &e);
-    CHECKF(got && !sm_st_load(path, got, NULL, &mem, &e), "%s", e.msg);
-    for (int i = 0; want && got && i <= STEPS; i++) {
-        char step[32];
-        snprintf(step, sizeof step, i == STEPS ? "latents" : "latents.%d", i);
-        const sm_weight *x = sm_weights_find(got, step);
-        int64_t n = (int64_t)(want->bytes / sizeof(float) / (STEPS + 1));
-        CHECKF(x && (int64_t)(x->bytes / sizeof(float)) == n, "%s: %s is missing or of another size", name, step);
-        if (!x)
-            break;
-        const float *b = (const float *)want->t.data + i * n;
-        double d = test_maxdiff(x->t.data, b, n) / test_rms(b, n);
-        CHECKF(d <= 1e-4, "%s: latents of step %d differ by %.3g rms", name, i, d);
-    }
-    sm_weights_unref(&got);
 }
 
 static void check_case(const reference *f, const cJSON *how, int low_memory)
@@ -130,7 +90,7 @@ static void check_case(const reference *f, const cJSON *how, int low_memory)
     snprintf(noise, sizeof noise, "%s", test_tmp("p2p-noise.safetensors"));
     snprintf(saved, sizeof saved, "%s", test_tmp("p2p-latents.safetensors"));
     if (fixture_open(&x, whole(how, "xl") ? "xl" : "deep", low_memory, 0) &&
-        write_noise(f, large ? "noise_large" : "noise", whole(how, "count"), noise)) {
+        request_noise(f, large ? "noise_large" : "noise", whole(how, "count"), noise)) {
         sumi_request r = case_request(&x, how);
         sumi_images *im = NULL;
         r.init_latents = noise;
@@ -139,7 +99,7 @@ static void check_case(const reference *f, const cJSON *how, int low_memory)
         sumi_status st = sumi_generate(x.ctx, x.m, &r, NULL, &im);
         CHECKF(!st, "%s: %s", how->string, sumi_error(x.ctx));
         if (!st)
-            compare(f, how->string, saved);
+            request_steps_near(f, how->string, saved, STEPS, low_memory ? "low memory" : "usual memory");
         sumi_images_free(im);
     }
     fixture_close(&x);
@@ -178,17 +138,9 @@ TEST(p2p_in_low_memory) { check_cases("blend_both", 1); }
 static size_t drawn_by(const char *model, const sumi_request *r, int low_memory, int threads, uint8_t *rgb)
 {
     fixture x;
-    sumi_images *im = NULL;
     size_t bytes = 0;
     if (fixture_open(&x, model, low_memory, threads))
-        CHECKF(!sumi_generate(x.ctx, x.m, r, NULL, &im), "%s: %s", r->sampler, sumi_error(x.ctx));
-    for (size_t i = 0; im && i < sumi_images_count(im); i++) {
-        const sumi_image *p = sumi_images_at(im, i);
-        size_t n = (size_t)p->width * (size_t)p->height * 3;
-        memcpy(rgb + bytes, p->pixels, n);
-        bytes += n;
-    }
-    sumi_images_free(im);
+        bytes = request_pixels(x.ctx, x.m, r, rgb);
     fixture_close(&x);
     return bytes;
 }
@@ -535,7 +487,7 @@ TEST(p2p_refusals)
             r.prompt = "a hat in the cat";
             r.edit_from_prompt = "a cat in a hat";
             for (int k = 0; k < 4; k += 2)
-                set(&x, &r, cases[i].set[k], cases[i].set[k + 1]);
+                request_set(x.ctx, &r, cases[i].set[k], cases[i].set[k + 1]);
             CHECKF(sumi_generate(x.ctx, x.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(x.ctx), cases[i].says), "case %zu: %s", i,
                    sumi_error(x.ctx));
             CHECK(!strchr(sumi_error(x.ctx), '\n'));

@@ -11,7 +11,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "model/model.h"
-#include "reference.h"
+#include "request_cases.h"
 #include "requests.h"
 #include "sample/step_cache.h"
 #include "test.h"
@@ -19,108 +19,9 @@
 
 enum { STEPS = 10, PLACES = 48 * 32 };
 
-typedef struct fixture {
-    reference f;
-    sumi_context *ctx;
-    sumi_model *m;
-    cJSON *cases;
-    char noise[2][256], saved[256];
-    bool ok;
-} fixture;
-
-static bool write_noise(const reference *f, int pictures, const char *path)
-{
-    const sm_weight *noise = reference_find(f, "noise");
-    sm_err e = {0};
-    if (!noise)
-        return false;
-    sm_st_item item = {.name = "latents", .t = noise->t};
-    item.t.dims[0] = pictures;
-    CHECKF(!sm_st_write(path, 1, &item, 0, NULL, NULL, &e), "%s", e.msg);
-    return !e.code;
-}
-
-static void fixture_open(fixture *x, int low_memory, int threads)
-{
-    sumi_model_options o = {
-        .path = family_model("deep", FAMILY_FOLDER), .tokenizer = family_tokenizer(), .low_memory = low_memory};
-    *x = (fixture){0};
-    snprintf(x->noise[0], sizeof x->noise[0], "%s", test_tmp("step-cache-noise-1.safetensors"));
-    snprintf(x->noise[1], sizeof x->noise[1], "%s", test_tmp("step-cache-noise-2.safetensors"));
-    snprintf(x->saved, sizeof x->saved, "%s", test_tmp("step-cache-latents.safetensors"));
-    CHECK(sumi_context_new(&(sumi_context_options){.threads = threads}, &x->ctx) == SUMI_OK);
-    x->ok = reference_open(&x->f, "step_cache.safetensors") && write_noise(&x->f, 1, x->noise[0]) && write_noise(&x->f, 2, x->noise[1]);
-    CHECKF(x->ok && !sumi_model_load_with(x->ctx, &o, &x->m), "%s", sumi_error(x->ctx));
-    x->cases = x->f.config ? cJSON_Parse(x->f.config) : NULL;
-    x->ok = x->ok && x->m && x->cases;
-    CHECK(x->ok);
-}
-
-static void fixture_close(fixture *x)
-{
-    cJSON_Delete(x->cases);
-    sumi_model_free(x->m);
-    sumi_context_free(x->ctx);
-    reference_close(&x->f);
-}
-
-static sumi_request request(void)
-{
-    sumi_request r = sumi_request_default();
-    r.prompt = "a cat in a hat";
-    r.negative_prompt = "blurry, a very long text that does not fit";
-    r.emphasis = "diffusers"; /* cuts it as the fixture's pipelines do */
-    r.steps = STEPS;
-    r.cfg_scale = 5;
-    r.width = 48;
-    r.height = 32;
-    r.seed = 1;
-    r.sampler = "euler";
-    r.schedule = "simple";
-    return r;
-}
-
-/* The case as a request. */
-static sumi_request case_request(fixture *x, const char *name)
-{
-    const cJSON *how = cJSON_GetObjectItem(x->cases, name), *p;
-    sumi_request r = request();
-    CHECKF(how != NULL, "no case %s", name);
-    cJSON_ArrayForEach(p, how)
-    {
-        char value[32];
-        snprintf(value, sizeof value, "%.9g", p->valuedouble);
-        CHECKF(!sumi_request_set(x->ctx, &r, p->string, cJSON_IsString(p) ? p->valuestring : value), "%s", sumi_error(x->ctx));
-    }
-    r.init_latents = x->noise[r.count == 2];
-    r.save_latents = x->saved;
-    r.save_steps = 1;
-    return r;
-}
+static sumi_request request(void) { return request_cases_base(STEPS, "euler"); }
 
 /* ---- against the references -------------------------------------------------------------------------------------------- */
-
-static void compare(const fixture *x, const char *name, const char *where)
-{
-    sm_mem mem = {0};
-    sm_err e = {0};
-    const sm_weight *want = reference_find(&x->f, "latents.%s", name);
-    sm_weights *got = sm_weights_new(&mem, &e);
-    CHECKF(got && !sm_st_load(x->saved, got, NULL, &mem, &e), "%s", e.msg);
-    for (int i = 0; want && got && i <= STEPS; i++) {
-        char step[32];
-        snprintf(step, sizeof step, i == STEPS ? "latents" : "latents.%d", i);
-        const sm_weight *w = sm_weights_find(got, step);
-        int64_t n = (int64_t)(want->bytes / sizeof(float) / (STEPS + 1));
-        CHECKF(w && (int64_t)(w->bytes / sizeof(float)) == n, "%s: %s is missing or of another size", name, step);
-        if (!w)
-            break;
-        const float *b = (const float *)want->t.data + i * n;
-        double d = test_maxdiff(w->t.data, b, n) / test_rms(b, n);
-        CHECKF(d <= 1e-4, "%s: latents of step %d differ by %.3g rms (%s)", name, i, d, where);
-    }
-    sm_weights_unref(&got);
-}
 
 typedef struct told { long long spared, asked; int times; } told;
 
@@ -133,7 +34,7 @@ static void on_message(void *user, const sumi_progress *p)
 }
 
 /* Every prediction of a step is computed or spared together, but for those of Heun's two calls, of an interval and of new words. */
-static void check_told(const fixture *x, const char *name, const sumi_request *r, const told *t)
+static void check_told(const request_cases *x, const char *name, const sumi_request *r, const told *t)
 {
     const sm_weight *full = reference_find(&x->f, "full.%s", name);
     long long spared = 0;
@@ -145,16 +46,16 @@ static void check_told(const fixture *x, const char *name, const sumi_request *r
                2 * spared);
 }
 
-static void check_case(fixture *x, const char *name, const char *where)
+static void check_case(request_cases *x, const char *name, const char *where)
 {
     told t = {0};
-    sumi_request r = case_request(x, name);
+    sumi_request base = request(), r = request_cases_named(x, name, &base);
     sumi_callbacks cb = {.progress = on_message, .user = &t};
     sumi_images *im = NULL;
     sumi_status st = sumi_generate(x->ctx, x->m, &r, &cb, &im);
     CHECKF(!st, "%s: %s", name, sumi_error(x->ctx));
     if (!st) {
-        compare(x, name, where);
+        request_steps_near(&x->f, name, x->saved, STEPS, where);
         check_told(x, name, &r, &t);
     }
     sumi_images_free(im);
@@ -162,10 +63,10 @@ static void check_case(fixture *x, const char *name, const char *where)
 
 static void check_cases(const char *prefix, int low_memory)
 {
-    fixture x;
+    request_cases x;
     int n = 0;
     const cJSON *c;
-    fixture_open(&x, low_memory, 0);
+    request_cases_open(&x, "step_cache", low_memory, 0);
     if (x.ok)
         cJSON_ArrayForEach(c, x.cases)
             if (!strncmp(c->string, prefix, strlen(prefix))) {
@@ -173,7 +74,7 @@ static void check_cases(const char *prefix, int low_memory)
                 n++;
             }
     CHECKF(n > 0, "no case %s", prefix);
-    fixture_close(&x);
+    request_cases_close(&x);
 }
 
 TEST(step_cache_deepcache) { check_cases("deepcache", 0); }   /* DeepCacheSDHelper */
@@ -263,52 +164,20 @@ TEST(step_cache_polynomials)
 
 /* ---- bits, plans, refusals --------------------------------------------------------------------------------------------- */
 
-/* Three pictures, or the k-th alone; bytes. */
-static size_t drawn(const char *name, int threads, int low_memory, int k, uint8_t *rgb)
-{
-    fixture x;
-    size_t bytes = 0;
-    fixture_open(&x, low_memory, threads);
-    sumi_images *im = NULL;
-    if (x.ok) {
-        sumi_request r = case_request(&x, name);
-        r.init_latents = r.save_latents = "";
-        r.save_steps = 0;
-        r.count = k < 0 ? 3 : 1;
-        r.seed = k < 0 ? 1 : 1 + k;
-        CHECKF(!sumi_generate(x.ctx, x.m, &r, NULL, &im), "%s: %s", name, sumi_error(x.ctx));
-    }
-    for (size_t i = 0; im && i < sumi_images_count(im); i++) {
-        const sumi_image *p = sumi_images_at(im, i);
-        memcpy(rgb + bytes, p->pixels, PLACES * 3);
-        bytes += PLACES * 3;
-    }
-    sumi_images_free(im);
-    fixture_close(&x);
-    return bytes;
-}
-
 TEST(step_cache_same_bits)
 {
     static const char *const names[] = {"deepcache_order", "taylorseer", "easycache_apart", "teacache_polynomial"};
-    enum { EACH = PLACES * 3 };
-    static uint8_t all[3 * EACH], again[3 * EACH];
-    for (size_t i = 0; i < SM_COUNT(names); i++) {
-        CHECK(drawn(names[i], 1, 0, -1, all) == sizeof all);
-        CHECKF(drawn(names[i], 3, 0, -1, again) == sizeof again && !memcmp(all, again, sizeof all), "%s: threads", names[i]);
-        CHECKF(drawn(names[i], 2, 1, -1, again) == sizeof again && !memcmp(all, again, sizeof all), "%s: low memory", names[i]);
-        for (int k = 0; k < 3; k += 2)
-            CHECKF(drawn(names[i], 2, 0, k, again) == EACH && !memcmp(all + k * EACH, again, EACH), "%s: picture %d alone", names[i], k);
-    }
+    sumi_request base = request();
+    request_cases_same_bits("step_cache", names, SM_COUNT(names), &base);
 }
 
 /* An interval of one computes every step. */
 TEST(step_cache_of_every_step_changes_nothing)
 {
     static const char *const words[] = {"deepcache", "taylorseer"};
-    fixture x;
+    request_cases x;
     sumi_images *im[2] = {0};
-    fixture_open(&x, 0, 0);
+    request_cases_open(&x, "step_cache", 0, 0);
     for (size_t i = 0; x.ok && i < SM_COUNT(words); i++) {
         sumi_request r = request();
         CHECKF(!sumi_generate(x.ctx, x.m, &r, NULL, &im[0]), "%s", sumi_error(x.ctx));
@@ -320,7 +189,7 @@ TEST(step_cache_of_every_step_changes_nothing)
         sumi_images_free(im[1]);
         im[0] = im[1] = NULL;
     }
-    fixture_close(&x);
+    request_cases_close(&x);
 }
 
 /* Steps that are foreseen cost nothing, those that changes decide about their full cost; with PAG every prediction has a past. */
@@ -328,9 +197,9 @@ TEST(step_cache_in_the_plan)
 {
     static const struct { const char *cache, *start; double share; } cases[] = {
         {"taylorseer", "0", 0.4}, {"taylorseer", "0.3", 0.5}, {"easycache", "-1", 1}};
-    fixture x;
+    request_cases x;
     sumi_plan_info p, plain;
-    fixture_open(&x, 0, 0);
+    request_cases_open(&x, "step_cache", 0, 0);
     for (size_t i = 0; x.ok && i < SM_COUNT(cases); i++) {
         sumi_request r = request();
         r.pag_scale = 3;
@@ -343,45 +212,25 @@ TEST(step_cache_in_the_plan)
                p.step_flops / plain.step_flops);
         r.pag_scale = 0;
         r.step_cache = "deepcache"; /* 4 steps of 10 in full, 6 in part */
-        double least = 0.4;
-        CHECKF(!sumi_plan_request(x.ctx, x.m, &r, &p) && p.step_flops > least * plain.step_flops * 2 / 3, "%s", sumi_error(x.ctx));
+        double full = plain.step_flops * 2 / 3; /* without PAG's prediction */
+        CHECKF(!sumi_plan_request(x.ctx, x.m, &r, &p), "%s", sumi_error(x.ctx));
+        CHECKF(p.step_flops > 0.4 * full && p.step_flops < 0.95 * full, "deepcache: %g of the work", p.step_flops / full);
     }
-    fixture_close(&x);
+    request_cases_close(&x);
 }
 
-/* The planned peak is what is taken, within a twentieth. */
 TEST(step_cache_plan_is_what_is_taken)
 {
     static const char *const names[] = {"deepcache_order", "deepcache_heun", "taylorseer", "easycache_apart", "teacache"};
-    for (size_t i = 0; i < 2 * SM_COUNT(names); i++) {
-        const char *name = names[i / 2];
-        sumi_plan_info p = {0};
-        double taken = 0;
-        for (int draw = 0; draw < 2; draw++) {
-            fixture x;
-            sumi_images *im = NULL;
-            fixture_open(&x, i % 2, 1);
-            sumi_request r = case_request(&x, name);
-            r.init_latents = r.save_latents = "";
-            r.save_steps = 0;
-            r.width = r.height = 64;
-            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s: %s", name,
-                   sumi_error(x.ctx));
-            taken = (double)sumi_memory_peak(x.ctx);
-            sumi_images_free(im);
-            fixture_close(&x);
-        }
-        double planned = (double)p.peak_bytes - (double)p.weight_bytes;
-        CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "%s%s: planned %.0f, taken %.0f", name, i % 2 ? " in low memory" : "", planned,
-               taken);
-    }
+    sumi_request base = request();
+    request_cases_plan_is_taken("step_cache", names, SM_COUNT(names), &base);
 }
 
 /* Restart's noise rises again, other samplers call several times a step: it runs, and where it computes every step nothing changes. */
 TEST(step_cache_with_every_sampler)
 {
-    fixture x;
-    fixture_open(&x, 0, 0);
+    request_cases x;
+    request_cases_open(&x, "step_cache", 0, 0);
     for (size_t i = 0; x.ok && sumi_sampler_name(i, NULL); i++) {
         static const char *const words[] = {"deepcache", "taylorseer", "easycache"};
         sumi_images *im[2] = {0};
@@ -404,7 +253,7 @@ TEST(step_cache_with_every_sampler)
         sumi_images_free(im[0]);
         sumi_images_free(im[1]);
     }
-    fixture_close(&x);
+    request_cases_close(&x);
 }
 
 TEST(step_cache_refusals)
@@ -419,8 +268,8 @@ TEST(step_cache_refusals)
         {{{"step-cache", "teacache"}, {"cache-start", "0.95"}}, "--cache-start"},
         {{{"step-cache", "taylorseer"}, {"cache-order", "5"}}, "--cache-order"},
     };
-    fixture x;
-    fixture_open(&x, 0, 0);
+    request_cases x;
+    request_cases_open(&x, "step_cache", 0, 0);
     for (size_t i = 0; x.ok && i < SM_COUNT(cases); i++) {
         sumi_request r = request();
         sumi_images *im = NULL;
@@ -432,7 +281,7 @@ TEST(step_cache_refusals)
         CHECKF(refused && strstr(sumi_error(x.ctx), cases[i].says), "case %zu: %s", i, sumi_error(x.ctx));
         sumi_images_free(im);
     }
-    fixture_close(&x);
+    request_cases_close(&x);
 }
 
 /* Transformers take what looks at outputs alone. */
@@ -468,14 +317,12 @@ TEST(step_cache_of_transformers)
 TEST(step_cache_memory_can_run_out)
 {
     static const char *const names[] = {"deepcache_order", "easycache"};
-    fixture x;
-    fixture_open(&x, 0, 1);
+    request_cases x;
+    request_cases_open(&x, "step_cache", 0, 1);
     for (size_t i = 0; x.ok && i < SM_COUNT(names); i++) {
-        sumi_request r = case_request(&x, names[i]);
-        r.init_latents = r.save_latents = "";
-        r.save_steps = 0;
+        sumi_request base = request(), r = request_cases_plain(&x, names[i], &base);
         r.steps = 4;
         requests_out_of_memory(x.ctx, x.m, &r);
     }
-    fixture_close(&x);
+    request_cases_close(&x);
 }
