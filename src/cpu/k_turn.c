@@ -192,29 +192,6 @@ FLAT void nibbles(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
     }
 }
 
-static void turn_q4_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
-{
-    for (; count; count--, p += 18, out += 32 * step) {
-        vf d = half_at(p, apart);
-        vu low[4], high[4];
-        nibbles(p + 2, apart, low, high);
-        put_scaled(low, 8, d, out, step);
-        put_scaled(high, 8, d, out + 16 * step, step);
-    }
-}
-
-static void turn_q4_1(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
-{
-    for (; count; count--, p += 20, out += 32 * step) {
-        vf d, m;
-        vu low[4], high[4];
-        halves(word_at(p, apart), &d, &m);
-        nibbles(p + 4, apart, low, high);
-        put_affine(low, d, m, out, step);
-        put_affine(high, d, m, out + 16 * step, step);
-    }
-}
-
 /* Bits [k, k + 4) of h as the fifth bits of the four values of a word. */
 FLAT vu fifth_bits(vu h, int k)
 {
@@ -232,28 +209,47 @@ FLAT void fives(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4]) /* fif
     }
 }
 
-static void turn_q5_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+/* Blocks of 32 values of 4 or 5 bits: a scale, or a scale and a minimum, before them. */
+FLAT void bits_of(const bool five, const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
 {
-    for (; count; count--, p += 22, out += 32 * step) {
+    if (five)
+        fives(p, apart, low, high);
+    else
+        nibbles(p, apart, low, high);
+}
+
+FLAT void turn_scaled(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
+{
+    for (; count; count--, p += five ? 22 : 18, out += 32 * step) {
         vf d = half_at(p, apart);
         vu low[4], high[4];
-        fives(p + 2, apart, low, high);
-        put_scaled(low, 16, d, out, step);
-        put_scaled(high, 16, d, out + 16 * step, step);
+        bits_of(five, p + 2, apart, low, high);
+        put_scaled(low, five ? 16 : 8, d, out, step);
+        put_scaled(high, five ? 16 : 8, d, out + 16 * step, step);
     }
 }
 
-static void turn_q5_1(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
+FLAT void turn_affine(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
 {
-    for (; count; count--, p += 24, out += 32 * step) {
+    for (; count; count--, p += five ? 24 : 20, out += 32 * step) {
         vf d, m;
         vu low[4], high[4];
         halves(word_at(p, apart), &d, &m);
-        fives(p + 4, apart, low, high);
+        bits_of(five, p + 4, apart, low, high);
         put_affine(low, d, m, out, step);
         put_affine(high, d, m, out + 16 * step, step);
     }
 }
+
+#define OF_32(NAME, HOW, FIVE)                                                                                               \
+    static void NAME(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)                      \
+    {                                                                                                                        \
+        HOW(FIVE, p, apart, count, out, step);                                                                               \
+    }
+OF_32(turn_q4_0, turn_scaled, false)
+OF_32(turn_q4_1, turn_affine, false)
+OF_32(turn_q5_0, turn_scaled, true)
+OF_32(turn_q5_1, turn_affine, true)
 
 static void turn_q8_0(const uint8_t *p, ptrdiff_t apart, int g, int64_t count, float *out, int64_t step)
 {
