@@ -48,6 +48,13 @@ static sm_node *wide_gate(net *t) /* 4 MiB of weights: in parts where they do no
     return sm_mul(sm_slice(h, -1, 0, 1024), sm_silu(sm_slice(h, -1, 1024, 1024)));
 }
 
+static sm_node *read_gate(net *t) /* both halves are read again: the linear layer's result stays */
+{
+    sm_node *h = sm_linear(X(1, 37, 50), W(64, 50), W(64));
+    sm_node *y = sm_mul(sm_slice(h, -1, 0, 32), sm_silu(sm_slice(h, -1, 32, 32)));
+    return sm_matmul(y, h, true, false);
+}
+
 static sm_node *sums(net *t)
 {
     sm_node *x = X(2, 150, 410), *r = sm_affine(X(2, 150, 70), 2, 1), *row = W(1, 1, 70), *each = W(2, 1, 70);
@@ -126,7 +133,7 @@ static void compare(const char *name, record *r, int joined)
 }
 
 TEST(fuse_activations) { compare("activations", acts, 5); }
-TEST(fuse_gates) { compare("gate", gate, 4); compare("gate in parts", wide_gate, 4); }
+TEST(fuse_gates) { compare("gate", gate, 4); compare("gate in parts", wide_gate, 4); compare("gate and its input", read_gate, 0); }
 TEST(fuse_sums) { compare("sums", sums, 5); }
 TEST(fuse_pictures) { compare("pictures", pictures, 2 + 1 + 1 + 2 + 1); }
 
@@ -171,30 +178,64 @@ TEST(fuse_fixed_inputs_are_used_when_they_change)
     sm_graph_free(g);
 }
 
-/* Results that are held lie where no other step of a later run writes. */
-TEST(fuse_held_results_survive_runs)
+static bool same_bits(const void *a, const void *b, size_t n) { return !memcmp(a, b, n); }
+
+/* Runs the plan of y three times on the same c (fixed) and x, both [16, 64]; out gets the first run's result, up to 1024 floats. */
+static void held_runs(sm_graph *g, const sm_node *c, const sm_node *x, sm_node *y, float *out)
 {
     sm_err e = {0};
-    sm_graph *g = sm_graph_new(NULL, &e);
-    sm_node *c = sm_input(g, "c", SM_F32, 2, (int64_t[]){16, 64}), *x = sm_input(g, "x", SM_F32, 2, (int64_t[]){16, 64});
-    c->fixed = true;
-    sm_node *y = x;
-    for (int i = 0; i < 6; i++) { /* each held result is read late, between steps that reuse memory */
-        sm_node *k = sm_unary(SM_OP_SQUARE, sm_affine(c, 1, (float)i));
-        y = sm_add(sm_affine(sm_affine(y, 1, 1), 0.5f, 0), sm_reshape(k, 2, (int64_t[]){16, 64}));
-    }
     sm_plan *p = sm_plan_new(g, 1, &y, sm_cpu_backend(NULL, NULL), &e);
-    float first[1024], cs[1024];
+    size_t bytes = sizeof *out * (size_t)sm_numel(y);
+    float cs[1024];
     test_fill(cs, 1024, 3, -1, 1);
-    CHECKF(p != NULL, "%s", e.msg);
+    CHECKF(p && bytes <= sizeof cs, "%s", e.msg);
     for (int run = 0; p && run < 3; run++) {
         sm_plan_put(p, c, 0, cs, sizeof cs);
         test_fill(sm_plan_data(p, x), 1024, 4, -1, 1);
         CHECK(!sm_plan_run(p, NULL, NULL, &e));
         if (run == 0)
-            memcpy(first, sm_plan_data(p, y), sizeof first);
-        CHECKF(!memcmp(first, sm_plan_data(p, y), sizeof first), "run %d gives other bits", run);
+            memcpy(out, sm_plan_data(p, y), bytes);
+        CHECKF(same_bits(out, sm_plan_data(p, y), bytes), "run %d gives other bits", run);
     }
     sm_plan_free(p);
+}
+
+/* Results that are held lie where no other step of a later run writes: between steps that reuse memory ... */
+TEST(fuse_held_results_survive_runs)
+{
+    float out[1024];
+    sm_graph *g = sm_graph_new(NULL, NULL);
+    sm_node *c = sm_input(g, "c", SM_F32, 2, (int64_t[]){16, 64}), *x = sm_input(g, "x", SM_F32, 2, (int64_t[]){16, 64});
+    c->fixed = true;
+    sm_node *y = x;
+    for (int i = 0; i < 6; i++) { /* each held result is read late */
+        sm_node *k = sm_unary(SM_OP_SQUARE, sm_affine(c, 1, (float)i));
+        y = sm_add(sm_affine(sm_affine(y, 1, 1), 0.5f, 0), sm_reshape(k, 2, (int64_t[]){16, 64}));
+    }
+    held_runs(g, c, x, y, out);
+    sm_graph_free(g);
+}
+
+/* ... and after a step whose result, of the same size, nobody reads any more when the held one is first computed. */
+TEST(fuse_held_results_survive_earlier_steps)
+{
+    float out[1024], cs[1024], xs[1024], ones[64];
+    sm_graph *g = sm_graph_new(NULL, NULL);
+    sm_node *c = sm_input(g, "c", SM_F32, 2, (int64_t[]){16, 64}), *x = sm_input(g, "x", SM_F32, 2, (int64_t[]){16, 64});
+    c->fixed = true;
+    for (int i = 0; i < 64; i++)
+        ones[i] = 1;
+    sm_node *sum = sm_linear(sm_affine(x, 2, 0), sm_leaf_param(g, "w", SM_F32, 2, (int64_t[]){1, 64}, ones, false), NULL);
+    sm_node *k = sm_unary(SM_OP_SQUARE, sm_affine(c, 1, 3));
+    held_runs(g, c, x, sm_mul(k, sum), out);
+    test_fill(cs, 1024, 3, -1, 1);
+    test_fill(xs, 1024, 4, -1, 1);
+    for (int r = 0; r < 16; r++) {
+        double s = 0;
+        for (int i = 0; i < 64; i++)
+            s += 2 * (double)xs[64 * r + i];
+        for (int i = 64 * r; i < 64 * (r + 1); i++)
+            CHECK(fabs(out[i] - pow(cs[i] + 3.0, 2) * s) < 16 * 2e-5);
+    }
     sm_graph_free(g);
 }
