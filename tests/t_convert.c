@@ -14,6 +14,7 @@
 #include "model/layout_impl.h"
 #include "model/model.h"
 #include "pipeline/context.h"
+#include "process.h"
 #include "test.h"
 
 static char folder[300];
@@ -509,34 +510,6 @@ TEST(convert_folder_and_vae)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-static double status(const char *key)
-{
-    char line[200];
-    double kb = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, key, strlen(key)))
-            kb = atof(line + strlen(key) + 1);
-    if (f)
-        fclose(f);
-    return kb * 1024;
-}
-
-static bool reset_peak(void)
-{
-    FILE *f = fopen("/proc/self/clear_refs", "w");
-    bool ok = f && fputs("5", f) >= 0;
-    if (f)
-        ok &= fclose(f) == 0;
-    return ok && status("VmHWM:") < status("VmRSS:") + 4e6;
-}
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 /* 300 MB of f16 by a formula, in 24 tensors and one of 64 MB. */
 static bool write_large(const char *path)
 {
@@ -592,17 +565,17 @@ TEST(convert_memory)
     static const struct { const char *in, *out, *type; } row[] = {
         {"large.safetensors", "large.gguf", "q8_0"}, {"large.safetensors", "large2.safetensors", "keep"},
             {"large.gguf", "large3.safetensors", "f16"}};
-    if (SANITIZED || !reset_peak()) {
+    if (SANITIZED || !process_reset_peak()) {
         test_skip("the peak of resident memory cannot be read here");
         return;
     }
     if (!write_large(at("large.safetensors")))
         return;
     for (size_t i = 0; i < SM_COUNT(row); i++) {
-        CHECK(reset_peak());
-        double before = status("VmRSS:");
+        CHECK(process_reset_peak());
+        double before = process_memory("VmRSS");
         converts(at(row[i].in), at(row[i].out), (sumi_convert_options){.type = row[i].type});
-        double peak = status("VmHWM:") - before;
+        double peak = process_memory("VmHWM") - before;
         CHECKF(peak < 60e6, "%s to %s: %.0f MB", row[i].in, row[i].type, peak / 1e6);
     }
     unlink(at("large.safetensors"));

@@ -1,6 +1,5 @@
 /* Memory that is kept for who comes next: large blocks of activations in a context, prepared weights in a table of weights. That nothing
  * grows, that plans share what they may and nothing else, and that bits do not know of it. */
-#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,20 +11,9 @@
 #include "graph/packs.h"
 #include "nn/nn.h"
 #include "pipeline/context.h"
+#include "process.h"
 #include "test.h"
 #include "tiny.h"
-
-/* A sanitizer holds freed memory back. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { MIB = 1 << 20 };
 
@@ -79,21 +67,18 @@ TEST(kept_blocks_go_when_memory_is_short)
 {
     sm_mem mem = {.keep = 64 * MIB};
     struct rlimit old, low;
-    long pages = 0;
     sm_free(sm_alloc(&mem, SM_MEM_ACTIVATION, 48 * MIB));
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (SANITIZED || !f || fscanf(f, "%ld", &pages) != 1 || getrlimit(RLIMIT_AS, &old)) {
+    double mapped = process_memory("VmSize");
+    if (SANITIZED || mapped == 0 || getrlimit(RLIMIT_AS, &old)) {
         test_skip(SANITIZED ? "a sanitizer maps more than there is" : "this system does not tell the size of a process");
     } else {
         low = old;
-        low.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + 16 * MIB;
+        low.rlim_cur = (rlim_t)mapped + 16 * MIB;
         CHECK(mem.kept == 48 * MIB && !setrlimit(RLIMIT_AS, &low));
         char *p = sm_alloc(&mem, SM_MEM_DATA, 32 * MIB);
         CHECK(!setrlimit(RLIMIT_AS, &old) && p && mem.kept == 0 && mem.total == 32 * MIB);
         sm_free(p);
     }
-    if (f)
-        fclose(f);
     sm_mem_trim(&mem);
 }
 
@@ -309,28 +294,6 @@ TEST(kept_weights_on_threads)
 
 /* ---- a hundred pictures -------------------------------------------------------------------------------------------- */
 
-static double resident(void)
-{
-    long whole = 0, here = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%ld %ld", &whole, &here) != 2)
-        here = 0;
-    if (f)
-        fclose(f);
-    return (double)here * (double)sysconf(_SC_PAGESIZE);
-}
-
-static int open_files(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    while (d && readdir(d))
-        n++;
-    if (d)
-        closedir(d);
-    return n;
-}
-
 static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
 {
     static const char *const samplers[] = {"euler", "dpmpp_2m", "heun", "euler_ancestral"};
@@ -364,7 +327,7 @@ TEST(kept_memory_does_not_grow)
         draw(ctx, m, k, large ? 32 : 16);
         total = k ? total : ctx->mem.total;
         CHECKF(ctx->mem.total == total, "picture %d: %zu bytes in use, %zu after the first", k, ctx->mem.total, total);
-        rss[k >= 20] = resident();
+        rss[k >= 20] = process_memory("VmRSS");
         kept[k >= 20] = SM_MAX(kept[k >= 20], ctx->mem.kept);
     }
     CHECKF(kept[1] <= kept[0] && kept[1] <= ctx->mem.keep + SM_PACKED_USUAL, "%zu bytes wait, %zu before", kept[1], kept[0]);
@@ -376,7 +339,7 @@ TEST(kept_memory_does_not_grow)
 
 TEST(kept_contexts_come_and_go)
 {
-    int files = open_files();
+    int files = process_files();
     double rss = 0;
     for (int k = 0; k < 100; k++) {
         sumi_context *ctx = NULL;
@@ -387,8 +350,8 @@ TEST(kept_contexts_come_and_go)
         sumi_model_free(m);
         CHECK(ctx->mem.total <= 8192); /* the pool's */
         sumi_context_free(ctx);
-        rss = k == 20 ? resident() : rss;
+        rss = k == 20 ? process_memory("VmRSS") : rss;
     }
-    CHECKF(open_files() == files, "%d files are open, %d were", open_files(), files);
-    CHECKF(SANITIZED || resident() < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20", resident() * 1e-6, rss * 1e-6);
+    CHECKF(process_files() == files, "%d files are open, %d were", process_files(), files);
+    CHECKF(SANITIZED || process_memory("VmRSS") < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20", process_memory("VmRSS") * 1e-6, rss * 1e-6);
 }

@@ -10,6 +10,7 @@
 #include "cpu/cpu.h"
 #include "io/safetensors.h"
 #include "model/model.h"
+#include "process.h"
 
 /* ---- parts ---- */
 
@@ -114,41 +115,6 @@ TEST(memory_often_used_weights_are_not_kept_packed)
 
 /* ---- mapped files ---- */
 
-/* A line of /proc/self/status in bytes; 0 where there is none. */
-static double status(const char *key)
-{
-    char line[200];
-    double kb = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, key, strlen(key)))
-            kb = atof(line + strlen(key) + 1);
-    if (f)
-        fclose(f);
-    return kb * 1024;
-}
-
-/* The peak of resident memory starts again at what is resident now. */
-static bool reset_peak(void)
-{
-    FILE *f = fopen("/proc/self/clear_refs", "w");
-    bool ok = f && fputs("5", f) >= 0;
-    if (f)
-        ok &= fclose(f) == 0;
-    return ok && status("VmHWM:") < status("VmRSS:") + 4e6;
-}
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 static const sm_unet_config middle = {
     .in_channels = 4, .out_channels = 4, .blocks = 3, .block_out_channels = {64, 128, 256}, .layers_per_block = {2, 2, 2},
     .transformer_layers_per_block = {1, 1, 1}, .attention_head_dim = {4, 4, 8}, .down_attention = {true, true, false},
@@ -201,18 +167,18 @@ static ran run_unet(const sm_plan_opts *o)
     }
     sm_weights_drop(r.w, NULL);
     sm_node *y = record_unet(g, r.w, NULL, in);
-    r.file_before = status("RssFile:");
+    r.file_before = process_memory("RssFile");
     malloc_trim(0); /* what earlier tests have freed is not resident for this one */
-    reset_peak();
-    double before = status("VmRSS:");
+    process_reset_peak();
+    double before = process_memory("VmRSS");
     sm_plan *p = sm_plan_new_with(g, 1, &y, be, o, &e);
     CHECKF(p && !e.code, "%s", e.msg);
     r.foreseen = (double)(sm_plan_activation_bytes(p) + sm_plan_packed_bytes(p) + sm_plan_mapped_bytes(p));
     for (int i = 0; i < 3; i++)
         test_fill(sm_plan_data(p, in[i]), sm_numel(in[i]), (uint64_t)i, -1, 1);
     CHECKF(!sm_plan_run(p, NULL, NULL, &e), "%s", e.msg);
-    r.peak = status("VmHWM:") - before;
-    r.file_after = status("RssFile:");
+    r.peak = process_memory("VmHWM") - before;
+    r.file_after = process_memory("RssFile");
     r.n = sm_numel(y);
     r.out = malloc(sizeof *r.out * (size_t)r.n);
     memcpy(r.out, sm_plan_data(p, y), sizeof *r.out * (size_t)r.n);
@@ -224,7 +190,7 @@ static ran run_unet(const sm_plan_opts *o)
 /* What the plan foresees is what the system sees, within a tenth; with pages given back the weights do not count. */
 TEST(memory_peak_is_foreseen)
 {
-    if (SANITIZED || !reset_peak()) {
+    if (SANITIZED || !process_reset_peak()) {
         test_skip(SANITIZED ? "a sanitizer takes memory of its own" : "this system does not start the peak of resident memory again");
         return;
     }

@@ -5,7 +5,6 @@
  * grow. */
 #include "bigmodel.h"
 
-#include <dirent.h>
 #include <malloc.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "io/tensors.h"
 #include "pipeline/context.h"
 #include "pipeline/vae_tiles.h"
+#include "../process.h"
 #include "sumi.h"
 
 typedef struct run {
@@ -35,19 +35,8 @@ static void die(const char *what, const char *why)
     exit(1);
 }
 
-/* A value of /proc/self/status, MB. */
-static double status(const char *key)
-{
-    char line[200];
-    double kb = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, key, strlen(key)))
-            kb = atof(line + strlen(key) + 1);
-    if (f)
-        fclose(f);
-    return kb * 1024e-6;
-}
+/* A line of /proc/self/status, MB. */
+static double status(const char *key) { return process_memory(key) * 1e-6; }
 
 static void load(run *r, const big_part *part, void *config)
 {
@@ -216,17 +205,6 @@ static int compare_output(const char *name, const char *dir, const char *fixture
 
 /* ---- a hundred pictures ---------------------------------------------------------------------------------------------- */
 
-static int open_files(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    while (d && readdir(d))
-        n++;
-    if (d)
-        closedir(d);
-    return n;
-}
-
 static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
 {
     static const char *const samplers[] = {"euler", "dpmpp_2m", "heun", "ddim"};
@@ -251,7 +229,7 @@ static state now(const sumi_context *ctx)
 {
     struct mallinfo2 h = mallinfo2();
     return (state){status("VmRSS"), status("VmHWM"), (double)ctx->mem.total * 1e-6, (double)ctx->mem.kept * 1e-6,
-                   (double)(h.fordblks) * 1e-6, open_files()};
+                   (double)(h.fordblks) * 1e-6, process_files()};
 }
 
 static void tell(const char *when, const state *s)
