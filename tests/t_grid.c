@@ -200,3 +200,38 @@ TEST(grid_draws)
     sumi_model_free(m);
     sumi_context_free(c);
 }
+
+/* What a step cache fills in differs from cell to cell: the legend has what all have, the titles have the rest. */
+TEST(grid_legend_tells_what_all_have)
+{
+    sumi_context *c = NULL;
+    sumi_model *m = NULL;
+    sumi_images *im = NULL;
+    sumi_request r = sumi_request_default();
+    sumi_grid_options o = {.x = "step_cache=taylorseer,easycache", .legend = 1, .margin = 4};
+    int sheets = 0;
+    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c) && !sumi_model_load(c, tiny_model(TINY_UNET), &m));
+    r.prompt = "red disc";
+    r.seed = 3;
+    r.steps = 4;
+    r.sampler = "euler";
+    CHECKF(m && !sumi_grid(c, m, &r, &o, NULL, &sheets, &im) && sumi_images_count(im) == 3, "%s", sumi_error(c));
+    if (im) {
+        const sumi_image cells[2] = {*sumi_images_at(im, 1), *sumi_images_at(im, 2)}, *got = sumi_images_at(im, 0);
+        const char *end = strstr(cells[0].infotext, ", Step cache: ");
+        char text[1000];
+        CHECKF(end && strstr(end, ", Cache interval: 3, Cache order: 1, Cache start: 0.15, Cache end: 0.95") &&
+               strstr(cells[1].infotext, ", Cache threshold: 0.1, Cache start: 0.15, Cache end: 0.95"), "%s\n%s", cells[0].infotext, cells[1].infotext);
+        snprintf(text, sizeof text, "%.*s, Cache start: 0.15, Cache end: 0.95", (int)(end ? end - cells[0].infotext : 0), cells[0].infotext);
+        sm_sheet s = {.columns = 2, .rows = 1, .column_title = (const char *const[]){"Step cache: taylorseer", "Step cache: easycache"}, .legend = text,
+                      .cell = cells, .margin = 4};
+        sumi_image want = {0};
+        sm_err e = {0};
+        CHECKF(!sm_sheet_draw(&s, NULL, &want, &e) && want.width == got->width && want.height == got->height &&
+               !memcmp(want.pixels, got->pixels, (size_t)want.width * (size_t)want.height * 3), "the legend is another than '%s'", text);
+        sm_free(want.pixels);
+    }
+    sumi_images_free(im);
+    sumi_model_free(m);
+    sumi_context_free(c);
+}

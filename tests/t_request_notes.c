@@ -110,7 +110,11 @@ TEST(notes_idle)
         {"x --class 3 --p2p-mode replace --p2p-blend-start 0.5", "no effect: --class without --classifier; --p2p-mode without --edit-from-prompt; "
          "--p2p-blend-start without --p2p-blend"},
         {"x --invert-steps 3 --invert-cfg 2 --init-image a", "no effect: --invert-cfg, --invert-steps without --invert 1"},
-        {"x --vae-encode mean --hires-upscale 2", "no effect: --vae-encode without --init-image"}};
+        {"x --vae-encode mean --hires-upscale 2", "no effect: --vae-encode without --init-image"},
+        {"x --vae-tile 64 --vae-decoder TAESD --vae-encoder taesd", "no effect: --vae-encoder without --init-image; --vae-tile without --vae-decoder full"},
+        {"x --vae-tile 64 --vae-decoder taesd --init-image a", ""},
+        {"x --vae-tile 64 --vae-decoder taesd --vae-encoder taesd --init-image a", "no effect: --vae-tile without --vae-decoder full"},
+        {"x --vae-encode mean --vae-tile 64 --vae-decoder taesd", ""}}; /* the last: of a model that always sees a picture */
     sumi_context *c = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
@@ -118,7 +122,7 @@ TEST(notes_idle)
         char *texts = NULL;
         sm_buf b = {0};
         CHECKF(!sumi_request_read(c, rows[i].line, &r, &texts), "%s", sumi_error(c));
-        sm_request_idle(&r, &b);
+        sm_request_idle(&r, i + 1 == SM_COUNT(rows), &b);
         CHECKF(!strcmp(b.data ? b.data : "", rows[i].told), "%s: %s", rows[i].line, b.data ? b.data : "");
         sm_buf_free(&b);
         sumi_text_free(texts);

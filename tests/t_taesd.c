@@ -157,11 +157,11 @@ static void expected(const struct sumi_model *m, const char *file, uint8_t *rgb)
     const sm_weight *x = sm_weights_find(w, "latents");
     CHECKF(x && x->bytes == EACH * sizeof(float), "%s", e.msg);
     sm_job j = {.m = m, .be = sm_cpu_backend("scalar", &e), .mem = m->mem, .r = sumi_request_default()};
-    sm_tiny_decoder d = sm_tiny_decoder_of(&j, H, W);
+    sm_tiny_bands d = sm_tiny_bands_of(&j, false, H, W);
     float z[EACH];
     for (int i = 0; x && i < EACH; i++)
         z[i] = ((const float *)x->t.data)[i % 4 * W * H + i / 4];
-    const float *y = x ? sm_tiny_decode(&d, z, &e) : NULL;
+    const float *y = x ? sm_tiny_run(&d, z, &e) : NULL;
     CHECKF(y, "%s", e.msg);
     if (y)
         sm_pixels_from_float(y, 32 * 40 * 3, rgb);
@@ -176,6 +176,17 @@ static int off_by(const uint8_t *a, const uint8_t *b, int n)
         worst = SM_MAX(worst, abs(a[i] - b[i]));
     return worst;
 }
+
+typedef struct heard { char told[400]; } heard;
+
+static void on_message(void *user, const sumi_progress *p)
+{
+    heard *h = user;
+    if (p->message)
+        snprintf(h->told, sizeof h->told, "%s", p->message);
+}
+
+static void on_look(void *user, int index, int step, int width, int height, const uint8_t *rgb) { (void)rgb; }
 
 TEST(taesd_decodes_requests)
 {
@@ -245,6 +256,72 @@ TEST(taesd_encodes_requests)
     sumi_context_free(ctx);
 }
 
+/* One that nothing uses is told and, as one that only previews use, not recorded: the picture is the same without it. */
+TEST(taesd_idle)
+{
+    static const struct { const char *line, *preview; bool recorded; const char *told; } rows[] = {
+        {"x", NULL, false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
+        {"x --hires-steps 2 --vae-encoder taesd", NULL, false,
+         "no effect: --vae-encoder without --init-image; --hires-steps without --hires-upscale; --taesd without --vae-decoder taesd, "
+         "--vae-encoder taesd or --preview-method taesd"},
+        {"x", "full", false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
+        {"x", "TAESD", false, ""}, {"x --vae-decoder taesd", NULL, true, ""}, {"x --vae-decoder Taesd --vae-tile 4", NULL, true,
+         "no effect: --vae-tile without --vae-decoder full"},
+        {"x --vae-encoder taesd --hires-upscale 2 --hires-upscaler lanczos --strength 0.5", NULL, true, ""}};
+    reference r;
+    sumi_context *ctx;
+    sumi_model *m = NULL;
+    char path[300];
+    snprintf(path, sizeof path, "%s", test_tmp("tiny-idle.safetensors"));
+    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
+    write_file(&r, DIFFUSERS, NULL, path);
+    CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
+    for (size_t i = 0; m && i < SM_COUNT(rows); i++) {
+        heard h = {0};
+        sumi_callbacks cb = {.preview = rows[i].preview ? on_look : NULL, .preview_method = rows[i].preview, .progress = on_message, .user = &h};
+        sumi_request q = sumi_request_default();
+        sumi_images *im = NULL;
+        char *texts = NULL;
+        CHECKF(!sumi_request_read(ctx, rows[i].line, &q, &texts), "%s", sumi_error(ctx));
+        q.steps = 2;
+        q.width = q.height = 32;
+        CHECKF(!sumi_generate(ctx, m, &q, &cb, &im), "%s: %s", rows[i].line, sumi_error(ctx));
+        CHECKF(!strcmp(h.told, rows[i].told), "%s: '%s'", rows[i].line, h.told);
+        const char *text = im ? sumi_images_at(im, 0)->infotext : "";
+        CHECKF(rows[i].recorded == (strstr(text, ", TAESD file: ") != NULL) && strstr(text, ", Model file: ") && strstr(text, ", Tokenizer file: "),
+               "%s: %s", rows[i].line, text);
+        sumi_images_free(im);
+        sumi_text_free(texts);
+    }
+    sumi_model_free(m);
+    reference_close(&r);
+    sumi_context_free(ctx);
+}
+
+/* A decoder whose layers are numbered in two ways may be either of two; so is one that has a layer under both names. */
+TEST(taesd_files_with_two_namings)
+{
+    static const struct { style how; const char *extra, *message; } rows[] = {
+        {DIFFUSERS, "decoder.1.weight", "name the layers of one decoder in two ways"},
+        {DIFFUSERS, "taesd_encoder.0.weight", "name the layers of one encoder in two ways"},
+        {AUTHORS_DECODER, "decoder.layers.40.bias", "name the layers of one decoder in two ways"},
+        {COMFY, "decoder.layers.40.bias", "name the layers of one decoder in two ways"},
+        {AUTHORS_DECODER, "taesd_decoder.1.weight", "appears twice"}};
+    reference r;
+    sumi_context *ctx;
+    sumi_model *m = NULL;
+    char path[300];
+    snprintf(path, sizeof path, "%s", test_tmp("tiny-two.safetensors"));
+    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
+    for (size_t i = 0; i < SM_COUNT(rows); i++) {
+        write_file(&r, rows[i].how, rows[i].extra, path);
+        CHECKF(load(ctx, "sd1", path, &m) && strstr(sumi_error(ctx), rows[i].message) && strstr(sumi_error(ctx), "--taesd: "), "%s: %s",
+               rows[i].extra, sumi_error(ctx));
+    }
+    reference_close(&r);
+    sumi_context_free(ctx);
+}
+
 TEST(taesd_files_that_do_not_fit)
 {
     reference r;
@@ -267,7 +344,29 @@ TEST(taesd_files_that_do_not_fit)
     sumi_context_free(ctx);
 }
 
-/* Bands against the whole: the same up to the rounding of convolutions that are cut otherwise, edges that meet included. */
+/* Bands of 9 rows of latents against the whole: the same up to the rounding of convolutions that are cut otherwise. in: [40, 6] latents
+ * or their pixels. */
+static void check_bands(const sm_job *j, bool encoder, const float *in)
+{
+    enum { RH = 40, RW = 6 };
+    sm_err e = {0};
+    int64_t n = RH * RW * (encoder ? 4 : 48);
+    sm_tiny_bands whole = sm_tiny_bands_of(j, encoder, RH, RW), bands = whole;
+    CHECK(whole.window == RH);
+    bands.rows = 9;
+    bands.window = 9 + 2 * (encoder ? &j->m->tiny->c.encoder : &j->m->tiny->c.decoder)->reach;
+    CHECK(bands.window < RH);
+    const float *a = sm_tiny_run(&whole, in, &e), *b = sm_tiny_run(&bands, in, &e);
+    CHECKF(a && b, "%s", e.msg);
+    if (a && b)
+        CHECKF(test_maxdiff(a, b, n) <= 2e-5 * test_rms(a, n), "%s, circular %d: %.3g of %.3g", encoder ? "encoder" : "decoder",
+               j->circular[0], test_maxdiff(a, b, n), test_rms(a, n));
+    CHECK(sm_tiny_flops(&bands) > sm_tiny_flops(&whole) && sm_plan_activation_bytes(bands.part.p) < sm_plan_activation_bytes(whole.part.p));
+    sm_tiny_close(&whole);
+    sm_tiny_close(&bands);
+}
+
+/* Edges that meet included. Large pictures are cut by themselves. */
 TEST(taesd_in_bands)
 {
     reference r;
@@ -275,27 +374,18 @@ TEST(taesd_in_bands)
     sumi_model *m = NULL;
     sm_err e = {0};
     char path[300];
-    enum { RH = 40, RW = 6 };
-    float z[RH * RW * 4];
-    test_fill(z, RH * RW * 4, 9, -2, 2);
+    static float z[40 * 6 * 4], x[40 * 6 * 48];
+    test_fill(z, SM_COUNT(z), 9, -2, 2);
+    test_fill(x, SM_COUNT(x), 10, -1, 1);
     snprintf(path, sizeof path, "%s", test_tmp("tiny-bands.safetensors"));
     CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, AUTHORS_DECODER, NULL, path);
+    write_file(&r, DIFFUSERS, NULL, path);
     CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
-    for (int circular = 0; m && circular < 2; circular++) {
-        sm_job j = {.m = m, .be = sm_cpu_backend("", &e), .mem = m->mem, .r = sumi_request_default(), .circular = {circular, circular}};
-        sm_tiny_decoder whole = sm_tiny_decoder_of(&j, RH, RW), bands = whole;
-        CHECK(whole.window == RH);
-        bands.rows = 9;
-        bands.window = 9 + 2 * m->tiny->c.decoder.reach;
-        CHECK(bands.window < RH);
-        const float *a = sm_tiny_decode(&whole, z, &e), *b = sm_tiny_decode(&bands, z, &e);
-        CHECKF(a && b, "%s", e.msg);
-        if (a && b)
-            CHECKF(test_maxdiff(a, b, RH * RW * 48) <= 2e-5 * test_rms(a, RH * RW * 48), "circular %d: %.3g of %.3g", circular,
-                   test_maxdiff(a, b, RH * RW * 48), test_rms(a, RH * RW * 48));
-        sm_tiny_close(&whole);
-        sm_tiny_close(&bands);
+    for (int k = 0; m && k < 4; k++) {
+        sm_job j = {.m = m, .be = sm_cpu_backend("", &e), .mem = m->mem, .r = sumi_request_default(), .circular = {k / 2, k / 2}};
+        check_bands(&j, k % 2, k % 2 ? x : z);
+        sm_tiny_bands large = sm_tiny_bands_of(&j, k % 2, 512, 256);
+        CHECKF(large.rows > 16 && large.window * 256 <= 128 * 128, "%d of %d rows", large.rows, large.window);
     }
     sumi_model_free(m);
     reference_close(&r);

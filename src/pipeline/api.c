@@ -11,6 +11,7 @@
 #include "pipeline/params.h"
 #include "pipeline/randn.h"
 #include "pipeline/span.h"
+#include "pipeline/tiny.h"
 #include "sample/sampler.h"
 #include "sample/schedule.h"
 
@@ -112,8 +113,9 @@ static sumi_status run_job(sm_job *j, sm_mem *mem, sumi_images **out, sm_err *e)
 static bool tell_idle(const sm_job *j, const sumi_request *r, sm_err *e)
 {
     sm_buf line = {.mem = j->mem};
-    sm_request_idle(r, &line);
+    sm_request_idle(r, j->m->traits.extra == SM_EXTRA_INPAINT, &line);
     sm_merging_idle(j, &line);
+    sm_tiny_idle(j, &line);
     if (line.len && !line.oom && j->cb && j->cb->progress)
         j->cb->progress(j->cb->user, &(sumi_progress){.stage = "encode", .eta = -1, .message = line.data});
     bool ok = !line.oom || !sm_fail(e, SUMI_E_MEMORY, "out of memory for a request");

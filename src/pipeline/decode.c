@@ -39,11 +39,12 @@ sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *
     *d = (sm_decode){.j = j, .h = h, .w = w, .c = j->m->vae.latent_channels};
     bool looks = j->cb && j->cb->preview;
     d->by_tiny = !strcasecmp(j->r.vae_decoder, "taesd");
-    if ((d->by_tiny && sm_tiny_wanted(j->m, false, "vae-decoder", e)) || sm_job_vae_tile(j, false, h, w, &d->tile, e) ||
-        (looks && open_preview(d, e)))
+    if (d->by_tiny ? sm_tiny_wanted(j->m, false, "vae-decoder", e) : sm_job_vae_tile(j, false, h, w, &d->tile, e))
+        return e->code;
+    if (looks && open_preview(d, e))
         return e->code;
     if (d->by_tiny || (looks && d->method == SM_PREVIEW_TAESD))
-        d->tiny = sm_tiny_decoder_of(j, h, w);
+        d->tiny = sm_tiny_bands_of(j, false, h, w);
     return SUMI_OK;
 }
 
@@ -95,7 +96,7 @@ sumi_status sm_decode_open(sm_decode *d, sm_err *e)
     return e->code;
 }
 
-bool sm_decode_tiled(const sm_decode *d) { return d->tile > 0 && !d->by_tiny; }
+bool sm_decode_tiled(const sm_decode *d) { return d->tile > 0; }
 const sm_part *sm_decode_part(const sm_decode *d) { return d->by_tiny ? &d->tiny.part : &d->part; }
 double sm_decode_flops(const sm_decode *d) { return d->by_tiny ? sm_tiny_flops(&d->tiny) : sm_plan_cost(d->part.p).flops; }
 
@@ -142,7 +143,7 @@ static const float *decode_tiles(sm_decode *d, const float *latent, sm_err *e)
 /* The picture of one latent, [height, width, 3] in about -1..1, good until the next one; NULL on failure. */
 static const float *decode_by(sm_decode *d, bool tiny, const float *latent, int number, sm_err *e)
 {
-    const float *out = tiny ? sm_tiny_decode(&d->tiny, latent, e) : (d->tile > 0 ? decode_tiles : decode_whole)(d, latent, e);
+    const float *out = tiny ? sm_tiny_run(&d->tiny, latent, e) : (d->tile > 0 ? decode_tiles : decode_whole)(d, latent, e);
     if (!out || all_finite(out, (size_t)d->j->r.width * (size_t)d->j->r.height * 3))
         return out;
     sm_fail(e, SUMI_E_NUMERIC, "picture %d: the autoencoder gave NaN or infinity", number + 1);

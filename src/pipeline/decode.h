@@ -14,7 +14,7 @@ typedef struct sm_decode {
     sm_part part;   /* opened by the first picture that is decoded whole */
     float *pixels;  /* [height, width, 3], of pictures decoded in tiles */
     bool by_tiny;   /* the tiny decoder gives the pictures */
-    sm_tiny_decoder tiny; /* where pictures or previews ask for it; j NULL: neither does */
+    sm_tiny_bands tiny;   /* where pictures or previews ask for it; j NULL: neither does */
     uint8_t *small; /* [h, w, 3], a preview; NULL when nobody looks */
     uint8_t *large; /* [height, width, 3], one of the tiny decoder */
     sm_preview_method method;

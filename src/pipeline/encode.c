@@ -44,10 +44,11 @@ static sumi_status run_whole(const sm_job *j, int h, int w, const float *image, 
 sumi_status sm_encode_run(const sm_job *j, int h, int w, const float *image, float *moments, sm_err *e)
 {
     int tile = 0;
-    if (sm_job_vae_tile(j, true, h, w, &tile, e))
+    bool tiny = sm_tiny_encodes(j);
+    if (!tiny && sm_job_vae_tile(j, true, h, w, &tile, e))
         return e->code;
     sm_tiled_vae v = tiles_of(j, tile);
-    if (sm_tiny_encodes(j))
+    if (tiny)
         sm_tiny_encode(j, h, w, image, moments, e);
     else if (tile)
         sm_vae_encode_tiled(&v, image, h, w, moments, e);
@@ -61,13 +62,28 @@ sumi_status sm_encode_run(const sm_job *j, int h, int w, const float *image, flo
     return sum == 0 ? e->code : sm_fail(e, SUMI_E_NUMERIC, "%s: the autoencoder gave NaN or infinity", what);
 }
 
+static sumi_status plan_tiny(const sm_job *j, int h, int w, sm_encode_info *out, sm_err *e)
+{
+    if (sm_tiny_wanted(j->m, true, "vae-encoder", e))
+        return e->code;
+    sm_tiny_bands b = sm_tiny_bands_of(j, true, h, w);
+    size_t before = sm_job_held(j);
+    if (!sm_tiny_open(&b, e))
+        *out = (sm_encode_info){.bytes = sm_job_held(j) - before, .packed = sm_plan_packed_bytes(b.part.p),
+                                .activation = sm_plan_activation_bytes(b.part.p), .flops = sm_tiny_flops(&b)};
+    sm_tiny_close(&b);
+    return e->code;
+}
+
 sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, sm_err *e)
 {
     int tile = 0;
     *out = (sm_encode_info){0};
+    if (sm_tiny_encodes(j))
+        return plan_tiny(j, h, w, out, e);
     if (sm_job_vae_tile(j, true, h, w, &tile, e))
         return e->code;
-    if (tile && !sm_tiny_encodes(j)) {
+    if (tile) {
         sm_tiled_vae v = tiles_of(j, tile);
         sm_vae_tiles_info t;
         if (!sm_vae_tiles_plan(&v, true, h, w, &t, e))
@@ -76,7 +92,7 @@ sumi_status sm_encode_plan(const sm_job *j, int h, int w, sm_encode_info *out, s
     }
     sm_part p = {0};
     size_t before = sm_job_held(j); /* an open part holds what it will hold when it runs */
-    if (!(sm_tiny_encodes(j) ? sm_tiny_open_encoder : open_whole)(&p, j, h, w, e))
+    if (!open_whole(&p, j, h, w, e))
         *out = (sm_encode_info){.bytes = sm_job_held(j) - before, .packed = sm_plan_packed_bytes(p.p),
                                 .activation = sm_plan_activation_bytes(p.p), .flops = sm_plan_cost(p.p).flops};
     sm_part_close(&p);

@@ -102,7 +102,38 @@ static bool on_axis(const grid *g, const char *key)
     return false;
 }
 
-/* The prompts and what else all pictures have alike, by the first one's infotext. */
+/* What pictures of a sheet have alike and no legend needs. */
+static bool untold(const grid *g, const char *key)
+{
+    return on_axis(g, key) || strstr(key, " file") || !strcmp(key, "Version") || !strcmp(key, "Template") || !strcmp(key, "Negative Template");
+}
+
+static bool has(const sumi_infotext *t, const char *key, const char *value)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (!strcmp(t->field[i].key, key))
+            return !strcmp(t->field[i].value, value);
+    return false;
+}
+
+/* [t->count]: whether another picture lacks the field or has another value: numbers that are filled in by what an axis chooses. */
+static const bool *differing(grid *g, const sumi_infotext *t, sm_mem *mem, sm_err *e)
+{
+    bool *differs = sm_arena_get(&g->texts, t->count + 1);
+    for (int k = 1; differs && k < g->cells; k++) {
+        sumi_infotext *other = NULL;
+        if (sm_infotext_read(mem, g->picture[k].infotext, &other, e))
+            return NULL;
+        for (size_t i = 0; i < t->count; i++)
+            differs[i] |= !has(other, t->field[i].key, t->field[i].value);
+        sumi_infotext_free(other);
+    }
+    if (!differs)
+        sm_fail(e, SUMI_E_MEMORY, "out of memory for a grid's legend");
+    return differs;
+}
+
+/* The prompts and what else all pictures have alike. */
 static const char *legend(grid *g, sm_mem *mem, sm_err *e)
 {
     sumi_infotext *t = NULL;
@@ -110,12 +141,13 @@ static const char *legend(grid *g, sm_mem *mem, sm_err *e)
     const char *sep = "";
     if (!g->o->legend || sm_infotext_read(mem, g->picture[0].infotext, &t, e))
         return NULL;
+    const bool *differs = differing(g, t, mem, e);
     sm_buf_fmt(&b, "%s\n", g->cell[0].prompt);
     if (g->cell[0].negative_prompt[0])
         sm_buf_fmt(&b, SM_INFOTEXT_NEGATIVE " %s\n", g->cell[0].negative_prompt);
-    for (size_t i = 0; i < t->count; i++) {
+    for (size_t i = 0; differs && i < t->count; i++) {
         const char *k = t->field[i].key;
-        if (on_axis(g, k) || strstr(k, " file") || !strcmp(k, "Version") || !strcmp(k, "Template") || !strcmp(k, "Negative Template"))
+        if (differs[i] || untold(g, k))
             continue;
         sm_buf_fmt(&b, "%s%s: %s", sep, k, t->field[i].value);
         sep = ", ";

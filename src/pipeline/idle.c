@@ -12,7 +12,6 @@ static bool mask(const sumi_request *r) { return r->mask[0]; }
 static bool masked(const sumi_request *r) { return r->mask[0] || r->outpaint_left || r->outpaint_right || r->outpaint_up || r->outpaint_down; }
 static bool only_masked(const sumi_request *r) { return r->only_masked; }
 static bool inverts(const sumi_request *r) { return r->invert; }
-static bool encodes(const sumi_request *r) { return r->init_image[0] || (sm_hires_wanted(r) && sm_hires_pixels(r)); }
 static bool refiner(const sumi_request *r) { return r->refiner[0]; }
 static bool variation(const sumi_request *r) { return r->variation_strength > 0; }
 static bool mimics(const sumi_request *r) { return r->mimic_scale > 0; }
@@ -33,6 +32,9 @@ static bool caches_tea(const sumi_request *r) { return !strcmp(r->step_cache, "t
 static bool caches_by_steps(const sumi_request *r) { return caches_deep(r) || !strcmp(r->step_cache, "taylorseer"); }
 static bool caches_by_change(const sumi_request *r) { return caches_tea(r) || !strcmp(r->step_cache, "easycache"); }
 static bool latents(const sumi_request *r) { return r->init_latents[0]; }
+static bool tiles(const sumi_request *r) { return strcmp(r->vae_decoder, "taesd") || (strcmp(r->vae_encoder, "taesd") && sm_request_encodes(r)); }
+
+bool sm_request_encodes(const sumi_request *r) { return r->init_image[0] || (sm_hires_wanted(r) && sm_hires_pixels(r)); }
 
 static const struct {
     const char *field;
@@ -87,8 +89,8 @@ static const struct {
     {"edit_rules", picture, "--init-image"},
     {"resize_mode", picture, "--init-image"},
     {"resize_filter", picture, "--init-image"},
-    {"vae_encode", encodes, "--init-image"},
-    {"vae_encoder", encodes, "--init-image"},
+    {"vae_encode", sm_request_encodes, "--init-image"},
+    {"vae_encoder", sm_request_encodes, "--init-image"},
     {"invert_prompt", inverts, "--invert 1"},
     {"invert_cfg", inverts, "--invert 1"},
     {"invert_steps", inverts, "--invert 1"},
@@ -100,17 +102,24 @@ static const struct {
     {"hires_upscaler", sm_hires_wanted, "--hires-upscale"},
     {"hires_steps", sm_hires_wanted, "--hires-upscale"},
     {"refiner_switch_at", refiner, "--refiner"},
+    {"vae_tile", tiles, "--vae-decoder full"},
     {"init_latents_at", latents, "--init-latents"},
 };
 
-void sm_request_idle(const sumi_request *given, sm_buf *out)
+/* What the encoder does although the request has no picture. */
+static bool acts_in_encoder(size_t row, const sumi_request *r)
+{
+    return rows[row].acts == sm_request_encodes || (rows[row].acts == tiles && strcmp(r->vae_encoder, "taesd"));
+}
+
+void sm_request_idle(const sumi_request *given, bool encodes, sm_buf *out)
 {
     sumi_request r = *given;
     const char *needs = NULL;
     sm_request_spell(&r);
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         const sumi_param_info *p = sm_param_find(rows[i].field);
-        if (sm_param_is_default(p, &r) || rows[i].acts(&r))
+        if (sm_param_is_default(p, &r) || rows[i].acts(&r) || (encodes && acts_in_encoder(i, &r)))
             continue;
         if (needs && strcmp(needs, rows[i].needs))
             sm_buf_fmt(out, " without %s; ", needs);

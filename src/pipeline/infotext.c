@@ -9,6 +9,7 @@
 #include "pipeline/origin.h"
 #include "pipeline/params.h"
 #include "pipeline/randn.h"
+#include "pipeline/tiny.h"
 #include "text/unicode.h"
 
 size_t sm_infotext_space(const char *s, size_t n)
@@ -177,7 +178,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
     put_model(j->m, &line);
     put_rows(&r, size, all, &line);
     if (j->m->origin)
-        sm_origin_put(j->m->origin, &line);
+        sm_origin_put(j->m->origin, sm_tiny_makes(j), &line);
     if (j->prompts && j->r.choices && strcmp(j->r.prompt, r.prompt))
         put_text("Template", j->r.prompt, &line);
     if (j->negatives && strcmp(j->r.negative_prompt, r.negative_prompt))

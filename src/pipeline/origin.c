@@ -19,6 +19,7 @@ struct sm_origin {
     sm_mem *mem;
     char *file;           /* that is hashed; NULL: a folder */
     char *text;           /* ", Model file: ..." */
+    size_t tiny[2];       /* from where to where it tells the tiny autoencoder */
     bool hashed;
     char hash[11];
     pthread_mutex_t lock; /* of the two above */
@@ -61,13 +62,17 @@ sm_origin *sm_origin_new(const sumi_model_options *o, const char *file, sm_mem *
     struct stat st;
     sm_buf text = {.mem = mem}, name = {.mem = mem};
     sm_origin *g = sm_alloc0(mem, SM_MEM_MISC, sizeof *g);
+    size_t tiny[2] = {0};
     sm_buf_fmt(&text, "%s", "");
     for (size_t i = 0; i < SM_COUNT(keys); i++) {
         const char *path = *(const char *const *)((const char *)o + keys[i].at);
         if (!path || !sm_utf8_valid(path, strlen(path)))
             continue;
+        bool is_tiny = keys[i].at == offsetof(sumi_model_options, taesd);
+        tiny[0] = is_tiny ? text.len : tiny[0];
         sm_buf_fmt(&text, ", %s: ", keys[i].key);
         sm_origin_put_path(path, &text);
+        tiny[1] = is_tiny ? text.len : tiny[1];
     }
     if (o->low_memory)
         sm_buf_fmt(&text, ", " SM_ORIGIN_LOW_MEMORY ": True");
@@ -80,7 +85,7 @@ sm_origin *sm_origin_new(const sumi_model_options *o, const char *file, sm_mem *
         sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", file);
         return NULL;
     }
-    *g = (sm_origin){.mem = mem, .file = name.data, .text = text.data};
+    *g = (sm_origin){.mem = mem, .file = name.data, .text = text.data, .tiny = {tiny[0], tiny[1]}};
     pthread_mutex_init(&g->lock, NULL);
     return g;
 }
@@ -123,4 +128,8 @@ const char *sm_origin_hash(sm_origin *g)
 
 const char *sm_origin_file(const sm_origin *g) { return g->file; }
 
-void sm_origin_put(const sm_origin *g, sm_buf *b) { sm_buf_fmt(b, "%s", g->text); }
+void sm_origin_put(const sm_origin *g, bool tiny, sm_buf *b)
+{
+    sm_buf_add(b, g->text, g->tiny[tiny ? 1 : 0]);
+    sm_buf_fmt(b, "%s", g->text + g->tiny[1]);
+}

@@ -13,8 +13,8 @@ void sm_origin_free(sm_origin *g);
 const char *sm_origin_hash(sm_origin *g);
 /* The file itself; NULL: a folder. */
 const char *sm_origin_file(const sm_origin *g);
-/* Appends ", KEY: VALUE" for every file that was named. */
-void sm_origin_put(const sm_origin *g, sm_buf *b);
+/* Appends ", KEY: VALUE" for every file that was named; of the tiny autoencoder only if the picture was made by it. */
+void sm_origin_put(const sm_origin *g, bool tiny, sm_buf *b);
 /* Appends a path as a value: one below the home folder as "~/REST". */
 void sm_origin_put_path(const char *path, sm_buf *b);
 /* The member of o that the key names, NULL for another key; *low_memory as well. */

@@ -29,8 +29,11 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e);
 /* Brings words with another spelling (A1111's, other letter case) to their names. */
 void sm_request_spell(sumi_request *r);
 
-/* Appends a line about parameters that have no effect because what they belong to is off (idle.c); nothing where all have. */
-void sm_request_idle(const sumi_request *r, sm_buf *out);
+/* Whether the autoencoder's encoder has work: a picture to begin from, hires fix of pixels. r is spelled. */
+bool sm_request_encodes(const sumi_request *r);
+/* Appends a line about parameters that have no effect because what they belong to is off (idle.c); nothing where all have.
+ * encodes: the model sees a picture in every request. */
+void sm_request_idle(const sumi_request *r, bool encodes, sm_buf *out);
 
 /* Rows that name files. */
 bool sm_param_is_path(const sumi_param_info *p);
