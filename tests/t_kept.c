@@ -62,6 +62,44 @@ TEST(kept_blocks_are_activations_and_bounded)
     CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2 + 1));
 }
 
+/* A small plan may hold a large block for a while; then it goes, and the process is as small as what it does. */
+TEST(kept_blocks_that_are_too_large_go)
+{
+    sm_mem mem = {.keep = 64 * MIB};
+    char *large = sm_alloc(&mem, SM_MEM_ACTIVATION, 32 * MIB);
+    memset(large, 1, 32 * MIB);
+    sm_free(large);
+    double before = process_memory("VmRSS"), after = 0;
+    for (int i = 0; i < 40; i++) {
+        char *p = sm_alloc(&mem, SM_MEM_ACTIVATION, 2 * MIB);
+        memset(p, 1, 2 * MIB);
+        CHECKF(i >= 16 || p == large, "allocation %d maps another block", i);
+        CHECKF(i < 16 || mem.total == 2 * MIB, "allocation %d of %d bytes holds %zu", i, 2 * MIB, mem.total);
+        after = process_memory("VmRSS");
+        sm_free(p);
+    }
+    CHECKF(mem.kept == 2 * MIB && mem.total == 0, "%zu bytes wait", mem.kept);
+    CHECKF(SANITIZED || before == 0 || after < before - 28 * MIB, "%.1f MB resident, %.1f before", after * 1e-6, before * 1e-6);
+    for (int i = 0; i < 20; i++) /* others pass by */
+        sm_free(sm_alloc(&mem, SM_MEM_ACTIVATION, 1000));
+    CHECK(mem.kept == 0 && mem.spare_bytes == 0);
+}
+
+/* What somebody needs half of now and then stays. */
+TEST(kept_blocks_that_are_needed_stay)
+{
+    sm_mem mem = {.keep = 64 * MIB};
+    char *large = sm_alloc(&mem, SM_MEM_ACTIVATION, 8 * MIB), *p;
+    sm_free(large);
+    for (int i = 0; i < 100; i++) {
+        p = sm_alloc(&mem, SM_MEM_ACTIVATION, i % 12 ? 2 * MIB : 4 * MIB);
+        CHECK(p == large && mem.total == 8 * MIB);
+        sm_free(p);
+    }
+    sm_mem_trim(&mem);
+    CHECK(mem.kept == 0);
+}
+
 /* Memory is short by what waits: it goes back, and who asked for memory of another kind gets it. */
 TEST(kept_blocks_go_when_memory_is_short)
 {

@@ -19,6 +19,9 @@
 /* PAGE: what mappings are multiples of, the largest of any system's pages. One lies in front of a block, for its head. */
 enum { LARGE = 1 << 20, HUGE_PAGE = 2 << 20, PAGE = 65536 };
 
+/* So many allocations of activations, some five pictures' plans, a block waits for one that needs half of it. */
+enum { PATIENCE = 16 };
+
 /* Sits in front of every block; 64 bytes so that the block keeps its alignment. */
 typedef struct block {
     sm_mem *mem;
@@ -26,8 +29,9 @@ typedef struct block {
     sm_memcat cat;
     bool mapped;
     bool parked;            /* in use by nobody: counted in mem->kept */
+    uint16_t passed;        /* allocations since one needed half of it */
     struct block *next;     /* of mem->spare */
-    char fill[64 - sizeof(sm_mem *) - sizeof(size_t) - sizeof(sm_memcat) - 2 * sizeof(bool) - 2 - sizeof(void *)];
+    char fill[64 - sizeof(sm_mem *) - sizeof(size_t) - sizeof(sm_memcat) - 2 * sizeof(bool) - sizeof(uint16_t) - sizeof(void *)];
 } block;
 _Static_assert(sizeof(block) == 64, "block header keeps 64-byte alignment");
 
@@ -132,24 +136,48 @@ void sm_mem_unpark(void *p)
     account(b, true);
 }
 
-void sm_mem_trim(sm_mem *mem)
+/* Those go back that more than `most` allocations in a row had no use for. */
+static void let_go(sm_mem *mem, int most)
 {
-    if (!mem || !mem->keep)
-        return;
+    block *gone = NULL;
     lock(mem);
-    block *all = mem->spare;
-    mem->spare = NULL;
-    mem->spare_bytes = 0;
+    for (block **at = &mem->spare; *at;) {
+        block *b = *at;
+        if (b->passed <= most) {
+            at = &b->next;
+            continue;
+        }
+        *at = b->next;
+        mem->spare_bytes -= b->bytes;
+        b->next = gone;
+        gone = b;
+    }
     unlock(mem);
-    for (block *b = all, *next; b; b = next) {
+    for (block *b = gone, *next; b; b = next) {
         next = b->next;
         __atomic_sub_fetch(&mem->kept, b->bytes, __ATOMIC_RELAXED);
         give_back(b);
     }
 }
 
-/* The smallest that is large enough, however large: a small plan may hold a large block while a large plan maps another one. Where
- * none is large enough, all go. */
+void sm_mem_trim(sm_mem *mem)
+{
+    if (mem && mem->keep)
+        let_go(mem, -1);
+}
+
+/* An allocation of activations passes by. */
+static void age(sm_mem *mem)
+{
+    lock(mem);
+    for (block *b = mem->spare; b; b = b->next)
+        b->passed++;
+    unlock(mem);
+    let_go(mem, PATIENCE);
+}
+
+/* The smallest that is large enough, however large: a small plan may hold a large block while a large plan maps another one, but only
+ * for so long. Where none is large enough, all go. */
 static block *reuse(sm_mem *mem, size_t bytes)
 {
     block **best = NULL, *b = NULL;
@@ -161,6 +189,7 @@ static block *reuse(sm_mem *mem, size_t bytes)
         b = *best;
         *best = b->next;
         mem->spare_bytes -= b->bytes;
+        b->passed = b->bytes / 2 <= bytes ? 0 : b->passed;
     }
     unlock(mem);
     if (!b)
@@ -200,8 +229,10 @@ static void *get(sm_mem *mem, sm_memcat cat, size_t bytes, bool *zero)
         return NULL;
     *zero = false;
     block *b = NULL;
-    if (mem && mem->keep && cat == SM_MEM_ACTIVATION && bytes >= LARGE)
-        b = reuse(mem, bytes);
+    if (mem && mem->keep && cat == SM_MEM_ACTIVATION) {
+        age(mem);
+        b = bytes >= LARGE ? reuse(mem, bytes) : NULL;
+    }
     if (b)
         return b + 1;
     if (!(b = take(bytes, zero)) && mem) { /* what waits may be what is missing */
