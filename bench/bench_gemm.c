@@ -83,8 +83,8 @@ static void time_node(sm_node *n, sm_pool *pool, const sm_backend *be, int width
     }
     qsort(rate, RUNS, sizeof *rate, by_value);
     qsort(share, RUNS, sizeof *share, by_value);
-    printf("%-44s %2d tasks  %7.1f GFLOP/s (%.0f..%.0f)  %5.1f%%  pack %.2f ms\n", what, tasks, rate[RUNS / 2], rate[0], rate[RUNS - 1],
-           share[RUNS / 2], prep_ms);
+    printf("%-44s %2d tasks  %7.1f GFLOP/s (%.0f..%.0f)  %5.1f%%  pack %.2f ms\n", what, tasks, rate[RUNS / 2], rate[0],
+           rate[RUNS - 1], share[RUNS / 2], prep_ms);
     fflush(stdout);
     for (int i = 0; i < n->nsrc; i++)
         sm_free(j.call.src[i].data);
@@ -145,7 +145,8 @@ int main(int argc, char **argv)
             const shape *s = &shapes[i];
             char what[96];
             if (s->k)
-                snprintf(what, sizeof what, "conv%dx%d/%d [%d,%d,%d,%d]->%d %s", s->k, s->k, s->stride, s->n, s->h, s->w, s->c, s->o, dirs[dir]);
+                snprintf(what, sizeof what, "conv%dx%d/%d [%d,%d,%d,%d]->%d %s", s->k, s->k, s->stride, s->n, s->h,
+                         s->w, s->c, s->o, dirs[dir]);
             else
                 snprintf(what, sizeof what, "linear [%d,%d]->%d %s", s->n, s->c, s->o, dirs[dir]);
             if (argc > 2 && !strstr(what, argv[2]))

@@ -1,6 +1,7 @@
 /* Times the bench rows of tests/op_cases.c (the table that the kernel checks walk over): everything but matrix products and
- * convolutions, which bench_gemm times. Memory-bound ops are set against a copy measured in turns with them by the clock, attention
- * against the multiply-add peak by processor time. bench_ops [threads] [filter]; SUMI_CPU chooses the instruction set. */
+ * convolutions, which bench_gemm times. Memory-bound ops are set against a copy measured in turns with them by the clock,
+ * attention against the multiply-add peak by processor time. bench_ops [threads] [filter]; SUMI_CPU chooses the instruction
+ * set. */
 #include "../tests/op_cases.c"
 #include "peak.h"
 
@@ -154,7 +155,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_ops: %s\n", e.msg[0] ? e.msg : "out of memory");
         return 2;
     }
-    printf("%s, %d threads; median of %d, half the middle half's width; a copy of 4 MiB, or the peak, in turns\n", be->name, threads, RUNS);
+    printf("%s, %d threads; median of %d, half the middle half's width; a copy of 4 MiB, or the peak, in turns\n",
+           be->name, threads, RUNS);
     for (int i = 0; i < op_case_count; i++)
         if (op_cases[i].bench && op_cases[i].op > SM_OP_CONV2D_DW && (argc < 3 || strstr(sm_ops[op_cases[i].op].name, argv[2])))
             bench_case(&op_cases[i], be, pool);

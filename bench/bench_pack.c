@@ -12,7 +12,8 @@
 typedef struct shape { int h, c, o, k; const char *what; } shape; /* two pictures of h x h; k 0: a linear layer */
 
 static const shape shapes[] = {
-    {64, 320, 320, 3, "conv, 64x64"}, {32, 640, 640, 3, "conv, 32x32"}, {16, 1280, 1280, 3, "conv, 16x16"}, {8, 1280, 1280, 3, "conv, 8x8"},
+    {64, 320, 320, 3, "conv, 64x64"}, {32, 640, 640, 3, "conv, 32x32"}, {16, 1280, 1280, 3, "conv, 16x16"},
+    {8, 1280, 1280, 3, "conv, 8x8"},
     {16, 2560, 1280, 3, "conv, 16x16"}, {8, 2560, 1280, 3, "conv, 8x8"}, {64, 320, 2560, 0, "linear, 64x64"},
     {32, 640, 5120, 0, "linear, 32x32"}, {16, 1280, 10240, 0, "linear, 16x16"}, {16, 5120, 1280, 0, "linear, 16x16"},
     {8, 1280, 1280, 0, "linear, 8x8"}, {1, 1280, 1280, 0, "linear, time"},
@@ -89,9 +90,12 @@ static void time_shape(const shape *s, const sm_backend *be, sm_pool *pool)
     for (int i = 0; i < 2; i++)
         qsort(t[i], RUNS, sizeof **t, by_value);
     double kept = t[0][RUNS / 2], parts = t[1][RUNS / 2];
-    printf("%-14s %5d to %5d  %8.2f ms kept (%5.0f GFLOP/s)  %8.2f ms in parts  %+6.1f%%  %.3f ns a weight, %.1f MB kept, %.1f MB at a time\n",
-           s->what, s->c, s->o, kept * 1e3, flops / kept * 1e-9, parts * 1e3, 100 * (parts / kept - 1), (parts - kept) / (double)n * 1e9,
-           (double)sm_plan_packed_bytes(p[0]) * 1e-6, (double)(sm_plan_activation_bytes(p[1]) - sm_plan_activation_bytes(p[0])) * 1e-6);
+    printf("%-14s %5d to %5d  %8.2f ms kept (%5.0f GFLOP/s)  %8.2f ms in parts  %+6.1f%%  %.3f ns a weight, %.1f MB kept, %.1f "
+           "MB at a time\n",
+           s->what, s->c, s->o, kept * 1e3, flops / kept * 1e-9, parts * 1e3, 100 * (parts / kept - 1),
+           (parts - kept) / (double)n * 1e9,
+           (double)sm_plan_packed_bytes(p[0]) * 1e-6,
+           (double)(sm_plan_activation_bytes(p[1]) - sm_plan_activation_bytes(p[0])) * 1e-6);
     fflush(stdout);
     for (int i = 0; i < 2; i++)
         sm_plan_free(p[i]);

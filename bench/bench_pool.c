@@ -58,8 +58,8 @@ static void latency(sm_pool *p, int tasks, int pause_us, int n)
     cpu = cpu_seconds() - cpu;
     start = sm_now() - start;
     double median = quantile(t, n, 0.5), late = quantile(t, n, 0.95);
-    printf("  %2d empty tasks, %4d us between jobs: %6.2f us, one in twenty above %7.2f; %5.1f us of processor time a job\n", tasks, pause_us,
-           median * 1e6, late * 1e6, cpu / n * 1e6);
+    printf("  %2d empty tasks, %4d us between jobs: %6.2f us, one in twenty above %7.2f; %5.1f us of processor time a job\n",
+           tasks, pause_us, median * 1e6, late * 1e6, cpu / n * 1e6);
 }
 
 /* Processor time of a second in which nothing is asked for, after one job. */

@@ -10,14 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* rows x c -> o; size > 0: a 3x3 convolution of rows pictures size x size, `back`: its input gradient. often: in the short list. */
+/* rows x c -> o; size > 0: a 3x3 convolution of rows pictures size x size, `back`: its input gradient. often: in the short
+ * list. */
 typedef struct shape { int rows, c, o, size; bool back, often; } shape;
 
 static const shape shapes[] = {
-    {1, 1280, 1280, 0, 0, 1}, {2, 1280, 1280, 0, 0, 1}, {4, 1280, 1280, 0, 0, 1}, {8, 1280, 1280, 0, 0, 1}, {16, 1280, 1280, 0, 0, 1},
+    {1, 1280, 1280, 0, 0, 1}, {2, 1280, 1280, 0, 0, 1}, {4, 1280, 1280, 0, 0, 1}, {8, 1280, 1280, 0, 0, 1},
+    {16, 1280, 1280, 0, 0, 1},
     {64, 1280, 1280, 0, 0, 1}, {77, 768, 3072, 0, 0, 1}, {154, 2048, 1280, 0, 0, 1}, {256, 1280, 1280, 0, 0, 1},
     {1024, 640, 640, 0, 0, 1}, {4096, 320, 320, 0, 0, 1},
-    {1, 3072, 3072, 0, 0, 1}, {2, 3072, 3072, 0, 0, 0}, {4, 3072, 3072, 0, 0, 1}, {8, 3072, 3072, 0, 0, 0}, {16, 3072, 3072, 0, 0, 1},
+    {1, 3072, 3072, 0, 0, 1}, {2, 3072, 3072, 0, 0, 0}, {4, 3072, 3072, 0, 0, 1}, {8, 3072, 3072, 0, 0, 0},
+    {16, 3072, 3072, 0, 0, 1},
     {64, 3072, 3072, 0, 0, 0}, {77, 3072, 3072, 0, 0, 1}, {154, 3072, 3072, 0, 0, 0}, {256, 3072, 3072, 0, 0, 1},
     {1024, 3072, 3072, 0, 0, 0}, {4096, 1536, 1536, 0, 0, 0},
     {1, 768, 768, 0, 0, 0}, {77, 768, 768, 0, 0, 0}, {77, 3072, 768, 0, 0, 0}, {1, 320, 1280, 0, 0, 0}, {154, 768, 320, 0, 0, 0},
@@ -74,7 +77,8 @@ typedef struct layer {
     double t[RUNS], whole[RUNS];
 } layer;
 
-static sm_plan *planned(sm_graph *g, const shape *s, sm_dtype t, uint8_t *const *w, int copies, bool changes, const sm_backend *be)
+static sm_plan *planned(sm_graph *g, const shape *s, sm_dtype t, uint8_t *const *w, int copies,
+                        bool changes, const sm_backend *be)
 {
     sm_node *y[MOST_COPIES];
     sm_err e = {0};
@@ -206,7 +210,8 @@ int main(int argc, char **argv)
         const shape *s = &shapes[i];
         char what[96];
         if (s->size)
-            snprintf(what, sizeof what, "conv3x3%s [%d,%d,%d,%d]->%d", s->back ? " dx" : "", s->rows, s->size, s->size, s->c, s->o);
+            snprintf(what, sizeof what, "conv3x3%s [%d,%d,%d,%d]->%d", s->back ? " dx" : "", s->rows, s->size, s->size, s->c,
+                     s->o);
         else
             snprintf(what, sizeof what, "linear [%d,%d]->%d", s->rows, s->c, s->o);
         if ((all || s->often || *filter) && strstr(what, filter))

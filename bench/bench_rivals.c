@@ -1,10 +1,11 @@
-/* Times sumi's matrix product against those of OpenBLAS, BLIS and oneDNN in one run, in turns, where the system has these libraries
- * (or LD_LIBRARY_PATH names them: tools/peers/build.sh DIR libs). bench_rivals [threads] [rounds] [filter].
- * x [M,K] is multiplied with weights as they are stored, [N,K] (NT), as a rival may prefer them, [K,N] (NN), and as oneDNN asks to have
- * them (kept: turned once, its inner product; version 2 only). The others' products turn weights in each call; sumi does once for all
- * calls ("sumi"), or in each, a MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are told
- * sumi's instruction set where they would not know the processor. Ends in a table for docs/SPEED.md: percent of the peak measured in
- * turns, of one thread by processor time, of several by the clock. Cycles are the calling thread's, by perf_event_open. */
+/* Times sumi's matrix product against those of OpenBLAS, BLIS and oneDNN in one run, in turns, where the system has these
+ * libraries (or LD_LIBRARY_PATH names them: tools/peers/build.sh DIR libs). bench_rivals [threads] [rounds] [filter]. x [M,K] is
+ * multiplied with weights as they are stored, [N,K] (NT), as a rival may prefer them, [K,N] (NN), and as oneDNN asks to have them
+ * (kept: turned once, its inner product; version 2 only). The others' products turn weights in each call; sumi does once for all
+ * calls ("sumi"), or in each, a MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are
+ * told sumi's instruction set where they would not know the processor. Ends in a table for docs/SPEED.md: percent of the peak
+ * measured in turns, of one thread by processor time, of several by the clock. Cycles are the calling thread's, by
+ * perf_event_open. */
 #include "cpu/cpu.h"
 #include "ops/ops.h"
 #include "peak.h"
@@ -20,10 +21,10 @@
 #include <linux/perf_event.h>
 #endif
 
-typedef void cblas_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb, float beta,
-                      float *c, int ldc);
-typedef int dnnl_fn(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                    float beta, float *c, int64_t ldc);
+typedef void cblas_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
+                      const float *b, int ldb, float beta, float *c, int ldc);
+typedef int dnnl_fn(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 enum { SUMI, SUMI_PACK, OPENBLAS, BLIS, DNNL, LIBRARIES, ROUNDS_MAX = 64 };
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* cblas.h */
@@ -56,7 +57,8 @@ static int cycles_fd = -1;
 static void open_cycles(void)
 {
 #if defined(__linux__)
-    struct perf_event_attr a = {.type = PERF_TYPE_HARDWARE, .size = sizeof a, .config = PERF_COUNT_HW_CPU_CYCLES, .exclude_kernel = 1, .exclude_hv = 1};
+    struct perf_event_attr a = {.type = PERF_TYPE_HARDWARE, .size = sizeof a, .config = PERF_COUNT_HW_CPU_CYCLES,
+                                .exclude_kernel = 1, .exclude_hv = 1};
     cycles_fd = (int)syscall(SYS_perf_event_open, &a, 0, -1, -1, 0);
 #endif
 }
@@ -89,13 +91,15 @@ static void sumi_pack(problem *p)
 static void sumi_run(problem *p)
 {
     for (p->op.pass = 0; p->op.pass < SM_MAX(p->kernel->passes, 1); p->op.pass++)
-        sm_pool_run(p->pool, run_task, p, p->kernel->tasks ? p->kernel->tasks(p->op.node, p->op.pass) : sm_tasks_default(p->op.node, p->op.pass));
+        sm_pool_run(p->pool, run_task, p, p->kernel->tasks ? p->kernel->tasks(p->op.node, p->op.pass)
+                                                           : sm_tasks_default(p->op.node, p->op.pass));
 }
 
 /* A part of the weight at a time, as plan_run.c does. */
 static void sumi_in_parts(problem *p)
 {
-    int64_t unit = p->prep && p->kernel->prep_unit ? (int64_t)p->kernel->prep_unit(p->op.node) : 0, bytes = p->prep ? (int64_t)p->kernel->prep_bytes(p->op.node) : 0;
+    int64_t unit = p->prep && p->kernel->prep_unit ? (int64_t)p->kernel->prep_unit(p->op.node) : 0,
+            bytes = p->prep ? (int64_t)p->kernel->prep_bytes(p->op.node) : 0;
     int64_t units = unit ? (bytes + unit - 1) / unit : 1, part = unit ? SM_MAX((1 << 20) / unit, 1) : 1;
     for (int64_t u = 0; u < units; u += part) {
         if (part < units)
@@ -119,7 +123,8 @@ static void multiply(problem *p, const way *w)
     else if (w->lib == DNNL)
         ((dnnl_fn *)w->call)('N', w->form == NN ? 'N' : 'T', p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
     else
-        ((cblas_fn *)w->call)(ROW_MAJOR, NO_TRANS, w->form == NN ? NO_TRANS : TRANS, p->m, p->n, p->k, 1, p->x, p->k, b, ldb, 0, p->y, p->n);
+        ((cblas_fn *)w->call)(ROW_MAJOR, NO_TRANS, w->form == NN ? NO_TRANS : TRANS, p->m, p->n, p->k, 1, p->x,
+                              p->k, b, ldb, 0, p->y, p->n);
 }
 
 static float *numbers(size_t count, uint32_t seed)
@@ -188,8 +193,8 @@ static const char *const form_name[] = {"NT", "NN", "kept"};
 
 static void show(const way *w, figures *f, int rounds)
 {
-    printf("  %-9s%-4s %7.1f GFLOP/s %5.1f%%", library[w->lib].name, w->lib < OPENBLAS ? "" : form_name[w->form], median(f->rate, rounds),
-           median(f->share, rounds));
+    printf("  %-9s%-4s %7.1f GFLOP/s %5.1f%%", library[w->lib].name, w->lib < OPENBLAS ? "" : form_name[w->form],
+           median(f->rate, rounds), median(f->share, rounds));
     if (f->per_cycle[0] > 0)
         printf(" %5.1f flop/cycle/core", median(f->per_cycle, rounds));
     puts(f->off > 1e-4 ? "  WRONG" : "");
@@ -231,19 +236,21 @@ static void time_shape(problem *p, const way *ways, int nway, int width, int rou
 
 static void print_table(const row *rows, const char *const *names, int count)
 {
-    puts("\n| M, K, N | sumi | packing each time | OpenBLAS | BLIS | oneDNN | oneDNN, kept | sumi of the best |\n|---|---|---|---|---|---|---|---|");
+    puts("\n| M, K, N | sumi | packing each time | OpenBLAS | BLIS | oneDNN | oneDNN, kept | sumi of the best |\n"
+         "|---|---|---|---|---|---|---|---|");
     for (int i = 0; i < count; i++) {
         const double (*s)[2] = rows[i].share;
         double best = fmax(fmax(s[OPENBLAS][0], s[BLIS][0]), fmax(s[DNNL][0], s[DNNL][1]));
-        printf("| %s | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.2f |\n", names[i], s[SUMI][0], s[SUMI_PACK][0], s[OPENBLAS][0], s[BLIS][0],
-               s[DNNL][0], s[DNNL][1], best > 0 ? s[SUMI][0] / best : 0);
+        printf("| %s | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.0f%% | %.2f |\n", names[i], s[SUMI][0], s[SUMI_PACK][0],
+               s[OPENBLAS][0], s[BLIS][0], s[DNNL][0], s[DNNL][1], best > 0 ? s[SUMI][0] / best : 0);
     }
 }
 
 /* ---- all shapes -------------------------------------------------------------------------------------------------- */
 
 /* M, K, N: linear layers of SD 1.5's UNet at 512x512, a text encoder's, a square, a large transformer's. */
-static const int shapes[][3] = {{4096, 320, 320}, {4096, 320, 2560}, {1024, 640, 640}, {1024, 640, 5120}, {256, 1280, 1280}, {256, 1280, 10240},
+static const int shapes[][3] = {{4096, 320, 320}, {4096, 320, 2560}, {1024, 640, 640}, {1024, 640, 5120},
+                                {256, 1280, 1280}, {256, 1280, 10240},
                                 {64, 1280, 1280}, {77, 768, 3072}, {2048, 2048, 2048}, {4608, 3072, 3072}};
 
 static sm_tensor tensor(sm_node *n, const void *data)
@@ -260,7 +267,8 @@ static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const w
     if (nway && ways[nway - 1].form == KEPT)
         p.dnnl = ways[nway - 1].call;
     size_t m = (size_t)p.m, n = (size_t)p.n, k = (size_t)p.k;
-    float *x = numbers(m * k, 1), *nk = numbers(n * k, 2), *kn = turned(nk, p.n, p.k), *zero = sm_alloc0(NULL, SM_MEM_MISC, n * sizeof *zero);
+    float *x = numbers(m * k, 1), *nk = numbers(n * k, 2), *kn = turned(nk, p.n, p.k),
+          *zero = sm_alloc0(NULL, SM_MEM_MISC, n * sizeof *zero);
     p.x = x, p.nk = nk, p.kn = kn, p.zero = zero, p.y = numbers(m * n, 3);
     sm_graph *g = sm_graph_new(NULL, &e);
     sm_node *in = sm_input(g, "x", SM_F32, 2, (int64_t[]){p.m, p.k}), *w = sm_input(g, "w", SM_F32, 2, (int64_t[]){p.n, p.k});
@@ -285,7 +293,8 @@ static void run_shape(const int *s, sm_pool *pool, const sm_backend *be, const w
 static int find_ways(const char *threads, bool wide, way *ways, onednn *dnnl)
 {
     const char *const set[][2] = {{"OMP_NUM_THREADS", threads}, {"OPENBLAS_NUM_THREADS", threads}, {"BLIS_NUM_THREADS", threads},
-                                  {"OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell"}, {"BLIS_ARCH_TYPE", wide ? "0" : "3"}, /* its numbers of skx and haswell */
+                                  /* its numbers of skx and haswell */
+                                  {"OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell"}, {"BLIS_ARCH_TYPE", wide ? "0" : "3"},
                                   {"ONEDNN_MAX_CPU_ISA", wide ? "ALL" : "AVX2"}};
     const char *const usual[][2] = {{"OMP_WAIT_POLICY", "passive"}, {"OPENBLAS_THREAD_TIMEOUT", "4"}};
     unsetenv("OPENBLAS_L2_SIZE");
@@ -305,7 +314,8 @@ static int find_ways(const char *threads, bool wide, way *ways, onednn *dnnl)
             so = dlopen(file = library[l].files[i], RTLD_NOW | RTLD_LOCAL);
         call = so ? dlsym(so, library[l].symbol) : NULL;
         const char *(*core)(void) = so ? (const char *(*)(void))dlsym(so, "openblas_get_corename") : NULL;
-        printf("%s: %s%s%s\n", library[l].name, call ? file : "not here", call && core ? ", for " : "", call && core ? core() : "");
+        printf("%s: %s%s%s\n", library[l].name, call ? file : "not here", call && core ? ", for " : "",
+               call && core ? core() : "");
         for (int form = NT; call && form <= NN; form++)
             ways[n++] = (way){.lib = l, .form = form, .call = call};
     }

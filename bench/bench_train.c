@@ -1,8 +1,11 @@
 /* Times training steps: forward, backward, update.
- *     bench_train flow RECIPE STEPS [threads] [profile]     the flow stage of a recipe (models/pictograms/train.json) on random latents and ids
- *     bench_train lora DIR STEPS [threads] [profile] [rank] [size]   adapters of rank 16 on the attentions of the UNet in DIR (diffusers'
+ *     bench_train flow RECIPE STEPS [threads] [profile] the flow stage of a recipe (models/pictograms/train.json) on random
+ *     latents and ids
+ *     bench_train lora DIR STEPS [threads] [profile] [rank] [size] adapters of rank 16 on the attentions of the UNet in DIR
+ *     (diffusers'
  *                                                           folder), one picture of 256x256, the noise as target
- * Prints the seconds of every step as `sumi run --repeat` does, processor seconds beside them, then memory. Inputs are drawn anew for every step. */
+ * Prints the seconds of every step as `sumi run --repeat` does, processor seconds beside them, then memory. Inputs are drawn anew
+ * for every step. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,14 +54,17 @@ static void record_flow(job *j, const char *recipe)
     const sm_denoiser *f = sm_denoiser_by_class("UNet2DConditionModel");
     sm_vae_config vae;
     if (sm_config_read(SM_MODEL_CLIP, c.text_encoder, strlen(c.text_encoder), &j->clip, &j->e) ||
-        sm_config_read(SM_MODEL_VAE, c.vae, strlen(c.vae), &vae, &j->e) || sm_config_read(f->kind, c.denoiser, strlen(c.denoiser), &den, &j->e))
+        sm_config_read(SM_MODEL_VAE, c.vae, strlen(c.vae), &vae, &j->e) ||
+        sm_config_read(f->kind, c.denoiser, strlen(c.denoiser), &den, &j->e))
         die(recipe, j->e.msg);
     j->clip.vocab_size = c.vocab_size;
     j->clip.eos_token_id = c.vocab_size - 1;
     sm_denoiser_settle(f, &den, &j->clip);
     j->trained = sm_weights_new(NULL, &j->e);
-    int64_t b = c.flow.opt.batch, s = c.data.size / sm_vae_factor(&vae), tokens = j->clip.max_position_embeddings, l = vae.latent_channels;
-    nn_scope root = nn_root(j->g, j->trained, &init), text = nn_sub(&root, "text_encoder"), scope = nn_sub(&root, "%s", f->component);
+    int64_t b = c.flow.opt.batch, s = c.data.size / sm_vae_factor(&vae), tokens = j->clip.max_position_embeddings,
+            l = vae.latent_channels;
+    nn_scope root = nn_root(j->g, j->trained, &init), text = nn_sub(&root, "text_encoder"),
+             scope = nn_sub(&root, "%s", f->component);
     j->sample = sm_input(j->g, "sample", SM_F32, 4, (int64_t[]){b, s, s, l});
     j->target = sm_input(j->g, "target", SM_F32, 4, (int64_t[]){b, s, s, l});
     j->time = sm_input(j->g, "timestep", SM_F32, 1, &b);
@@ -96,7 +102,8 @@ static void record_lora(job *j, const char *dir, int rank, int size)
     j->time = sm_input(j->g, "timestep", SM_F32, 1, &one);
     j->ctx = sm_input(j->g, "context", SM_F32, 3, (int64_t[]){1, 77, c.cross_attention_dim});
     j->loss = sm_mse(sm_unet(&s, &c, j->sample, j->time, j->ctx, NULL), j->target);
-    j->opt = (sm_opt_config){.steps = 1000, .batch = 1, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .clip = 1};
+    j->opt = (sm_opt_config){.steps = 1000, .batch = 1, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
+                             .weight_decay = 0.01f, .clip = 1};
 }
 
 /* Latents of a unit normal; rectified flow (x0 to noise - x0), or variance-preserving noise as the target. */
@@ -124,7 +131,8 @@ static void fill(job *j, const sm_plan *p, uint64_t step)
         return;
     int32_t *ids = sm_plan_data(p, j->ids), tokens = (int32_t)j->ids->dims[1];
     for (int64_t i = 0; i < sm_numel(j->ids); i++)
-        ids[i] = i % tokens ? (int32_t)(sm_rng_u32(6, step, (uint64_t)i) % (uint32_t)(j->clip.vocab_size - 1)) : j->clip.vocab_size - 2;
+        ids[i] = i % tokens ? (int32_t)(sm_rng_u32(6, step, (uint64_t)i) % (uint32_t)(j->clip.vocab_size - 1))
+                            : j->clip.vocab_size - 2;
     for (int64_t i = 0; i < b; i++)
         ids[i * tokens + 10] = j->clip.eos_token_id;
     if (j->eos)
@@ -149,8 +157,10 @@ static void train(job *j, int steps, bool profile)
     if (!p)
         die("plan", j->e.msg);
     free(out);
-    printf("%s, %d threads, %d tensors of %.2f M values trained, %d steps in a plan made in %.1f s: %.1f GFLOP of direct sums, %.0f MB of activations and gradients, "
-           "%.0f MB of packed weights\n", j->be->name, sm_pool_threads(j->pool), s.count, (double)values * 1e-6, sm_plan_steps(p), sm_now() - t,
+    printf("%s, %d threads, %d tensors of %.2f M values trained, %d steps in a plan made in %.1f s: %.1f GFLOP of direct sums, "
+           "%.0f MB of activations and gradients, "
+           "%.0f MB of packed weights\n", j->be->name, sm_pool_threads(j->pool), s.count, (double)values * 1e-6,
+           sm_plan_steps(p), sm_now() - t,
            sm_plan_cost(p).flops * 1e-9, (double)sm_plan_activation_bytes(p) * 1e-6, (double)sm_plan_packed_bytes(p) * 1e-6);
     for (int i = 0; i < steps; i++) {
         double cpu = cpu_seconds();
@@ -164,8 +174,8 @@ static void train(job *j, int steps, bool profile)
         if (sm_state_step(&s, &j->opt, p, j->be->name, j->pool, &norm, &j->e))
             die("update", j->e.msg);
         cpu = cpu_seconds() - cpu;
-        printf("evaluation %d: %.6f s\n  processor %.4f s, of which update %.4f s; loss %.6f, norm of the gradients %.6f\n", i + 1, sm_now() - t, cpu, cpu - ran,
-               (double)*(float *)sm_plan_data(p, j->loss), norm);
+        printf("evaluation %d: %.6f s\n  processor %.4f s, of which update %.4f s; loss %.6f, norm of the gradients %.6f\n",
+               i + 1, sm_now() - t, cpu, cpu - ran, (double)*(float *)sm_plan_data(p, j->loss), norm);
         fflush(stdout);
     }
     struct rusage u;

@@ -1,5 +1,5 @@
-/* What the machine can do: multiply-adds in registers on all threads of a pool, which other benchmarks measure in turns with their own
- * work, since the clock of a shared machine swings by half. */
+/* What the machine can do: multiply-adds in registers on all threads of a pool, which other benchmarks measure in turns with
+ * their own work, since the clock of a shared machine swings by half. */
 #ifndef BENCH_PEAK_H
 #define BENCH_PEAK_H
 

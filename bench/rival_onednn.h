@@ -1,6 +1,6 @@
-/* oneDNN's inner product with weights in the layout that it asks for, turned into it once: the counterpart of sumi's packed weights.
- * By dlopen, so its types are declared here as far as they are needed: descriptors of version 2 are structs of some 700 (memory) and
- * 4,000 bytes (operation) that only the library looks into. */
+/* oneDNN's inner product with weights in the layout that it asks for, turned into it once: the counterpart of sumi's packed
+ * weights. By dlopen, so its types are declared here as far as they are needed: descriptors of version 2 are structs of some 700
+ * (memory) and 4,000 bytes (operation) that only the library looks into. */
 #ifndef BENCH_RIVAL_ONEDNN_H
 #define BENCH_RIVAL_ONEDNN_H
 
@@ -10,7 +10,8 @@
 #include <string.h>
 
 /* Values of dnnl_types.h. */
-enum { ODN_F32 = 3, ODN_ANY = 1, ODN_INFERENCE = 96, ODN_CPU = 1, ODN_IN_ORDER = 1, ODN_WEIGHTS_MD = 131, ODN_SRC = 1, ODN_DST = 17, ODN_WEIGHTS = 33 };
+enum { ODN_F32 = 3, ODN_ANY = 1, ODN_INFERENCE = 96, ODN_CPU = 1, ODN_IN_ORDER = 1, ODN_WEIGHTS_MD = 131, ODN_SRC = 1,
+      ODN_DST = 17, ODN_WEIGHTS = 33 };
 typedef union odn_md { char room[4096]; void *align; } odn_md;
 typedef union odn_desc { char room[65536]; void *align; } odn_desc;
 typedef struct odn_arg { int arg; void *memory; } odn_arg;
@@ -37,7 +38,8 @@ typedef struct odn_product { void *primitive; odn_arg args[3]; } odn_product;
 static bool odn_open(onednn *o, void *so)
 {
     const struct { const char *name; void *to; } symbols[] = {
-        {"dnnl_version", &o->version}, {"dnnl_engine_create", &o->engine}, {"dnnl_stream_create", &o->stream}, {"dnnl_stream_wait", &o->wait},
+        {"dnnl_version", &o->version}, {"dnnl_engine_create", &o->engine}, {"dnnl_stream_create", &o->stream},
+        {"dnnl_stream_wait", &o->wait},
         {"dnnl_memory_desc_init_by_strides", &o->strides}, {"dnnl_memory_desc_init_by_tag", &o->tag},
         {"dnnl_inner_product_forward_desc_init", &o->product}, {"dnnl_primitive_desc_create", &o->describe},
         {"dnnl_reorder_primitive_desc_create", &o->turn}, {"dnnl_primitive_desc_query_md", &o->query},
@@ -63,13 +65,16 @@ static bool odn_setup(const onednn *o, odn_product *p, int64_t m, int64_t n, int
     static odn_desc desc;
     odn_md src, dst, stored, any;
     void *described, *turn, *turned, *from, *to;
-    if (o->strides(&src, 2, (int64_t[]){m, k}, ODN_F32, (int64_t[]){k, 1}) || o->strides(&dst, 2, (int64_t[]){m, n}, ODN_F32, (int64_t[]){n, 1}) ||
-        o->strides(&stored, 2, (int64_t[]){n, k}, ODN_F32, (int64_t[]){k, 1}) || o->tag(&any, 2, (int64_t[]){n, k}, ODN_F32, ODN_ANY) ||
+    if (o->strides(&src, 2, (int64_t[]){m, k}, ODN_F32, (int64_t[]){k, 1}) ||
+        o->strides(&dst, 2, (int64_t[]){m, n}, ODN_F32, (int64_t[]){n, 1}) ||
+        o->strides(&stored, 2, (int64_t[]){n, k}, ODN_F32, (int64_t[]){k, 1}) ||
+        o->tag(&any, 2, (int64_t[]){n, k}, ODN_F32, ODN_ANY) ||
         o->product(&desc, ODN_INFERENCE, &src, &any, NULL, &dst) || o->describe(&described, &desc, NULL, o->on, NULL))
         return false;
     const odn_md *wanted = o->query(described, ODN_WEIGHTS_MD, 0);
     if (!wanted || o->primitive(&p->primitive, described) || o->memory(&from, &stored, o->on, (void *)w) ||
-        o->memory(&to, wanted, o->on, (void *)UINTPTR_MAX) || o->turn(&turn, &stored, o->on, wanted, o->on, NULL) || o->primitive(&turned, turn))
+        o->memory(&to, wanted, o->on, (void *)UINTPTR_MAX) || o->turn(&turn, &stored, o->on, wanted, o->on, NULL) ||
+        o->primitive(&turned, turn))
         return false;
     if (o->execute(turned, o->queue, 2, (odn_arg[]){{ODN_SRC, from}, {ODN_DST, to}}) || o->wait(o->queue))
         return false;

@@ -1,5 +1,5 @@
-/* Classifiers of noisy latents for tests: tests/fixtures/classifier.safetensors says their tensors, whose values are a formula of the
- * names, and what guided-diffusion computes with them (tools/fixtures/make_classifier.py). */
+/* Classifiers of noisy latents for tests: tests/fixtures/classifier.safetensors says their tensors, whose values are a formula of
+ * the names, and what guided-diffusion computes with them (tools/fixtures/make_classifier.py). */
 #ifndef CLASSIFIER_FILE_H
 #define CLASSIFIER_FILE_H
 
@@ -17,8 +17,8 @@ typedef struct classifier_change {
     int in_channels;            /* of the first convolution, 0: 4 */
 } classifier_change;
 
-/* Writes the case's file and returns its path, good until the next call with that name; change may be NULL. "" and a failed check where
- * it cannot be. config: the fixture's metadata of that name. */
+/* Writes the case's file and returns its path, good until the next call with that name; change may be NULL. "" and a failed check
+ * where it cannot be. config: the fixture's metadata of that name. */
 const char *classifier_file(const cJSON *config, const char *name, const classifier_change *change, const char *as);
 
 #endif

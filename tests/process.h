@@ -1,5 +1,5 @@
-/* What the system says of the running process: memory, open files; and whether a sanitizer takes memory of its own. Where there is no
- * /proc, every value is 0. */
+/* What the system says of the running process: memory, open files; and whether a sanitizer takes memory of its own. Where there
+ * is no /proc, every value is 0. */
 #ifndef SM_TEST_PROCESS_H
 #define SM_TEST_PROCESS_H
 

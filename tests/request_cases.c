@@ -66,7 +66,8 @@ size_t request_pixels(sumi_context *ctx, sumi_model *m, const sumi_request *r, u
 
 void request_cases_open(request_cases *x, const char *name, int low_memory, int threads)
 {
-    sumi_model_options o = {.path = family_model("deep", FAMILY_FOLDER), .tokenizer = family_tokenizer(), .low_memory = low_memory};
+    sumi_model_options o = {.path = family_model("deep", FAMILY_FOLDER), .tokenizer = family_tokenizer(),
+                            .low_memory = low_memory};
     char file[64];
     *x = (request_cases){0};
     for (int i = 0; i < 3; i++) {
@@ -75,7 +76,8 @@ void request_cases_open(request_cases *x, const char *name, int low_memory, int 
     }
     snprintf(file, sizeof file, "%s.safetensors", name);
     CHECK(sumi_context_new(&(sumi_context_options){.threads = threads}, &x->ctx) == SUMI_OK);
-    x->ok = reference_open(&x->f, file) && request_noise(&x->f, "noise", 1, x->noise[0]) && request_noise(&x->f, "noise", 2, x->noise[1]);
+    x->ok = reference_open(&x->f, file) && request_noise(&x->f, "noise", 1, x->noise[0]) &&
+            request_noise(&x->f, "noise", 2, x->noise[1]);
     CHECKF(x->ok && !sumi_model_load_with(x->ctx, &o, &x->m), "%s", sumi_error(x->ctx));
     x->cases = x->f.config ? cJSON_Parse(x->f.config) : NULL;
     x->ok = x->ok && x->m && x->cases;
@@ -143,22 +145,23 @@ void request_cases_plan_is_taken(const char *fixture, const char *const *names, 
             request_cases_open(&x, fixture, i % 2, 1);
             sumi_request r = request_cases_plain(&x, name, base);
             r.width = r.height = 64;
-            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s: %s", name,
-                   sumi_error(x.ctx));
+            CHECKF(x.ok && !(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s: %s",
+                   name, sumi_error(x.ctx));
             taken = (double)sumi_memory_peak(x.ctx);
             sumi_images_free(im);
             request_cases_close(&x);
         }
         double planned = (double)p.peak_bytes - (double)p.weight_bytes;
-        CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "%s%s: planned %.0f, taken %.0f", name, i % 2 ? " in low memory" : "", planned,
-               taken);
+        CHECKF(planned > 0.95 * taken && planned < 1.05 * taken, "%s%s: planned %.0f, taken %.0f", name,
+               i % 2 ? " in low memory" : "", planned, taken);
     }
 }
 
 enum { EACH = 48 * 32 * 3 };
 
 /* Three pictures, or the k-th alone; bytes. */
-static size_t drawn(const char *fixture, const char *name, const sumi_request *base, int low_memory, int threads, int k, uint8_t *rgb)
+static size_t drawn(const char *fixture, const char *name, const sumi_request *base, int low_memory,
+                    int threads, int k, uint8_t *rgb)
 {
     request_cases x;
     size_t bytes = 0;
@@ -179,10 +182,12 @@ void request_cases_same_bits(const char *fixture, const char *const *names, size
     static uint8_t all[3 * EACH], again[3 * EACH];
     for (size_t i = 0; i < n; i++) {
         CHECK(drawn(fixture, names[i], base, 0, 1, -1, all) == sizeof all);
-        CHECKF(drawn(fixture, names[i], base, 0, 3, -1, again) == sizeof again && !memcmp(all, again, sizeof all), "%s: threads", names[i]);
-        CHECKF(drawn(fixture, names[i], base, 1, 2, -1, again) == sizeof again && !memcmp(all, again, sizeof all), "%s: low memory", names[i]);
+        CHECKF(drawn(fixture, names[i], base, 0, 3, -1, again) == sizeof again && !memcmp(all, again, sizeof all),
+               "%s: threads", names[i]);
+        CHECKF(drawn(fixture, names[i], base, 1, 2, -1, again) == sizeof again && !memcmp(all, again, sizeof all),
+               "%s: low memory", names[i]);
         for (int k = 0; k < 3; k += 2)
-            CHECKF(drawn(fixture, names[i], base, 0, 2, k, again) == EACH && !memcmp(all + k * EACH, again, EACH), "%s: picture %d alone",
-                   names[i], k);
+            CHECKF(drawn(fixture, names[i], base, 0, 2, k, again) == EACH && !memcmp(all + k * EACH, again, EACH),
+                   "%s: picture %d alone", names[i], k);
     }
 }

@@ -1,5 +1,6 @@
-/* Cases of requests on the tiny model `deep` (or another) whose latents of every step a fixture holds: its metadata names the cases and
- * their parameters, `noise` is what they begin from, latents.CASE [steps + 1, pictures, C, h, w] what the reference came to. */
+/* Cases of requests on the tiny model `deep` (or another) whose latents of every step a fixture holds: its metadata names the
+ * cases and their parameters, `noise` is what they begin from, latents.CASE [steps + 1, pictures, C, h, w] what the reference
+ * came to. */
 #ifndef REQUEST_CASES_H
 #define REQUEST_CASES_H
 

@@ -1,4 +1,5 @@
-/* Choices in prompts: what is drawn is what the syntax allows, as often as the weights say, by the seed alone; other text stays. */
+/* Choices in prompts: what is drawn is what the syntax allows, as often as the weights say, by the seed alone; other text
+ * stays. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,12 +20,15 @@ static const char *make(sm_arena *a, const char *text, const char *folder, uint6
 
 TEST(choices_leave_other_text)
 {
-    static const char *const texts[] = {"", "a red apple", "(a:1.2), [b|c], [d:e:0.5], <lora:x:1> AND y :0.5", "{masterpiece}, {{best}}", "an open { brace", "a } b {",
-                                        "__name__ without a folder", "\\(escaped\\) \\[b\\]", "50$$ and {a$b}", "\xe8\x8b\xb9 {\xe6\x9e\x9c}", "a | b"};
+    static const char *const texts[] = {"", "a red apple", "(a:1.2), [b|c], [d:e:0.5], <lora:x:1> AND y :0.5",
+                                        "{masterpiece}, {{best}}", "an open { brace", "a } b {",
+                                        "__name__ without a folder", "\\(escaped\\) \\[b\\]", "50$$ and {a$b}",
+                                        "\xe8\x8b\xb9 {\xe6\x9e\x9c}", "a | b"};
     sm_arena a = {0};
     for (size_t i = 0; i < SM_COUNT(texts); i++)
         CHECKF(!strcmp(make(&a, texts[i], "", i), texts[i]), "%s", texts[i]);
-    CHECK(!sm_choices_any("a [b|c] __d__", false) && sm_choices_any("a {b|c}", false) && sm_choices_any("__d__", true) && sm_choices_any("\\{", false));
+    CHECK(!sm_choices_any("a [b|c] __d__", false) && sm_choices_any("a {b|c}", false) && sm_choices_any("__d__", true) &&
+          sm_choices_any("\\{", false));
     CHECK(!strcmp(make(&a, "\\{a\\|b\\} {c}", "", 1), "{a\\|b} {c}"));
     sm_arena_free(&a);
 }
@@ -58,8 +62,10 @@ TEST(choices_as_often_as_weights_say)
 {
     enum { N = 4000 };
     static const struct { const char *text, *word; double p; } cases[] = {
-        {"{3::red|green}", "red", 0.75}, {"{red|0.5::green|0.5::blue}", "blue", 0.25}, {"{a|{red|b}}", "red", 0.25}, {"{0::red|green}", "red", 0},
-        {"{2$$red|a|b|c}", "red", 0.5}, {"{1-2$$red|a|b|c}", "red", 0.375}, {"{red|}", "red", 0.5}, {"{[red|b]|c|d}", "[red|b]", 1.0 / 3}};
+        {"{3::red|green}", "red", 0.75}, {"{red|0.5::green|0.5::blue}", "blue", 0.25}, {"{a|{red|b}}", "red", 0.25},
+        {"{0::red|green}", "red", 0},
+        {"{2$$red|a|b|c}", "red", 0.5}, {"{1-2$$red|a|b|c}", "red", 0.375}, {"{red|}", "red", 0.5},
+        {"{[red|b]|c|d}", "[red|b]", 1.0 / 3}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         double p = cases[i].p, sigma = sqrt(p * (1 - p) / N), got = count(cases[i].text, cases[i].word, N) / (double)N;
         CHECKF(fabs(got - p) <= 4 * sigma, "%s: %g, not %g", cases[i].text, got, p);
@@ -71,9 +77,11 @@ TEST(choices_of_several)
     sm_arena a = {0};
     for (uint64_t seed = 0; seed < 60; seed++) {
         const char *two = make(&a, "{2$$ and $$a|b|c}", "", seed);
-        CHECKF(strlen(two) == 7 && !strncmp(two + 1, " and ", 5) && two[0] != two[6] && strspn(two, "abc") == 1 && strspn(two + 6, "abc") == 1, "%s", two);
+        CHECKF(strlen(two) == 7 && !strncmp(two + 1, " and ", 5) && two[0] != two[6] && strspn(two, "abc") == 1 &&
+               strspn(two + 6, "abc") == 1, "%s", two);
         const char *all = make(&a, "{9$$a|b|c}", "", seed);
-        CHECKF(strlen(all) == 7 && strchr(all, 'a') && strchr(all, 'b') && strchr(all, 'c') && all[1] == ',' && all[2] == ' ', "%s", all);
+        CHECKF(strlen(all) == 7 && strchr(all, 'a') && strchr(all, 'b') && strchr(all, 'c') && all[1] == ',' && all[2] == ' ',
+               "%s", all);
         CHECK(!strcmp(make(&a, "{0$$a|b}!", "", seed), "!"));
     }
     sm_arena_free(&a);
@@ -114,7 +122,8 @@ TEST(choices_from_files)
         const char *pet = make(&a, "__pet__", folder, seed);
         CHECK(!strcmp(pet, "cat") || !strcmp(pet, "dog"));
         dogs += pet[0] == 'd';
-        const char *one = make(&a, "<__one__>", folder, seed), *deep = make(&a, "__deep/b*__", folder, seed), *two = make(&a, "{2$$__pet__}", folder, seed);
+        const char *one = make(&a, "<__one__>", folder, seed), *deep = make(&a, "__deep/b*__", folder, seed),
+                   *two = make(&a, "{2$$__pet__}", folder, seed);
         CHECKF(!strcmp(one, "<a big cat>") || !strcmp(one, "<a big dog>"), "%s", one);
         CHECK(!strcmp(deep, "x1") || !strcmp(deep, "x2"));
         CHECK(!strcmp(two, "cat, dog") || !strcmp(two, "dog, cat"));
@@ -134,7 +143,8 @@ TEST(choices_survive_anything)
     sm_arena a = {0};
     sm_err e = {0};
     char *text = sm_arena_get(&a, 60001);
-    static const char *const parts[] = {"{", "}", "{a|", "|", "$$", "2$$", "__", "\\", "[", "]", "{{a|b}|{c|d}}", "::", "9::", "{1-9$$"};
+    static const char *const parts[] = {"{", "}", "{a|", "|", "$$", "2$$", "__", "\\", "[", "]", "{{a|b}|{c|d}}", "::", "9::",
+                                        "{1-9$$"};
     for (uint64_t seed = 0; seed < 40; seed++) {
         size_t n = 0;
         for (uint64_t i = 0; n < (seed < 20 ? 200 : 59000); i++) {

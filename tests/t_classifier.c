@@ -1,6 +1,7 @@
-/* The noisy classifier against guided-diffusion's EncoderUNetModel: logits and gradients with every pool and option (fixture classifier,
- * made by tools/fixtures/make_classifier.py from the package itself), the gradient against differences, what the tensors of published
- * sizes are taken for; and what its gradient does to x0, on a mixture of Gaussians where the answer is known. */
+/* The noisy classifier against guided-diffusion's EncoderUNetModel: logits and gradients with every pool and option (fixture
+ * classifier, made by tools/fixtures/make_classifier.py from the package itself), the gradient against differences, what the
+ * tensors of published sizes are taken for; and what its gradient does to x0, on a mixture of Gaussians where the answer is
+ * known. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,7 +75,8 @@ static double network_run(network *n, const float *x, const float *t, sm_pool *p
     return *(float *)sm_plan_data(n->p, n->chosen);
 }
 
-/* The gradient along a direction against (L(x + h v) - L(x - h v)) / 2h; what float leaves of the difference is some 1e-4 of it. */
+/* The gradient along a direction against (L(x + h v) - L(x - h v)) / 2h; what float leaves of the difference is some 1e-4 of
+ * it. */
 static void check_differences(network *n, const char *name, const float *x, const float *t, sm_pool *pool)
 {
     enum { MOST = 2 * 4 * 8 * 18 };
@@ -232,8 +234,8 @@ static double log_posterior(double x, double alpha, double sigma, int y)
     return l[y] - most - log(sum);
 }
 
-/* With the exact gradient and scale 1 the denoiser becomes that of the class alone: E[x0 | x, y] of one Gaussian. In what the model
- * sees, c_in x, the gradient is 1 / c_in times that in x. */
+/* With the exact gradient and scale 1 the denoiser becomes that of the class alone: E[x0 | x, y] of one Gaussian. In what the
+ * model sees, c_in x, the gradient is 1 / c_in times that in x. */
 static void check_tweedie(const sm_noise *noise, sm_pred pred, double sigma)
 {
     sm_precond pc;

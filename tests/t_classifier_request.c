@@ -1,6 +1,6 @@
-/* Classifier guidance through whole requests on the tiny model `deep`: latents of every step against guided-diffusion's own sampler
- * (fixture classifier, tools/fixtures/make_classifier.py), alone and with what it goes together with; the same bits over threads,
- * pictures at once and low memory; the plan; files that are damaged, foreign or hostile. */
+/* Classifier guidance through whole requests on the tiny model `deep`: latents of every step against guided-diffusion's own
+ * sampler (fixture classifier, tools/fixtures/make_classifier.py), alone and with what it goes together with; the same bits over
+ * threads, pictures at once and low memory; the plan; files that are damaged, foreign or hostile. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

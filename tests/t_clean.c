@@ -99,7 +99,8 @@ TEST(clean_by_hand)
         {"\x1b[1;31mred\x1b[0m \x07" "apple\xef\xbb\xbf", "red apple"},
         {"&lt;b&gt; &amp;amp;lt; &eacute; P&EACUTE;REZ", "<b> < \xc3\xa9 p\xc3\xa9rez"},
         {"<b> &amp;amp;amp;lt;", "<b> &amp;lt;"}, /* HTML: twice and no more */
-        {"&notit; &notin; &amp &#65 &#x42; &#x80; &#0; &#xd800;", "\xc2\xacit; \xe2\x88\x89 & a b \xe2\x82\xac \xef\xbf\xbd \xef\xbf\xbd"},
+        {"&notit; &notin; &amp &#65 &#x42; &#x80; &#0; &#xd800;",
+         "\xc2\xacit; \xe2\x88\x89 & a b \xe2\x82\xac \xef\xbf\xbd \xef\xbf\xbd"},
         {"&#1;&#xfdd0;&#x1fffe;|&#99999999999999999999;|&;&#;&#x;&nosuch;", "|\xef\xbf\xbd|&;&#;&#x;&nosuch;"},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
@@ -115,7 +116,8 @@ TEST(clean_by_hand)
 /* Texts of 200,000 bytes that ask for a pass over everything per byte or two: the reference takes hours. */
 TEST(clean_work_is_bounded)
 {
-    static const char *const unit[] = {"amp;", "\xc3\x83", "\xc3\xa2\xe2\x82\xac", "\xcd\x85\xcc\x81", "\x1b[;", "\xc3\x83\xc2\x83 \xe2\x80\x9c"};
+    static const char *const unit[] = {"amp;", "\xc3\x83", "\xc3\xa2\xe2\x82\xac", "\xcd\x85\xcc\x81", "\x1b[;",
+                                       "\xc3\x83\xc2\x83 \xe2\x80\x9c"};
     enum { BYTES = 200000 };
     char *s = malloc(BYTES + 16);
     for (size_t k = 0; k < SM_COUNT(unit); k++) {
@@ -135,7 +137,9 @@ TEST(clean_work_is_bounded)
 
 TEST(clean_out_of_memory)
 {
-    static const char text[] = "caf\xc3\x83\xc2\xa9 &amp;eacute; \xe2\x80\x9cx\xe2\x80\x9d \xc3\x90\xc2\x9f\xc3\x91\xc2\x80 na\xc3\x83\xc2\xafve \xe7\x8c\xab a\xcc\x81\n&lt;\xef\xbc\xa1";
+    static const char text[] =
+        "caf\xc3\x83\xc2\xa9 &amp;eacute; \xe2\x80\x9cx\xe2\x80\x9d \xc3\x90\xc2\x9f\xc3\x91\xc2\x80 na\xc3\x83\xc2\xafve "
+        "\xe7\x8c\xab a\xcc\x81\n&lt;\xef\xbc\xa1";
     sm_mem m = {0};
     int64_t k = 1;
     for (bool done = false; !done && k < 1000; k++) {

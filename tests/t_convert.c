@@ -447,7 +447,8 @@ static void check_scheduler(const char *in)
 static void check_betas(const char *in)
 {
     static const struct { const char *config; bool said; } cases[] = {
-        {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"scaled_linear\",\"beta_start\":0.00085,\"beta_end\":0.012}", false},
+        {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"scaled_linear\",\"beta_start\":0.00085,\"beta_end\":0.012}",
+         false},
         {"{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"linear\",\"beta_start\":0.00085,\"beta_end\":0.012}", true},
         {"{\"_class_name\":\"DDPMScheduler\"}", true},
         {"{\"_class_name\":\"DDIMScheduler\",\"num_train_timesteps\":2,\"trained_betas\":[0.1,0.2]}", true},
@@ -549,7 +550,8 @@ TEST(convert_keeps_marks)
     sm_err e = {0};
     write_unet(at("unet_plain.safetensors"));
     sm_weights *w = sm_weights_new(NULL, &e);
-    CHECK(!sm_tensors_load(at("unet_plain.safetensors"), w, NULL, NULL, &e) && sm_weights_create(w, "v_pred", 1, (int64_t[]){1}, &e));
+    CHECK(!sm_tensors_load(at("unet_plain.safetensors"), w, NULL, NULL, &e) &&
+          sm_weights_create(w, "v_pred", 1, (int64_t[]){1}, &e));
     CHECK(!sm_st_write_weights(at("unet_v.safetensors"), w, SM_F32, 0, NULL, NULL, &e));
     sm_weights_unref(&w);
     converts(at("unet_v.safetensors"), at("unet_v_o.safetensors"), (sumi_convert_options){.layout = "original"});
@@ -640,8 +642,8 @@ TEST(convert_allocations_fail)
             ctx->mem.fail_at = k;
             st = sumi_convert(ctx, at("memory_in.safetensors"), at(out), &way[i], NULL, &text);
             ctx->mem.fail_at = 0;
-            CHECKF(st == SUMI_OK || (st == SUMI_E_MEMORY && !text && stat(at(out), &there)), "allocation %d: status %d, %s", (int)k, st,
-                   sumi_error(ctx));
+            CHECKF(st == SUMI_OK || (st == SUMI_E_MEMORY && !text && stat(at(out), &there)), "allocation %d: status %d, %s",
+                   (int)k, st, sumi_error(ctx));
             sumi_text_free(text);
             CHECKF(ctx->mem.total == before, "allocation %d: %zu bytes lost", (int)k, ctx->mem.total - before);
             sumi_context_free(ctx);

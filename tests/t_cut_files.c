@@ -236,8 +236,8 @@ static void make_folder(const char *dir)
 
 TEST(cut_files_of_a_model_folder)
 {
-    static const char *const files[] = {"model_index.json", "unet/config.json", "unet/model.safetensors", "vae/config.json", "vae/model.safetensors",
-                                        "text_encoder/config.json",
+    static const char *const files[] = {"model_index.json", "unet/config.json", "unet/model.safetensors",
+                                        "vae/config.json", "vae/model.safetensors", "text_encoder/config.json",
                                         "text_encoder/model.safetensors", "tokenizer/vocab.json"};
     sumi_context *ctx;
     sumi_model *m = NULL;

@@ -191,7 +191,8 @@ static void check_recording(const char *name)
             cond.pooled = sm_input(g, "pooled", SM_F32, 2, (int64_t[]){1, pooled});
         if (c->time_cond_proj_dim)
             cond.timestep_cond = sm_input(g, "cond", SM_F32, 2, (int64_t[]){1, c->time_cond_proj_dim});
-        sm_node *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1}), *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 16, 8, c->in_channels});
+        sm_node *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1}),
+                *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 16, 8, c->in_channels});
         sm_node *y = d.family->record(&s, &d.denoiser, x, t, &cond);
         CHECKF(!g->err.code && y->dims[1] == 16 && y->dims[3] == c->out_channels, "%s: %s", name, g->err.msg);
         for (size_t i = 0; i < sm_weights_count(w); i++)
@@ -205,7 +206,8 @@ static void check_recording(const char *name)
 
 TEST(detect_unets_record_with_every_tensor)
 {
-    static const char *const names[] = {"sd15_inpaint", "sd15_lcm", "sd2", "bk_small", "bk_tiny", "xl", "xl_unet", "refiner", "refiner_unet",
+    static const char *const names[] = {"sd15_inpaint", "sd15_lcm", "sd2", "bk_small", "bk_tiny", "xl", "xl_unet",
+                                        "refiner", "refiner_unet",
                                         "ssd1b", "vega", "koala_700m", "koala_1b", "tiny_sd1", "tiny_xl", "tiny_refiner"};
     if (!open_models())
         return;
@@ -221,7 +223,8 @@ static sumi_status read_unet(const char *tail, sm_unet_config *c, sm_err *e)
     char json[1024];
     *e = (sm_err){0};
     int n = snprintf(json, sizeof json,
-                     "{\"block_out_channels\": [8, 8, 8], \"layers_per_block\": [2, 2, 1], \"down_block_types\": [\"DownBlock2D\","
+                     "{\"block_out_channels\": [8, 8, 8], \"layers_per_block\": [2, 2, 1], \"down_block_types\": "
+                     "[\"DownBlock2D\","
                      " \"CrossAttnDownBlock2D\", \"CrossAttnDownBlock2D\"], \"up_block_types\": [\"CrossAttnUpBlock2D\","
                      " \"CrossAttnUpBlock2D\", \"UpBlock2D\"]%s}", tail);
     return sm_config_read(SM_MODEL_UNET, json, (size_t)n, c, e);
@@ -233,14 +236,16 @@ TEST(detect_nested_depths_in_configs)
     sm_err e;
     CHECKF(!read_unet(", \"transformer_layers_per_block\": [1, [2, 3], [4]],"
                       " \"reverse_transformer_layers_per_block\": [[4, 5], 2, 7]", &c, &e), "%s", e.msg);
-    CHECK(c.transformer_layers_per_block[0] == 1 && c.transformer_layers_per_block[1] == 2 && c.transformer_layers_per_block[2] == 4);
+    CHECK(c.transformer_layers_per_block[0] == 1 && c.transformer_layers_per_block[1] == 2 &&
+          c.transformer_layers_per_block[2] == 4);
     CHECK(sm_unet_depth(&c, false, 1, 0) == 2 && sm_unet_depth(&c, false, 1, 1) == 3 && sm_unet_depth(&c, false, 2, 0) == 4);
     CHECK(sm_unet_depth(&c, true, 2, 0) == 4 && sm_unet_depth(&c, true, 2, 1) == 5 && sm_unet_depth(&c, true, 1, 2) == 2);
     CHECK(c.down_depth[1][1] == 3 && !c.down_depth[2][0] && c.up_depth[0][1] == 5 && !c.up_depth[1][0] && !c.up_depth[2][0]);
     sm_buf b = {0};
     sm_config_write(SM_MODEL_UNET, &c, &b);
     CHECK(b.data && strstr(b.data, "\"transformer_layers_per_block\": [1, [2, 3], 4]") &&
-          strstr(b.data, "\"reverse_transformer_layers_per_block\": [[4, 5], 2, 1]") && strstr(b.data, "\"num_class_embeds\": null"));
+          strstr(b.data, "\"reverse_transformer_layers_per_block\": [[4, 5], 2, 1]") &&
+          strstr(b.data, "\"num_class_embeds\": null"));
     CHECK(b.data && !sm_config_read(SM_MODEL_UNET, b.data, b.len, &again, &e) && !memcmp(&again, &c, sizeof c));
     sm_buf_free(&b);
     /* the same numbers everywhere are no lists */
@@ -256,7 +261,8 @@ TEST(detect_nested_depths_that_are_wrong)
 {
     static const struct { const char *tail, *part; } cases[] = {
         {", \"transformer_layers_per_block\": [1, [2, 3], 4]", "reverse_transformer_layers_per_block\" must be given"},
-        {", \"transformer_layers_per_block\": [1, [2], 4], \"reverse_transformer_layers_per_block\": [1, 1, 1]", "one for each layer"},
+        {", \"transformer_layers_per_block\": [1, [2], 4], \"reverse_transformer_layers_per_block\": [1, 1, 1]",
+         "one for each layer"},
         {", \"transformer_layers_per_block\": [1, 2]", "as long as block_out_channels"},
         {", \"transformer_layers_per_block\": [1, [[2], 2], 1]", "one for each layer"},
         {", \"transformer_layers_per_block\": [1, \"2\", 1]", "one for each layer"},
@@ -316,7 +322,8 @@ TEST(detect_families_and_what_is_missing)
         const sm_traits *t = &d.traits;
         CHECKF(!e.code && d.family && !strcmp(t->label, FAMILIES[i].label) && !strcmp(t->prediction, FAMILIES[i].prediction) &&
                t->assumed == FAMILIES[i].assumed && t->time_ids == FAMILIES[i].time_ids && (int)t->extra == FAMILIES[i].extra &&
-               t->texts == FAMILIES[i].texts && t->width == FAMILIES[i].size && t->height == t->width && t->steps == FAMILIES[i].steps,
+               t->texts == FAMILIES[i].texts && t->width == FAMILIES[i].size && t->height == t->width &&
+               t->steps == FAMILIES[i].steps,
                "%s: %s, %s%s, %d time ids, extra %d, %d texts, %dx%d, %d steps", FAMILIES[i].model, t->label, t->prediction,
                t->assumed ? " (assumed)" : "", t->time_ids, (int)t->extra, t->texts, t->width, t->height, t->steps);
         CHECKF(!strcmp(d.missing, FAMILIES[i].missing), "%s: missing \"%s\"", FAMILIES[i].model, d.missing);
@@ -344,8 +351,8 @@ TEST(detect_how_text_is_used)
         CHECKF(!detect(uses[i].model, NULL, NULL, &d, &e), "%s", e.msg);
         const sm_text_use *u = &d.traits.text[uses[i].k];
         CHECKF(d.traits.texts > uses[i].k && !strcmp(u->component, uses[i].component) && u->skip == uses[i].skip &&
-               u->final_norm == uses[i].norm && u->pad == uses[i].pad, "%s: %s, skip %d, norm %d, pad %d", uses[i].model, u->component,
-               u->skip, u->final_norm, u->pad);
+               u->final_norm == uses[i].norm && u->pad == uses[i].pad, "%s: %s, skip %d, norm %d, pad %d",
+               uses[i].model, u->component, u->skip, u->final_norm, u->pad);
     }
     /* the same from configurations alone, as a folder has them */
     sm_detected xl, refiner;
@@ -355,7 +362,8 @@ TEST(detect_how_text_is_used)
         sm_clip_config both[] = {xl.traits.text[0].clip, xl.traits.text[1].clip};
         xl.denoiser.unet.time_ids = refiner.denoiser.unet.time_ids = 0;
         sm_traits_for(xl.family, &xl.denoiser, both, 2, NULL, &t);
-        CHECK(t.texts == 2 && t.time_ids == 6 && !strcmp(t.label, "Stable Diffusion XL base") && t.text[1].pad == 0 && t.text[0].pad == -1);
+        CHECK(t.texts == 2 && t.time_ids == 6 && !strcmp(t.label, "Stable Diffusion XL base") &&
+              t.text[1].pad == 0 && t.text[0].pad == -1);
         CHECK(t.text[1].clip.hidden_size == 1280 && !strcmp(t.text[1].component, "text_encoder_2"));
         sm_traits_for(refiner.family, &refiner.denoiser, both + 1, 1, NULL, &t);
         CHECK(t.texts == 1 && t.time_ids == 5 && !strcmp(t.text[0].component, "text_encoder_2") && t.text[0].skip == 1);
@@ -403,7 +411,8 @@ static void check_guess(sm_dtype type, const void *values, const char *predictio
         bias->t.dtype = type;
         bias->t.data = (void *)(uintptr_t)values;
         CHECKF(!sm_detect(w, NULL, "guess", &d, &e) && d.traits.assumed, "%s", e.msg);
-        CHECKF(!strcmp(d.traits.prediction, prediction) && d.traits.width == size, "%s at %d", d.traits.prediction, d.traits.width);
+        CHECKF(!strcmp(d.traits.prediction, prediction) && d.traits.width == size, "%s at %d",
+               d.traits.prediction, d.traits.width);
     }
     sm_weights_unref(&w);
 }
@@ -476,7 +485,8 @@ TEST(detect_parts_that_do_not_fit)
  * sizes are read off it is refused. */
 TEST(detect_damaged_tables)
 {
-    static const char *const needed[] = {"unet.conv_in.weight", "unet.conv_out.weight", "unet.down_blocks.1.resnets.0.conv1.weight",
+    static const char *const needed[] = {"unet.conv_in.weight", "unet.conv_out.weight",
+                                         "unet.down_blocks.1.resnets.0.conv1.weight",
         "unet.up_blocks.0.resnets.2.conv1.weight", "unet.up_blocks.1.resnets.0.conv1.weight",
         "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight",
         "unet.down_blocks.1.attentions.1.transformer_blocks.0.attn1.to_q.weight", "vae.decoder.conv_out.weight",

@@ -165,7 +165,8 @@ static void check_edit(const edit *a)
 }
 
 #define EDIT(RUN, FAMILY, SAMPLER, RULES, STRENGTH, ...) \
-    TEST(edit_##RUN) { check_edit(&(edit){.run = #RUN, .family = FAMILY, .sampler = SAMPLER, .rules = RULES, .strength = STRENGTH, __VA_ARGS__}); }
+    TEST(edit_##RUN) { check_edit(&(edit){.run = #RUN, .family = FAMILY, .sampler = SAMPLER, .rules = RULES, \
+                                          .strength = STRENGTH, __VA_ARGS__}); }
 
 EDIT(i2i_sd1, "sd1", "euler", "diffusers", 0.6f, .mask = false)
 EDIT(i2i_sd1_v, "sd1_v", "ddim", "diffusers", 0.75f, .mask = false)

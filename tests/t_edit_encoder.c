@@ -1,5 +1,5 @@
-/* What requests that encode pictures need of a model: an encoder that is whole, said before anything is computed, whose numbers are
- * numbers, and the memory of hires fix between its passes. */
+/* What requests that encode pictures need of a model: an encoder that is whole, said before anything is computed, whose numbers
+ * are numbers, and the memory of hires fix between its passes. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,8 +82,8 @@ static int expect(session *s, const sumi_request *r, sumi_status code, const cha
     int calls = 0;
     sumi_callbacks cb = {.progress = count, .user = &calls};
     sumi_status st = sumi_generate(s->ctx, s->m, r, &cb, &im);
-    CHECKF(st == code && strstr(sumi_error(s->ctx), says) && strstr(sumi_error(s->ctx), and) && !strchr(sumi_error(s->ctx), '\n'), "%d: %s", st,
-           sumi_error(s->ctx));
+    CHECKF(st == code && strstr(sumi_error(s->ctx), says) && strstr(sumi_error(s->ctx), and) && !strchr(sumi_error(s->ctx), '\n'),
+           "%d: %s", st, sumi_error(s->ctx));
     sumi_images_free(im);
     return calls;
 }

@@ -35,7 +35,8 @@ static void same_bytes(const reference *f, const char *name, const uint8_t *x, s
 }
 
 /* "out.KIND.NAME.WxH": every tensor that begins so is handed to fn. */
-static void each(const reference *f, const char *kind, void (*fn)(const reference *, const char *full, const char *name, int w, int h))
+static void each(const reference *f, const char *kind,
+                 void (*fn)(const reference *, const char *full, const char *name, int w, int h))
 {
     int found = 0;
     for (size_t i = 0; i < sm_weights_count(f->w); i++) {

@@ -1,5 +1,5 @@
-/* Requests that begin from a picture, by what follows from definitions: steps and noise of flow models, batches, what stays of the
- * picture, extended pictures, hires fix, edges that meet, what is refused. */
+/* Requests that begin from a picture, by what follows from definitions: steps and noise of flow models, batches, what stays of
+ * the picture, extended pictures, hires fix, edges that meet, what is refused. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +57,8 @@ static const char *picture(const char *name, int w, int h, int seed)
     pattern(rgb, w, h, 3, seed);
     snprintf(path, sizeof paths[0], "%s", test_tmp(name));
     CHECK(!sumi_context_new(NULL, &ctx));
-    CHECKF(!sumi_image_save(ctx, &(sumi_image){.width = w, .height = h, .channels = 3, .pixels = rgb}, path), "%s", sumi_error(ctx));
+    CHECKF(!sumi_image_save(ctx, &(sumi_image){.width = w, .height = h, .channels = 3, .pixels = rgb}, path), "%s",
+           sumi_error(ctx));
     sumi_context_free(ctx);
     return path;
 }
@@ -74,7 +75,8 @@ static const char *mask_picture(const char *name, int w, int h, int x0, int y0, 
         rgb[i] = i / 3 % w >= x0 && i / 3 % w < x1 && i / 3 / w >= y0 && i / 3 / w < y1 ? 255 : 0;
     snprintf(path, sizeof paths[0], "%s", test_tmp(name));
     CHECK(!sumi_context_new(NULL, &ctx));
-    CHECKF(!sumi_image_save(ctx, &(sumi_image){.width = w, .height = h, .channels = 3, .pixels = rgb}, path), "%s", sumi_error(ctx));
+    CHECKF(!sumi_image_save(ctx, &(sumi_image){.width = w, .height = h, .channels = 3, .pixels = rgb}, path), "%s",
+           sumi_error(ctx));
     sumi_context_free(ctx);
     return path;
 }
@@ -122,8 +124,8 @@ static sumi_request small(const session *s)
 
 /* ---- strength ------------------------------------------------------------------------------------------------------ */
 
-/* Steps that run: of 8 with strength 0.5 A1111 takes int(4) + 1, diffusers 4, diffusers' flow pipelines 8 - int(8 - 8 * 0.55) = 5 with
- * 0.55; exact steps are all. */
+/* Steps that run: of 8 with strength 0.5 A1111 takes int(4) + 1, diffusers 4, diffusers' flow pipelines 8 - int(8 - 8 * 0.55) = 5
+ * with 0.55; exact steps are all. */
 TEST(edit_rules_steps)
 {
     static const struct { const char *rules; float strength; int exact, run; } rows[] = {
@@ -164,7 +166,8 @@ TEST(edit_rules_flow_start)
         const float *noise[] = {zero, one, one};
         float *got[] = {a, b, all};
         for (int i = 0; i < 3; i++) {
-            sm_st_item item = {.name = "latents", .t = {.dtype = SM_F32, .rank = 4, .dims = {1, 4, 8, 8}, .data = (void *)(uintptr_t)noise[i]}};
+            sm_st_item item = {.name = "latents",
+                               .t = {.dtype = SM_F32, .rank = 4, .dims = {1, 4, 8, 8}, .data = (void *)(uintptr_t)noise[i]}};
             CHECK(!sm_st_write(given, 1, &item, 0, NULL, NULL, &e));
             r.strength = i < 2 ? 0.5f : 0.875f;
             sumi_images_free(draw(&s, &r));
@@ -190,8 +193,10 @@ TEST(edit_rules_flow_start)
 /* Picture k of a batch is the single one of seed + k, with the autoencoder's noise, masks, and what models look at. */
 TEST(edit_rules_batch)
 {
-    static const struct { const char *model, *rules, *rng; } rows[] = {{"sd1", "a1111", "sumi"}, {"sd1", "diffusers", "torch"}, {"inpaint", "a1111", "torch"},
-                                                                       {"inpaint", "diffusers", "philox"}, {"ip2p", "a1111", "sumi"}};
+    static const struct { const char *model, *rules, *rng; } rows[] = {{"sd1", "a1111", "sumi"}, {"sd1", "diffusers", "torch"},
+                                                                       {"inpaint", "a1111", "torch"},
+                                                                       {"inpaint", "diffusers", "philox"},
+                                                                       {"ip2p", "a1111", "sumi"}};
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         session s;
         if (begin(&s, family_model(rows[i].model, FAMILY_FOLDER))) {
@@ -211,8 +216,8 @@ TEST(edit_rules_batch)
             for (int k = 0; k < 3 && all; k += 2) {
                 r.seed = 5 + k;
                 sumi_images *one = draw(&s, &r);
-                CHECKF(one && !memcmp(sumi_images_at(one, 0)->pixels, sumi_images_at(all, (size_t)k)->pixels, 24 * 16 * 3), "%s, %s: picture %d",
-                       rows[i].model, rows[i].rules, k);
+                CHECKF(one && !memcmp(sumi_images_at(one, 0)->pixels, sumi_images_at(all, (size_t)k)->pixels, 24 * 16 * 3),
+                       "%s, %s: picture %d", rows[i].model, rows[i].rules, k);
                 sumi_images_free(one);
             }
             sumi_images_free(all);
@@ -257,7 +262,8 @@ TEST(edit_rules_only_masked)
         if (p) {
             changed(p, from, 20, 15, 30, 25, &outside, &inside);
             CHECKF(outside == 0 && inside > 200, "%d, %d", outside, inside);
-            CHECKF(strstr(p->infotext, "Inpaint area: Only masked") && strstr(p->infotext, "Masked area padding: 3"), "%s", p->infotext);
+            CHECKF(strstr(p->infotext, "Inpaint area: Only masked") && strstr(p->infotext, "Masked area padding: 3"), "%s",
+                   p->infotext);
         }
         sumi_images_free(im);
         r.mask_invert = 1; /* then all but the middle changes */
@@ -344,8 +350,8 @@ TEST(edit_rules_hires)
     end(&s);
 }
 
-/* Both sides given: the first result keeps its proportions, covers them, and its middle is drawn over (A1111). 8x8 latents for 20x10 become
- * 20x20; ten lines stick out, five of them above. */
+/* Both sides given: the first result keeps its proportions, covers them, and its middle is drawn over (A1111). 8x8 latents for
+ * 20x10 become 20x20; ten lines stick out, five of them above. */
 TEST(edit_rules_hires_sides)
 {
     enum { SMALL = 4 * 8 * 8, W = 20, H = 10, LARGE = 4 * W * H };
@@ -409,7 +415,8 @@ TEST(edit_rules_hires_pixels)
 TEST(edit_rules_tile)
 {
     enum { N = 4 * 8 * 8 };
-    static const struct { const char *tile; int along_x, meets; } rows[] = {{"both", 1, 1}, {"both", 0, 1}, {"x", 1, 1}, {"y", 1, 0}, {"", 1, 0}};
+    static const struct { const char *tile; int along_x, meets; } rows[] = {{"both", 1, 1}, {"both", 0, 1}, {"x", 1, 1},
+                                                                            {"y", 1, 0}, {"", 1, 0}};
     session s;
     float noise[2][N], got[2][N];
     sm_err e = {0};
@@ -432,7 +439,8 @@ TEST(edit_rules_tile)
         }
         int off = 0, worst = 0;
         for (int i = 0; i < N; i++)
-            off += fabs(got[1][rows[k].along_x ? i / 8 * 8 + (i % 8 + 2) % 8 : i / 64 * 64 + (i % 64 + 16) % 64] - got[0][i]) > 1e-3;
+            off += fabs(got[1][rows[k].along_x ? i / 8 * 8 + (i % 8 + 2) % 8 : i / 64 * 64 + (i % 64 + 16) % 64] - got[0][i]) >
+                1e-3;
         for (int y = 0; im[0] && im[1] && y < 16; y++)
             for (int x = 0; x < 16 * 3; x++) {
                 int to = rows[k].along_x ? y * 48 + (x + 12) % 48 : (y + 4) % 16 * 48 + x;
@@ -450,7 +458,8 @@ TEST(edit_rules_tile)
 TEST(edit_rules_refused)
 {
     session s;
-    const char *p = picture("ok.png", 16, 16, 6), *mask = mask_picture("ok-mask.png", 16, 16, 4, 4, 12, 12), *none = mask_picture("none.png", 16, 16, 0, 0, 0, 0),
+    const char *p = picture("ok.png", 16, 16, 6), *mask = mask_picture("ok-mask.png", 16, 16, 4, 4, 12, 12),
+               *none = mask_picture("none.png", 16, 16, 0, 0, 0, 0),
                *other = mask_picture("other.png", 18, 16, 4, 4, 12, 12), *dot = mask_picture("dot.png", 16, 16, 5, 5, 6, 6);
     const struct { sumi_request r; sumi_status code; const char *says; } rows[] = {
         {{.init_image = "no-such.png"}, SUMI_E_FILE, "--init-image: cannot open no-such.png"},
@@ -491,7 +500,8 @@ TEST(edit_rules_refused)
         sumi_request r = small(&s);
         sumi_images *im = NULL;
 #define TAKE(F) r.F = a->F ? a->F : r.F
-        TAKE(init_image), TAKE(mask), TAKE(outpaint_left), TAKE(outpaint_up), TAKE(only_masked), TAKE(mask_padding), TAKE(exact_steps);
+        TAKE(init_image), TAKE(mask), TAKE(outpaint_left), TAKE(outpaint_up), TAKE(only_masked),
+            TAKE(mask_padding), TAKE(exact_steps);
         TAKE(edit_rules), TAKE(resize_mode), TAKE(resize_filter), TAKE(vae_encode), TAKE(masked_content), TAKE(hires_upscale);
         TAKE(hires_upscaler), TAKE(hires_width), TAKE(width), TAKE(height), TAKE(tile), TAKE(refiner);
 #undef TAKE
@@ -507,9 +517,11 @@ TEST(edit_rules_refused)
 
 /* ---- memory -------------------------------------------------------------------------------------------------------- */
 
-/* Requests of every kind: a mask, nine channels, hires fix by way of pixels, a refiner; least memory first, which encodes in tiles. */
+/* Requests of every kind: a mask, nine channels, hires fix by way of pixels, a refiner; least memory first, which encodes in
+ * tiles. */
 typedef struct kind { const char *model; int mask, hires, refine, low; } kind;
-static const kind kinds[] = {{"sd1", 1, 0, 0, 0}, {"inpaint", 1, 0, 0, 0}, {"sd1", 0, 1, 0, 0}, {"xl", 0, 0, 1, 0}, {"inpaint", 1, 0, 0, 1}};
+static const kind kinds[] = {{"sd1", 1, 0, 0, 0}, {"inpaint", 1, 0, 0, 0}, {"sd1", 0, 1, 0, 0}, {"xl", 0, 0, 1, 0},
+                             {"inpaint", 1, 0, 0, 1}};
 
 static sumi_request request_of(const session *s, const kind *k)
 {
@@ -560,7 +572,8 @@ TEST(edit_rules_plan)
             sumi_request r = request_of(&s, &kinds[i]);
             sumi_images_free(draw(&s, &r));
             double took = (double)sumi_memory_peak(s.ctx), said = (double)info.peak_bytes - (double)info.weight_bytes;
-            CHECKF(said > 0.9 * took - (kinds[i].low ? 2.5e6 : 0) && said < 1.1 * took, "%zu: said %.0f, took %.0f", i, said, took);
+            CHECKF(said > 0.9 * took - (kinds[i].low ? 2.5e6 : 0) && said < 1.1 * took, "%zu: said %.0f, took %.0f", i, said,
+                   took);
             CHECKF(info.encode_flops > 0 && info.steps == steps[i], "%zu: %d steps", i, info.steps);
         }
         end(&s);
@@ -602,11 +615,13 @@ TEST(edit_rules_failing_allocations)
             for (; st && at < 100000; at += 1 + at / 40) {
                 s.ctx->mem.fail_at = at;
                 st = sumi_generate(s.ctx, s.m, &r, NULL, &im);
-                CHECKF(!st || (st == SUMI_E_MEMORY && !im), "%zu, allocation %lld: %d, %s", i, (long long)at, st, sumi_error(s.ctx));
+                CHECKF(!st || (st == SUMI_E_MEMORY && !im), "%zu, allocation %lld: %d, %s", i,
+                       (long long)at, st, sumi_error(s.ctx));
                 s.ctx->mem.fail_at = 0;
                 sumi_images_free(im);
                 im = NULL;
-                CHECKF(s.ctx->mem.total == before, "%zu, allocation %lld: %zu bytes are left", i, (long long)at, s.ctx->mem.total - before);
+                CHECKF(s.ctx->mem.total == before, "%zu, allocation %lld: %zu bytes are left", i, (long long)at,
+                       s.ctx->mem.total - before);
             }
             CHECKF(at > 50, "%lld", (long long)at);
         }

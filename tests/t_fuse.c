@@ -123,7 +123,8 @@ static void compare(const char *name, record *r, int joined)
         float *want = result(r, be[b], true, 1, SM_PACKED_USUAL, &apart, &len);
         for (int i = 0; i < 4; i++) {
             float *got = result(r, be[b], false, 1 + i, i % 2 ? 0 : SM_PACKED_USUAL, &together, &len);
-            CHECKF(want && got && !memcmp(want, got, (size_t)len * sizeof *got), "%s: %s, joined, %d threads: other bits", name, be[b]->name, 1 + i);
+            CHECKF(want && got && !memcmp(want, got, (size_t)len * sizeof *got), "%s: %s, joined, %d threads: other bits",
+                   name, be[b]->name, 1 + i);
             free(got);
         }
         CHECKF(!strcmp(be[b]->name, "scalar") || !strcmp(be[b]->name, "neon") || apart - together == joined,
@@ -133,7 +134,12 @@ static void compare(const char *name, record *r, int joined)
 }
 
 TEST(fuse_activations) { compare("activations", acts, 5); }
-TEST(fuse_gates) { compare("gate", gate, 4); compare("gate in parts", wide_gate, 4); compare("gate and its input", read_gate, 0); }
+TEST(fuse_gates)
+{
+    compare("gate", gate, 4);
+    compare("gate in parts", wide_gate, 4);
+    compare("gate and its input", read_gate, 0);
+}
 TEST(fuse_sums) { compare("sums", sums, 5); }
 TEST(fuse_pictures) { compare("pictures", pictures, 2 + 1 + 1 + 2 + 1); }
 
@@ -180,7 +186,8 @@ TEST(fuse_fixed_inputs_are_used_when_they_change)
 
 static bool same_bits(const void *a, const void *b, size_t n) { return !memcmp(a, b, n); }
 
-/* Runs the plan of y three times on the same c (fixed) and x, both [16, 64]; out gets the first run's result, up to 1024 floats. */
+/* Runs the plan of y three times on the same c (fixed) and x, both [16, 64]; out gets the first run's result, up to 1024
+ * floats. */
 static void held_runs(sm_graph *g, const sm_node *c, const sm_node *x, sm_node *y, float *out)
 {
     sm_err e = {0};

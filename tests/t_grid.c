@@ -1,5 +1,5 @@
-/* Grids: axes mean what they mean in A1111's X/Y/Z plot (ranges by its documented examples and Python's range, numpy.linspace and arange),
- * cells are the pictures that the same request draws alone, and stand where they belong; labels have ink. */
+/* Grids: axes mean what they mean in A1111's X/Y/Z plot (ranges by its documented examples and Python's range, numpy.linspace and
+ * arange), cells are the pictures that the same request draws alone, and stand where they belong; labels have ink. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +20,13 @@ static void join(const sm_axis *x, char *out, size_t size)
 TEST(grid_axes_read)
 {
     static const struct { const char *text, *values; } cases[] = {
-        {"steps=10,20, 30", "10;20;30"}, {"steps=1-5", "1;2;3;4;5"}, {"Steps=1-10 (+2)", "1;3;5;7;9"}, {"steps=10-1 (-3)", "10;7;4"},
-        {"steps=1-10 [5]", "1;3;5;7;10"}, {"steps=1-3, 10", "1;2;3;10"}, {"seed=7", "7"}, {"cfg=1-3", "1;2;3"}, {"cfg=1-2 (+0.25)", "1;1.25;1.5;1.75;2"},
+        {"steps=10,20, 30", "10;20;30"}, {"steps=1-5", "1;2;3;4;5"}, {"Steps=1-10 (+2)", "1;3;5;7;9"},
+        {"steps=10-1 (-3)", "10;7;4"},
+        {"steps=1-10 [5]", "1;3;5;7;10"}, {"steps=1-3, 10", "1;2;3;10"}, {"seed=7", "7"}, {"cfg=1-3", "1;2;3"},
+        {"cfg=1-2 (+0.25)", "1;1.25;1.5;1.75;2"},
         {"CFG scale=1.5-2.5 [3]", "1.5;2;2.5"}, {"cfg=7.5, 1", "7.5;1"}, {"sampler=Euler a, heun", "Euler a;heun"},
-        {"prompt=\"a, b\",c , \"say \"\"x\"\"\"", "a, b;c;say \"x\""}, {"Prompt S/R=red,green,", "red;green;"}, {"negative=,blurry", ";blurry"},
+        {"prompt=\"a, b\",c , \"say \"\"x\"\"\"", "a, b;c;say \"x\""}, {"Prompt S/R=red,green,", "red;green;"},
+        {"negative=,blurry", ";blurry"},
         {"clip-skip=1-2", "1;2"}, {"clip_skip=0", "0"}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         sm_arena a = {0};
@@ -40,11 +43,15 @@ TEST(grid_axes_read)
 TEST(grid_axes_refused)
 {
     static const char *const cases[][2] = {
-        {"steps", "is not NAME=VALUES"}, {"stps=1", "unknown parameter 'stps'"}, {"steps=", "has no values"}, {"steps=0-2000", "more than 1000 values"},
-        {"steps=a", "not a whole number"}, {"steps=5000", "out of range"}, {"sampler=nobody", "'nobody' is unknown"}, {"count=1,2", "count cannot be one"},
+        {"steps", "is not NAME=VALUES"}, {"stps=1", "unknown parameter 'stps'"}, {"steps=", "has no values"},
+        {"steps=0-2000", "more than 1000 values"},
+        {"steps=a", "not a whole number"}, {"steps=5000", "out of range"}, {"sampler=nobody", "'nobody' is unknown"},
+        {"count=1,2", "count cannot be one"},
         {"save-inverted=a,b", "save_inverted cannot be one"},
-        {"Prompt S/R=red", "has no values"}, {"Prompt S/R=,red", "has no values"}, {"Prompt order=a,b,c,d,e,f,g", "7 words, at most 6"},
-        {"steps=1-10 (+0)", "not a whole number"}, {"steps=1-10 [0]", "not a whole number"}, {"steps=1.5", "not a whole number"}, {"a\xff=1", "UTF-8"}};
+        {"Prompt S/R=red", "has no values"}, {"Prompt S/R=,red", "has no values"},
+        {"Prompt order=a,b,c,d,e,f,g", "7 words, at most 6"},
+        {"steps=1-10 (+0)", "not a whole number"}, {"steps=1-10 [0]", "not a whole number"}, {"steps=1.5", "not a whole number"},
+        {"a\xff=1", "UTF-8"}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         sm_arena a = {0};
         sm_err e = {0};
@@ -57,8 +64,8 @@ TEST(grid_axes_refused)
 /* The orders of itertools.permutations; the text between the words stays where it is. */
 TEST(grid_prompt_order_and_replacement)
 {
-    static const char *const want[] = {"fire, then air or sea.", "fire, then sea or air.", "air, then fire or sea.", "air, then sea or fire.",
-                                       "sea, then fire or air.", "sea, then air or fire."};
+    static const char *const want[] = {"fire, then air or sea.", "fire, then sea or air.", "air, then fire or sea.",
+                                       "air, then sea or fire.", "sea, then fire or air.", "sea, then air or fire."};
     sm_arena a = {0};
     sm_err e = {0};
     sm_axis x;
@@ -106,7 +113,8 @@ TEST(grid_labels)
     CHECK(sm_font_width(f, "H", 1, 1.25 * 2048) > 1540 - 12 && sm_font_width(f, "H", 1, 1.25 * 2048) < 1540 + 12);
     CHECK(sm_font_width(f, " ", 1, 1.25 * 2048) > 651 - 12 && sm_font_width(f, " ", 1, 1.25 * 2048) < 651 + 12);
     CHECK(ink(f, " ", 40) == 0 && ink(f, "H", 40) > 100 && ink(f, ".", 40) > 5 && ink(f, "H", 40) > 3 * ink(f, ".", 40));
-    CHECK(ink(f, "\xe8\x8b\xb9", 40) > 100 && ink(f, "\xd0\x96", 40) > 100 && ink(f, "\xed\x95\x9c", 40) > 80); /* apple, Zhe, han */
+    /* apple, Zhe, han */
+    CHECK(ink(f, "\xe8\x8b\xb9", 40) > 100 && ink(f, "\xd0\x96", 40) > 100 && ink(f, "\xed\x95\x9c", 40) > 80);
     CHECK(ink(f, "\xf0\x9f\x8d\x8e", 40) == ink(f, "\xef\xbf\xbd", 40)); /* an emoji is not known */
     /* Ink grows with the square of the size. */
     double a = ink(f, "Hxg", 20), b = ink(f, "Hxg", 40);
@@ -153,7 +161,8 @@ static void check_cells(sumi_context *c, sumi_model *m, const sumi_request *base
         r.prompt = i / 2 ? "blue disc" : "red disc";
         CHECKF(!sumi_generate(c, m, &r, NULL, &one), "%s", sumi_error(c));
         const sumi_image *want = sumi_images_at(one, 0), *got = sumi_images_at(im, 1 + (size_t)i);
-        bool same = want && got && want->width == got->width && !memcmp(want->pixels, got->pixels, 3 * (size_t)want->width * (size_t)want->height);
+        bool same = want && got && want->width == got->width &&
+                    !memcmp(want->pixels, got->pixels, 3 * (size_t)want->width * (size_t)want->height);
         CHECKF(same && !strcmp(want->infotext, got->infotext), "picture %d", i);
         CHECKF(same && find_in(sheet, got, &x[i], &y[i]), "picture %d is not on the sheet", i);
         sumi_images_free(one);
@@ -178,7 +187,9 @@ TEST(grid_draws)
     if (im) {
         check_cells(c, m, &r, im);
         const char *text = sumi_images_at(im, 0)->infotext;
-        CHECKF(strstr(text, ", Script: X/Y/Z plot, X Type: Steps, X Values: \"2, 3\", Y Type: Prompt S/R, Y Values: \"red, blue\", Version: sumi "), "%s", text);
+        CHECKF(strstr(text,
+                      ", Script: X/Y/Z plot, X Type: Steps, X Values: \"2, 3\", Y Type: Prompt S/R, Y Values: \"red, blue\", "
+                      "Version: sumi "), "%s", text);
     }
     sumi_images_free(im);
     o = (sumi_grid_options){.x = "seed=1-3", .z = "cfg=1,2", .margin = 1};
@@ -221,14 +232,18 @@ TEST(grid_legend_tells_what_all_have)
         const char *end = strstr(cells[0].infotext, ", Step cache: ");
         char text[1000];
         CHECKF(end && strstr(end, ", Cache interval: 3, Cache order: 1, Cache start: 0.15, Cache end: 0.95") &&
-               strstr(cells[1].infotext, ", Cache threshold: 0.1, Cache start: 0.15, Cache end: 0.95"), "%s\n%s", cells[0].infotext, cells[1].infotext);
-        snprintf(text, sizeof text, "%.*s, Cache start: 0.15, Cache end: 0.95", (int)(end ? end - cells[0].infotext : 0), cells[0].infotext);
-        sm_sheet s = {.columns = 2, .rows = 1, .column_title = (const char *const[]){"Step cache: taylorseer", "Step cache: easycache"}, .legend = text,
+               strstr(cells[1].infotext, ", Cache threshold: 0.1, Cache start: 0.15, Cache end: 0.95"), "%s\n%s",
+               cells[0].infotext, cells[1].infotext);
+        snprintf(text, sizeof text, "%.*s, Cache start: 0.15, Cache end: 0.95", (int)(end ? end - cells[0].infotext : 0),
+                 cells[0].infotext);
+        sm_sheet s = {.columns = 2, .rows = 1,
+                      .column_title = (const char *const[]){"Step cache: taylorseer", "Step cache: easycache"}, .legend = text,
                       .cell = cells, .margin = 4};
         sumi_image want = {0};
         sm_err e = {0};
         CHECKF(!sm_sheet_draw(&s, NULL, &want, &e) && want.width == got->width && want.height == got->height &&
-               !memcmp(want.pixels, got->pixels, (size_t)want.width * (size_t)want.height * 3), "the legend is another than '%s'", text);
+               !memcmp(want.pixels, got->pixels, (size_t)want.width * (size_t)want.height * 3), "the legend is another than '%s'",
+               text);
         sm_free(want.pixels);
     }
     sumi_images_free(im);

@@ -181,8 +181,8 @@ TEST(guidance_refusals_of_models)
         for (int k = 0; k < 4; k += 2)
             CHECK(!sumi_request_set(ctx, &r, cases[i].set[k], cases[i].set[k + 1]));
         CHECKF(!sumi_model_load_with(ctx, &o, &m), "%s", sumi_error(ctx));
-        CHECKF(m && sumi_generate(ctx, m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), cases[i].says), "case %zu: %s", i,
-               sumi_error(ctx));
+        CHECKF(m && sumi_generate(ctx, m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), cases[i].says), "case %zu: %s",
+               i, sumi_error(ctx));
         sumi_model_free(m);
         sumi_context_free(ctx);
     }

@@ -1,5 +1,6 @@
-/* Pictures run backwards to noise: every step against diffusers' DDIMInverseScheduler (tests/fixtures/inversion.safetensors, made in double
- * by tools/fixtures/make_inversion.py), the way itself on distributions whose flow is known, and what follows from the definitions. */
+/* Pictures run backwards to noise: every step against diffusers' DDIMInverseScheduler (tests/fixtures/inversion.safetensors, made
+ * in double by tools/fixtures/make_inversion.py), the way itself on distributions whose flow is known, and what follows from the
+ * definitions. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,7 +67,8 @@ static trip travel(const sm_noise *m, sm_pred pred, bool mixture, int refine, do
         sigmas[i] = top * (n - i) / n;
     for (int i = 0; i < LANES; i++)
         start[i] = x[i] = (float)(-1.9 + 3.8 * i / (LANES - 1));
-    world w = {.p = {.n = LANES, .flow = m->flow, .levels = m, .sigmas = sigmas, .steps = n, .denoise = exact_denoise, .on_step = on_step}, .mixture = mixture};
+    world w = {.p = {.n = LANES, .flow = m->flow, .levels = m, .sigmas = sigmas, .steps = n, .denoise = exact_denoise,
+                     .on_step = on_step}, .mixture = mixture};
     w.p.ctx = &w;
     CHECKF(!sm_invert(&w.p, pred, refine, x, &e), "%s", e.msg);
     CHECKF(w.calls == sm_invert_evals(n, refine) && w.told == n, "%d calls, %d steps", w.calls, w.told);
@@ -100,10 +102,11 @@ TEST(inversion_order)
         if (!levels_of(kinds[i].pred, &m))
             continue;
         for (int n = 32; n <= 64; n *= 2) {
-            trip a = travel(&m, kinds[i].pred, false, 0, kinds[i].top, n), b = travel(&m, kinds[i].pred, false, 0, kinds[i].top, 2 * n);
+            trip a = travel(&m, kinds[i].pred, false, 0, kinds[i].top, n),
+                 b = travel(&m, kinds[i].pred, false, 0, kinds[i].top, 2 * n);
             double up = log2(a.up / b.up), back = log2(a.back / b.back);
-            CHECKF(fabs(up - 1) < 0.15 && fabs(back - 1) < 0.15, "%s, %d steps: orders %.3f and %.3f, errors %.3g and %.3g", kinds[i].name, n, up,
-                   back, b.up, b.back);
+            CHECKF(fabs(up - 1) < 0.15 && fabs(back - 1) < 0.15, "%s, %d steps: orders %.3f and %.3f, errors %.3g and %.3g",
+                   kinds[i].name, n, up, back, b.up, b.back);
         }
         sm_noise_free(&m);
     }
@@ -117,10 +120,11 @@ TEST(inversion_refined)
         if (!levels_of(kinds[i].pred, &m))
             continue;
         for (int mixture = 0; mixture < 2; mixture++) {
-            double plain = travel(&m, kinds[i].pred, mixture, 0, kinds[i].top, 40).back, some = travel(&m, kinds[i].pred, mixture, 3, kinds[i].top, 40).back,
+            double plain = travel(&m, kinds[i].pred, mixture, 0, kinds[i].top, 40).back,
+                   some = travel(&m, kinds[i].pred, mixture, 3, kinds[i].top, 40).back,
                    many = travel(&m, kinds[i].pred, mixture, 60, kinds[i].top, 40).back;
-            CHECKF(plain > 1e-3 && some < 0.1 * plain && many < 5e-6, "%s, %s: %.3g lost, %.3g, %.3g", kinds[i].name, mixture ? "mixture" : "one", plain,
-                   some, many);
+            CHECKF(plain > 1e-3 && some < 0.1 * plain && many < 5e-6, "%s, %s: %.3g lost, %.3g, %.3g", kinds[i].name,
+                   mixture ? "mixture" : "one", plain, some, many);
         }
         sm_noise_free(&m);
     }
@@ -145,7 +149,8 @@ TEST(inversion_way_refused)
         return;
     const struct { const double *sigmas; bool flow, nan, stop; sumi_status code; const char *says; } rows[] = {
         {rising, false, false, false, SUMI_E_ARG, "must fall"},       {below, false, false, false, SUMI_E_ARG, "out of range"},
-        {high, true, false, false, SUMI_E_ARG, "out of range"},       {good, false, true, false, SUMI_E_NUMERIC, "NaN or infinity at noise level 1"},
+        {high, true, false, false, SUMI_E_ARG, "out of range"},
+              {good, false, true, false, SUMI_E_NUMERIC, "NaN or infinity at noise level 1"},
         {good, false, false, true, SUMI_E_CANCELLED, "step 2 of 2 of the inversion"}};
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         sm_sampling p = w.p;
@@ -278,9 +283,11 @@ static void check_run(const run *a)
             compare(&f, name, s.saved, 1, 1e-3);
         snprintf(name, sizeof name, "%s.image", a->name);
         const sm_weight *want = a->on ? reference_find(&f, "%s", name) : NULL;
-        for (int i = 0; im && want && i < WIDTH * HEIGHT * 3; i++) { /* rounded; latents that are 1e-4 rms off move a pixel by some hundredths */
+        /* rounded; latents that are 1e-4 rms off move a pixel by some hundredths */
+        for (int i = 0; im && want && i < WIDTH * HEIGHT * 3; i++) {
             float b = ((const float *)want->t.data)[i];
-            CHECKF(fabsf((float)sumi_images_at(im, 0)->pixels[i] - b) <= 0.55f, "%s: pixel %d is %d, not %.4f", name, i, sumi_images_at(im, 0)->pixels[i], b);
+            CHECKF(fabsf((float)sumi_images_at(im, 0)->pixels[i] - b) <= 0.55f, "%s: pixel %d is %d, not %.4f", name, i,
+                   sumi_images_at(im, 0)->pixels[i], b);
         }
         sumi_images_free(im);
     }
@@ -358,8 +365,8 @@ TEST(inversion_leads_back)
             r.steps = 8;
             r.invert_refine = 40;
             double exact = lost(&s, &r, n);
-            CHECKF(many < 0.6 * few && exact <= rows[i].within, "%s %d: %.3g lost, in 32 steps %.3g, refined %.3g", rows[i].family ? rows[i].family : "tiny",
-                   rows[i].kind, few, many, exact);
+            CHECKF(many < 0.6 * few && exact <= rows[i].within, "%s %d: %.3g lost, in 32 steps %.3g, refined %.3g",
+                   rows[i].family ? rows[i].family : "tiny", rows[i].kind, few, many, exact);
         }
         end(&s);
     }
@@ -368,7 +375,8 @@ TEST(inversion_leads_back)
 static bool same_pixels(const sumi_images *a, size_t i, const sumi_images *b, size_t k)
 {
     const sumi_image *p = sumi_images_at(a, i), *q = sumi_images_at(b, k);
-    return p && q && p->width == q->width && p->height == q->height && !memcmp(p->pixels, q->pixels, (size_t)p->width * (size_t)p->height * 3);
+    return p && q && p->width == q->width && p->height == q->height &&
+           !memcmp(p->pixels, q->pixels, (size_t)p->width * (size_t)p->height * 3);
 }
 
 /* The saved latents are --init-latents of the same start: once inverted, drawn from as often as one likes. */
@@ -420,7 +428,8 @@ TEST(inversion_batch_and_infotext)
         sumi_images *one = draw(&s, &r);
         CHECK(same_pixels(all, 2, one, 0));
         const char *text = sumi_images_at(all, 2)->infotext;
-        CHECKF(strstr(text, "Invert: True, Invert prompt: red disc, Invert CFG scale: 1.5, Invert steps: 5, Invert refine: 1"), "%s", text);
+        CHECKF(strstr(text, "Invert: True, Invert prompt: red disc, Invert CFG scale: 1.5, Invert steps: 5, Invert refine: 1"),
+               "%s", text);
         CHECKF(!sumi_infotext_parse(s.ctx, text, &t), "%s", sumi_error(s.ctx));
         sumi_images *again = t ? draw(&s, &t->request) : NULL;
         CHECK(same_pixels(all, 2, again, 0));
@@ -432,8 +441,8 @@ TEST(inversion_batch_and_infotext)
     end(&s);
 }
 
-/* With Prompt-to-Prompt both pictures begin from what the source's prompt inverts to: where nothing is taken over the edited one is what
- * its prompt alone draws from there, and an edit that changes no word is the picture itself. */
+/* With Prompt-to-Prompt both pictures begin from what the source's prompt inverts to: where nothing is taken over the edited one
+ * is what its prompt alone draws from there, and an edit that changes no word is the picture itself. */
 TEST(inversion_edited)
 {
     session s;
@@ -455,7 +464,8 @@ TEST(inversion_edited)
         r.invert_refine = 40;
         sumi_images *same = draw(&s, &r);
         CHECK(saved(s.inverted, 0, from, SMALL) && saved(s.saved, -1, to, SMALL));
-        CHECKF(test_maxdiff(to, from, SMALL) < 1e-3 * test_rms(from, SMALL), "%g of %g", test_maxdiff(to, from, SMALL), test_rms(from, SMALL));
+        CHECKF(test_maxdiff(to, from, SMALL) < 1e-3 * test_rms(from, SMALL), "%g of %g", test_maxdiff(to, from, SMALL),
+               test_rms(from, SMALL));
         sumi_images_free(alone);
         sumi_images_free(beside);
         sumi_images_free(taken);
@@ -467,7 +477,8 @@ TEST(inversion_edited)
 /* Of a schedule of its own the inversion takes what is below the level where drawing begins. */
 TEST(inversion_steps)
 {
-    static const struct { int steps; float strength; int run; } rows[] = {{0, 1, 8}, {0, 0.5f, 5}, {5, 1, 5}, {12, 1, 12}, {1, 1, 1}, {12, 0.5f, 8}};
+    static const struct { int steps; float strength; int run; } rows[] = {{0, 1, 8}, {0, 0.5f, 5}, {5, 1, 5}, {12, 1, 12},
+                                                                          {1, 1, 1}, {12, 0.5f, 8}};
     session s;
     float x[SMALL];
     bool ok = begin_small(&s, tiny_model(TINY_UNET));
@@ -476,7 +487,8 @@ TEST(inversion_steps)
         r.invert_steps = rows[i].steps;
         r.strength = rows[i].strength;
         sumi_images_free(draw(&s, &r));
-        CHECKF(saved(s.inverted, rows[i].run - 1, x, SMALL) && !saved(s.inverted, rows[i].run, x, SMALL), "row %zu: not %d steps", i, rows[i].run);
+        CHECKF(saved(s.inverted, rows[i].run - 1, x, SMALL) && !saved(s.inverted, rows[i].run, x, SMALL), "row %zu: not %d steps",
+               i, rows[i].run);
     }
     end(&s);
 }
@@ -534,7 +546,8 @@ TEST(inversion_mask)
     end(&s);
 }
 
-/* With diffusers' rules what is outside goes down the way that it came up, level by level (DiffEdit), for each picture of a round. */
+/* With diffusers' rules what is outside goes down the way that it came up, level by level (DiffEdit), for each picture of a
+ * round. */
 TEST(inversion_mask_by_levels)
 {
     enum { PICTURES = 2, ALL = PICTURES * SMALL };
@@ -568,7 +581,8 @@ static void tell(void *user, const sumi_progress *p)
     t->warned += p->message && strstr(p->message, "draws noise") != NULL;
     if ((!inverts && strcmp(p->stage, "sample")) || p->message)
         return;
-    CHECKF(p->step > t->step && p->step <= p->steps, "%lld of %lld after %lld", (long long)p->step, (long long)p->steps, (long long)t->step);
+    CHECKF(p->step > t->step && p->step <= p->steps, "%lld of %lld after %lld", (long long)p->step,
+           (long long)p->steps, (long long)t->step);
     t->inverted += inverts;
     t->step = p->step;
     t->steps = p->steps;
@@ -587,7 +601,8 @@ TEST(inversion_counted)
         r.invert_refine = 2;
         r.invert_cfg = 2; /* two predictions a call; drawing takes one */
         CHECKF(!sumi_generate(s.ctx, s.m, &r, &cb, &im), "%s", sumi_error(s.ctx));
-        CHECKF(t.steps == 8 + 24 && t.step == 32 && t.inverted == 8 && !t.warned, "%lld of %lld, %d", (long long)t.step, (long long)t.steps, t.inverted);
+        CHECKF(t.steps == 8 + 24 && t.step == 32 && t.inverted == 8 && !t.warned, "%lld of %lld, %d", (long long)t.step,
+               (long long)t.steps, t.inverted);
         sumi_images_free(im);
         CHECKF(!sumi_plan_request(s.ctx, s.m, &r, &info), "%s", sumi_error(s.ctx));
         sumi_request i2i = sumi_request_default();
@@ -598,7 +613,8 @@ TEST(inversion_counted)
         i2i.strength = 1;
         CHECK(!sumi_plan_request(s.ctx, s.m, &i2i, &plain));
         double call = plain.step_flops, more = info.total_flops - plain.total_flops;
-        CHECKF(info.steps == 32 && plain.steps == 8 && more > 24 * 2 * call * 0.99 && more < 24 * 2 * call * 1.2, "%d steps, %g of %g", info.steps, more, call);
+        CHECKF(info.steps == 32 && plain.steps == 8 && more > 24 * 2 * call * 0.99 && more < 24 * 2 * call * 1.2,
+               "%d steps, %g of %g", info.steps, more, call);
         r.sampler = "euler_a";
         t = (told){0};
         CHECKF(!sumi_generate(s.ctx, s.m, &r, &cb, &im), "%s", sumi_error(s.ctx));
@@ -613,20 +629,25 @@ TEST(inversion_refused)
     static const struct { const char *says; const char *set[4][2]; } rows[] = {
         {"--invert needs a picture: --init-image FILE", {{"init-image", ""}}},
         {"--save-inverted: nothing is inverted without --invert 1", {{"invert", "0"}}},
-        {"--save-inverted: same.safetensors is --save-latents' file", {{"save-inverted", "same.safetensors"}, {"save-latents", "same.safetensors"}}},
+        {"--save-inverted: same.safetensors is --save-latents' file",
+         {{"save-inverted", "same.safetensors"}, {"save-latents", "same.safetensors"}}},
         {"--init-latents: --invert makes the start itself", {{"init-latents", "x.safetensors"}}},
         {"--variation-strength: it changes the noise of the start", {{"variation-strength", "0.5"}}},
         {"--seed-resize: it changes the noise of the start", {{"seed-resize-width", "64"}, {"seed-resize-height", "64"}}},
         {"--refiner: --invert goes up with one model only", {{"refiner", "x.safetensors"}}},
-        {"--invert-steps: --sigmas lists the levels", {{"sigmas", "0.9,0.5,0"}, {"schedule", ""}, {"steps", "0"}, {"invert-steps", "3"}}},
+        {"--invert-steps: --sigmas lists the levels",
+         {{"sigmas", "0.9,0.5,0"}, {"schedule", ""}, {"steps", "0"}, {"invert-steps", "3"}}},
         {"--masked-content: latent noise leaves nothing", {{"masked-content", "latent noise"}}},
         {"--invert-steps: 2000 is out of range", {{"invert-steps", "2000"}}},
         {"--invert-refine: -1 is out of range", {{"invert-refine", "-1"}}},
         {"--save-inverted: no-such/x.safetensors: the folder cannot be written to", {{"save-inverted", "no-such/x.safetensors"}}},
         {"--hires-...: hires fix begins from noise", {{"hires-upscale", "2"}}},
-        {"--invert-steps: masks by --edit-rules diffusers", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"invert-steps", "3"}}},
-        {"--sampler: dpm_adaptive goes by levels of its own", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "dpm_adaptive"}}},
-        {"--sampler: dpm_fast goes by levels of its own", {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "DPM fast"}}},
+        {"--invert-steps: masks by --edit-rules diffusers",
+         {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"invert-steps", "3"}}},
+        {"--sampler: dpm_adaptive goes by levels of its own",
+         {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "dpm_adaptive"}}},
+        {"--sampler: dpm_fast goes by levels of its own",
+         {{"edit-rules", "diffusers"}, {"outpaint-left", "8"}, {"sampler", "DPM fast"}}},
     };
     session s;
     bool ok = begin_small(&s, tiny_model(TINY_UNET));
@@ -637,7 +658,8 @@ TEST(inversion_refused)
         for (int k = 0; k < 4 && rows[i].set[k][0] && !st; k++)
             st = sumi_request_set(s.ctx, &r, rows[i].set[k][0], rows[i].set[k][1]);
         st = st ? st : sumi_generate(s.ctx, s.m, &r, NULL, &im);
-        CHECKF(st && strstr(sumi_error(s.ctx), rows[i].says) && !strchr(sumi_error(s.ctx), '\n') && !im, "row %zu: %s", i, sumi_error(s.ctx));
+        CHECKF(st && strstr(sumi_error(s.ctx), rows[i].says) && !strchr(sumi_error(s.ctx), '\n') && !im,
+               "row %zu: %s", i, sumi_error(s.ctx));
         sumi_images_free(im);
     }
     end(&s);
@@ -646,8 +668,8 @@ TEST(inversion_refused)
         if (begin_small(&s, family_model(models[i], FAMILY_FOLDER))) {
             sumi_request r = small(&s);
             sumi_images *im = NULL;
-            CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "looks at the picture"), "%s: %s", models[i],
-                   sumi_error(s.ctx));
+            CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "looks at the picture"),
+                   "%s: %s", models[i], sumi_error(s.ctx));
         }
         end(&s);
     }

@@ -370,9 +370,11 @@ TEST(io_st_write_bytes)
     static const uint8_t data[10] = {0, 0, 0x80, 0x3f, 0x80, 0x3f, 0x20, 0xc1, 0, 0x3c};
     const char *path = test_tmp("bytes.safetensors");
     float one = 1, two[2] = {1, -10};
-    sm_st_item item[] = {{.name = "h", .t = {.data = &one, .dtype = SM_F32, .rank = 2, .dims = {1, 1}}, .convert = true, .as = SM_F16},
+    sm_st_item item[] =
+        {{.name = "h", .t = {.data = &one, .dtype = SM_F32, .rank = 2, .dims = {1, 1}}, .convert = true, .as = SM_F16},
                          {.name = "f", .t = {.data = &one, .dtype = SM_F32, .rank = 1, .dims = {1}}},
-                         {.name = "b", .t = {.data = two, .dtype = SM_F32, .rank = 1, .dims = {2}}, .convert = true, .as = SM_BF16}};
+                         {.name = "b", .t = {.data = two, .dtype = SM_F32, .rank = 1, .dims = {2}},
+                          .convert = true, .as = SM_BF16}};
     sm_st_meta meta[] = {{"b", "q\"\n"}, {"a", "2"}};
     sm_err e = {0};
     sm_buf b = {0};
@@ -437,14 +439,17 @@ TEST(io_st_write_errors)
     sm_err_clear(&e);
     item.t = (sm_tensor){.data = &inf, .rank = 1, .dims = {1}};
     CHECK(sm_st_write(path, 1, &item, 0, NULL, NULL, &e) == SUMI_OK);
-    sm_st_item twice[] = {{.name = "a", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}}, {.name = "b", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {1}}},
+    sm_st_item twice[] = {{.name = "a", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}},
+                          {.name = "b", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {1}}},
                           {.name = "a", .t = {.data = big, .dtype = SM_F16, .rank = 1, .dims = {1}}}};
     CHECK(fails_with(sm_st_write(path, 3, twice, 0, NULL, NULL, &e), &e, SUMI_E_ARG, path, "twice"));
     sm_err_clear(&e);
     CHECK(fails_with(sm_st_write("/dev/full", 1, twice, 0, NULL, NULL, &e), &e, SUMI_E_FILE, "/dev/full", "No space"));
     sm_err_clear(&e);
-    sm_st_item wrong[] = {{.name = "", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}}, {.name = "__metadata__", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}},
-                          {.name = "\xff", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}}, {.name = "a", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {-1}}},
+    sm_st_item wrong[] = {{.name = "", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}},
+                          {.name = "__metadata__", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}},
+                          {.name = "\xff", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {2}}},
+                          {.name = "a", .t = {.data = big, .dtype = SM_F32, .rank = 1, .dims = {-1}}},
                           {.name = "a", .t = {.data = big, .dtype = SM_F32, .rank = 2, .dims = {INT64_MAX, 4}}},
                           {.name = "a", .t = {.data = big, .dtype = SM_I32, .rank = 1, .dims = {1}}, .convert = true}};
     for (size_t i = 0; i < SM_COUNT(wrong); i++) {
@@ -537,7 +542,8 @@ TEST(io_st_shards_repeat)
     snprintf(dir, sizeof dir, "%s", test_tmp("repeat"));
     CHECK(!mkdir(dir, 0777));
     sm_err e = {0};
-    sm_st_item two[] = {{.name = "b", .t = {.data = &b, .dtype = SM_F32, .rank = 1, .dims = {1}}}, {.name = "a", .t = {.data = &b, .dtype = SM_F32, .rank = 1, .dims = {1}}}};
+    sm_st_item two[] = {{.name = "b", .t = {.data = &b, .dtype = SM_F32, .rank = 1, .dims = {1}}},
+                        {.name = "a", .t = {.data = &b, .dtype = SM_F32, .rank = 1, .dims = {1}}}};
     b = 1;
     write_one(in_dir(dir, "1.safetensors"), "a", 1);
     CHECK(sm_st_write(in_dir(dir, "2.safetensors"), 2, two, 0, NULL, NULL, &e) == SUMI_OK);
@@ -552,7 +558,8 @@ TEST(io_st_truncated)
     const char *path = test_tmp("whole.safetensors");
     float x[6] = {1, 2, 3, 4, 5, 6};
     sm_st_item item[] = {{.name = "one", .t = {.data = x, .dtype = SM_F32, .rank = 2, .dims = {2, 3}}},
-                         {.name = "two", .t = {.data = x, .dtype = SM_F32, .rank = 1, .dims = {1}}, .convert = true, .as = SM_F16}};
+                         {.name = "two", .t = {.data = x, .dtype = SM_F32, .rank = 1, .dims = {1}},
+                          .convert = true, .as = SM_F16}};
     sm_err e = {0};
     sm_buf b = {0};
     CHECK(sm_st_write(path, 2, item, 1, &(sm_st_meta){"k", "v"}, NULL, &e) == SUMI_OK &&
@@ -601,7 +608,8 @@ static sumi_status work_write(sm_mem *mem, const char *path, sm_err *e)
 {
     float x[3] = {1, 2, 3};
     sm_st_item item[] = {{.name = "a", .t = {.data = x, .dtype = SM_F32, .rank = 1, .dims = {3}}},
-                         {.name = "b", .t = {.data = x, .dtype = SM_F32, .rank = 1, .dims = {1}}, .convert = true, .as = SM_BF16}};
+                         {.name = "b", .t = {.data = x, .dtype = SM_F32, .rank = 1, .dims = {1}},
+                          .convert = true, .as = SM_BF16}};
     return sm_st_write(path, 2, item, 1, &(sm_st_meta){"k", "v"}, mem, e);
 }
 

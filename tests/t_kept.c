@@ -1,5 +1,5 @@
-/* Memory that is kept for who comes next: large blocks of activations in a context, prepared weights in a table of weights. That nothing
- * grows, that plans share what they may and nothing else, and that bits do not know of it. */
+/* Memory that is kept for who comes next: large blocks of activations in a context, prepared weights in a table of weights. That
+ * nothing grows, that plans share what they may and nothing else, and that bits do not know of it. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +59,8 @@ TEST(kept_blocks_are_activations_and_bounded)
         sm_free(p[i]);
     CHECKF(mem.kept == 3 * MIB && mem.total == 0, "%zu bytes wait", mem.kept);
     sm_mem_trim(&mem);
-    CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2 + 1));
+    CHECK(!sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX) && !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX - 2 * MIB) &&
+          !sm_alloc(NULL, SM_MEM_DATA, SIZE_MAX / 2 + 1));
 }
 
 /* A small plan may hold a large block for a while; then it goes, and the process is as small as what it does. */
@@ -152,8 +153,8 @@ static sm_weights *table(float *values, sm_mem *mem)
     sm_weights *w = sm_weights_new(mem, NULL);
     sm_tensor conv = {.data = values, .rank = 4, .dims = {CHANNELS, CHANNELS, 3, 3}};
     sm_tensor linear = {.data = values + CONV, .rank = 2, .dims = {CHANNELS, CHANNELS}};
-    CHECK(w && !sm_weights_map(w, values, sizeof(float) * (CONV + LINEAR), NULL) && !sm_weights_add(w, "conv.weight", &conv, NULL) &&
-          !sm_weights_add(w, "linear.weight", &linear, NULL));
+    CHECK(w && !sm_weights_map(w, values, sizeof(float) * (CONV + LINEAR), NULL) &&
+          !sm_weights_add(w, "conv.weight", &conv, NULL) && !sm_weights_add(w, "linear.weight", &linear, NULL));
     return w;
 }
 
@@ -224,7 +225,8 @@ TEST(kept_weights_are_shared_by_plans)
         one = open_net(w, &mem, NULL, 1 + k, 8, 1);
         CHECK(run_net(&one, pool) == a);
         close_net(&one);
-        CHECKF(mem.total == before && sm_packs_bytes(s) == held && mem.kept >= held, "%zu bytes in use, %zu wait", mem.total, mem.kept);
+        CHECKF(mem.total == before && sm_packs_bytes(s) == held && mem.kept >= held, "%zu bytes in use, %zu wait", mem.total,
+               mem.kept);
     }
     one = open_net(w, &mem, NULL, 1, 8, 0); /* there is room for both, not for a third: the oldest goes */
     CHECK(run_net(&one, NULL) == c && sm_packs_bytes(s) > held);
@@ -256,7 +258,8 @@ TEST(kept_weights_of_other_kinds_are_not_shared)
             for (size_t i = 0; i < SM_COUNT(sides) && sm_cpu_backend(cpus[c], NULL); i++) {
                 sm_weights *own = table(values, NULL);
                 net a = open_net(shared, NULL, cpus[c], 1, sides[i], 1), b = open_net(own, NULL, cpus[c], 1, sides[i], 1);
-                CHECKF(run_net(&a, NULL) == run_net(&b, NULL), "%s, %dx%d: other bits with shared weights", cpus[c], sides[i], sides[i]);
+                CHECKF(run_net(&a, NULL) == run_net(&b, NULL), "%s, %dx%d: other bits with shared weights",
+                       cpus[c], sides[i], sides[i]);
                 close_net(&a);
                 close_net(&b);
                 sm_weights_unref(&own);
@@ -284,7 +287,8 @@ TEST(kept_weights_survive_failing_allocations)
         mem.fail_at = at;
         p = n.p = sm_plan_new(n.g, 1, &n.y, sm_cpu_backend(NULL, &e), &e);
         mem.fail_at = 0;
-        CHECKF(p || (e.code == SUMI_E_MEMORY && mem.total == before), "allocation %d: %s, %zu bytes left", at, e.msg, mem.total - before);
+        CHECKF(p || (e.code == SUMI_E_MEMORY && mem.total == before), "allocation %d: %s, %zu bytes left", at,
+               e.msg, mem.total - before);
         close_net(&n);
     }
     CHECK(p && run_net(&first, NULL) == a);
@@ -335,7 +339,8 @@ TEST(kept_weights_on_threads)
 static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
 {
     static const char *const samplers[] = {"euler", "dpmpp_2m", "heun", "euler_ancestral"};
-    static const char *const prompts[] = {"a red apple, noto style", "two (blue:1.2) rings", "green", "a [red|black] cat AND a hat"};
+    static const char *const prompts[] = {"a red apple, noto style", "two (blue:1.2) rings", "green",
+                                          "a [red|black] cat AND a hat"};
     sumi_images *im = NULL;
     sumi_request r = sumi_request_default();
     r.seed = k;
@@ -358,7 +363,8 @@ TEST(kept_memory_does_not_grow)
     sumi_model *m = NULL;
     const char *builtin = "models/pictograms/sumi-pictograms.safetensors";
     bool large = !access(builtin, R_OK);
-    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 2}, &ctx) && !sumi_model_load(ctx, large ? builtin : tiny_model(TINY_UNET), &m));
+    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 2}, &ctx) &&
+          !sumi_model_load(ctx, large ? builtin : tiny_model(TINY_UNET), &m));
     size_t total = 0, kept[2] = {0};
     double rss[2] = {0};
     for (int k = 0; m && k < 100; k++) {
@@ -369,7 +375,8 @@ TEST(kept_memory_does_not_grow)
         kept[k >= 20] = SM_MAX(kept[k >= 20], ctx->mem.kept);
     }
     CHECKF(kept[1] <= kept[0] && kept[1] <= ctx->mem.keep + SM_PACKED_USUAL, "%zu bytes wait, %zu before", kept[1], kept[0]);
-    CHECKF(SANITIZED || rss[1] < rss[0] + 4e6, "%.1f MB resident after 100 pictures, %.1f after 20", rss[1] * 1e-6, rss[0] * 1e-6);
+    CHECKF(SANITIZED || rss[1] < rss[0] + 4e6, "%.1f MB resident after 100 pictures, %.1f after 20",
+           rss[1] * 1e-6, rss[0] * 1e-6);
     sumi_model_free(m);
     CHECKF(!ctx || ctx->mem.now[SM_MEM_PACKED] == 0, "packed weights are left");
     sumi_context_free(ctx);
@@ -382,7 +389,8 @@ TEST(kept_contexts_come_and_go)
     for (int k = 0; k < 100; k++) {
         sumi_context *ctx = NULL;
         sumi_model *m = NULL;
-        CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1 + k % 3}, &ctx) && !sumi_model_load(ctx, tiny_model(TINY_UNET), &m));
+        CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1 + k % 3}, &ctx) &&
+              !sumi_model_load(ctx, tiny_model(TINY_UNET), &m));
         if (k % 10 == 0)
             draw(ctx, m, k, 16);
         sumi_model_free(m);
@@ -391,5 +399,6 @@ TEST(kept_contexts_come_and_go)
         rss = k == 20 ? process_memory("VmRSS") : rss;
     }
     CHECKF(process_files() == files, "%d files are open, %d were", process_files(), files);
-    CHECKF(SANITIZED || process_memory("VmRSS") < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20", process_memory("VmRSS") * 1e-6, rss * 1e-6);
+    CHECKF(SANITIZED || process_memory("VmRSS") < rss + 4e6, "%.1f MB resident after 100 contexts, %.1f after 20",
+           process_memory("VmRSS") * 1e-6, rss * 1e-6);
 }

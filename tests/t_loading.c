@@ -233,7 +233,8 @@ static void check_agreement(unsigned set, const char *dir)
     sm_listing l;
     sm_err e = {0}, why = {0};
     sm_wf_set found;
-    sm_buf_fmt(&json, "{\"sha\":\"%040d\",\"siblings\":[{\"rfilename\":\"model_index.json\",\"size\":2,\"blobId\":\"%040d\"}", 1, 1);
+    sm_buf_fmt(&json, "{\"sha\":\"%040d\",\"siblings\":[{\"rfilename\":\"model_index.json\",\"size\":2,\"blobId\":\"%040d\"}", 1,
+               1);
     for (size_t i = 0; i < SM_COUNT(pool); i++)
         if (set >> i & 1) {
             sm_buf_fmt(&json, ",{\"rfilename\":\"unet/%s\",\"size\":1,\"blobId\":\"%040d\"}", pool[i], 1);
@@ -310,7 +311,8 @@ TEST(load_folders_of_every_name)
         {"diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.ema.safetensors", "model.x.safetensors", false},
         {"diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin", true},
         {"diffusion_pytorch_model-00001-of-00001.bin", "diffusion_pytorch_model.bf16.bin", "pytorch_model.fp16.bin", true},
-        {"diffusion_pytorch_model.fp16-00001-of-00001.safetensors", "model.safetensors", "model-00001-of-00001.safetensors", false},
+        {"diffusion_pytorch_model.fp16-00001-of-00001.safetensors", "model.safetensors", "model-00001-of-00001.safetensors",
+         false},
     };
     char dir[300], one[300], ckpt[300], msg[640], name[40];
     sumi_model_options whole = {.path = family_model("sd1", FAMILY_FOLDER), .tokenizer = family_tokenizer()};
@@ -486,7 +488,8 @@ TEST(load_latents_statistics)
 TEST(shown_texts)
 {
     static const struct { const char *text, *shown; } cases[] = {
-        {"unet.conv_in.weight", "unet.conv_in.weight"}, {"", ""}, {"h\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80", "h\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80"},
+        {"unet.conv_in.weight", "unet.conv_in.weight"}, {"", ""},
+        {"h\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80", "h\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80"},
         {"\x1b[31mred\n", "\\x1b[31mred\\x0a"}, {"\x7f\x01", "\\x7f\\x01"}, {"\xc2\x9b" "2J", "\\xc2\\x9b2J"},
         {"a\xff" "b\xc3", "a\\xff" "b\\xc3"}, {"\xe2\x80\xae" "gpj", "\\xe2\\x80\\xaegpj"}, {"\xed\xa0\x80", "\\xed\\xa0\\x80"}};
     char out[64], small[12];
@@ -507,10 +510,12 @@ TEST(shown_names_of_tensors)
     sm_buf h = {0};
     memset(longest, 'n', sizeof longest);
     longest[1020] = 0;
-    const char *const names[] = {"\\u001b[31mred", "\\u009b2J.x", "vae.\\u202eevil", longest, "line\\nbreak", "\\u007f\\u0007.bell"};
+    const char *const names[] = {"\\u001b[31mred", "\\u009b2J.x", "vae.\\u202eevil", longest,
+                                 "line\\nbreak", "\\u007f\\u0007.bell"};
     sm_buf_fmt(&h, "%8s{", "");
     for (size_t i = 0; i < SM_COUNT(names); i++)
-        sm_buf_fmt(&h, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}", i ? "," : "", names[i], 4 * i, 4 * i + 4);
+        sm_buf_fmt(&h, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}", i ? "," : "",
+                   names[i], 4 * i, 4 * i + 4);
     sm_buf_fmt(&h, "}");
     uint64_t n = h.len - 8;
     memcpy(h.data, &n, 8);
@@ -530,7 +535,8 @@ TEST(shown_names_of_tensors)
             CHECKF((unsigned char)*s >= 0x20 || *s == '\n' || (json && *s == '\t'), "a byte %02x in %s", (unsigned char)*s, text);
             CHECKF(line < 700, "a line of %zu bytes", line);
         }
-        CHECK(text && sm_utf8_valid(text, strlen(text)) && !strstr(text, "\xc2\x9b") && !strchr(text, 0x7f) && strstr(text, "x1b"));
+        CHECK(text && sm_utf8_valid(text, strlen(text)) && !strstr(text, "\xc2\x9b") &&
+              !strchr(text, 0x7f) && strstr(text, "x1b"));
         sumi_text_free(text);
         sumi_context_free(ctx);
     }

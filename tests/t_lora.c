@@ -1,5 +1,5 @@
-/* Low-rank adapters: the UNet's output and the adapters' gradients against PEFT on diffusers' model (tools/fixtures/make_lora.py, in
- * double); nothing else gets a gradient, and nothing below the first adapter is gone through; new adapters change no bit. */
+/* Low-rank adapters: the UNet's output and the adapters' gradients against PEFT on diffusers' model (tools/fixtures/make_lora.py,
+ * in double); nothing else gets a gradient, and nothing below the first adapter is gone through; new adapters change no bit. */
 #include "cpu/cpu.h"
 #include "reference.h"
 #include "test.h"
@@ -93,7 +93,8 @@ static void check_backend(const sm_backend *be)
     if (open(&l)) {
         record(&l, &(nn_lora){.w = l.adapters, .targets = targets, .ntargets = 4, .scale = 0.5f});
         sm_state_init(&l.state, &l.f.mem, l.adapters, l.loss, false, &l.f.err);
-        CHECKF(l.state.count == (int)sm_weights_count(l.adapters), "%d tensors are trained, not %zu", l.state.count, sm_weights_count(l.adapters));
+        CHECKF(l.state.count == (int)sm_weights_count(l.adapters), "%d tensors are trained, not %zu", l.state.count,
+               sm_weights_count(l.adapters));
         for (int i = 0; i < l.state.count && i < 126; i++)
             out[i + 2] = l.state.t[i].grad;
         out[0] = l.y;
@@ -131,7 +132,8 @@ TEST(lora_backward_prunes_itself)
         sm_state_init(&l.state, &l.f.mem, l.adapters, l.loss, false, &l.f.err);
         for (int i = forward; i < l.g->count; i++) {
             const sm_node *n = l.g->nodes[i];
-            dw += n->op == SM_OP_CONV2D_DW || n->op == SM_OP_GROUP_NORM_DP || n->op == SM_OP_LAYER_NORM_DP || n->op == SM_OP_SUM_TO;
+            dw += n->op == SM_OP_CONV2D_DW || n->op == SM_OP_GROUP_NORM_DP || n->op == SM_OP_LAYER_NORM_DP ||
+                n->op == SM_OP_SUM_TO;
             below += n->nsrc && (!strncmp(n->name, "conv_in", 7) || !strncmp(n->name, "time_embedding", 14) ||
                                  !strncmp(n->name, "down_blocks.0.resnets.0", 23) || strstr(n->name, "time_emb_proj"));
         }
@@ -169,7 +171,8 @@ TEST(lora_new_adapters_change_nothing)
 {
     static const nn_init init = {.seed = 3};
     int64_t n = 0, m = 0;
-    float *plain = outputs(NULL, &n), *fresh = outputs(&(nn_lora){.init = &init, .targets = targets, .ntargets = 4, .rank = 4, .scale = 2}, &m),
+    float *plain = outputs(NULL, &n),
+          *fresh = outputs(&(nn_lora){.init = &init, .targets = targets, .ntargets = 4, .rank = 4, .scale = 2}, &m),
           *none = outputs(&(nn_lora){.targets = targets, .ntargets = 4, .rank = 4, .scale = 2}, &m);
     CHECK(plain && fresh && n == m && test_maxdiff(plain, fresh, n) == 0);
     CHECK(plain && none && test_maxdiff(plain, none, n) == 0);

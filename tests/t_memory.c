@@ -19,8 +19,10 @@ typedef struct layer { int64_t h, c, o; int k, stride, groups; sm_dtype type; } 
 /* Packed f32 weights of 1.2 to 5 MB: several parts of one or more panels, the last one ragged; steps that divide into no whole
  * piece; one grouped, which is never cut. */
 static const layer layers[] = {
-    {5, 700, 611, 0, 1, 1, SM_F16}, {4, 331, 1003, 0, 1, 1, SM_BF16}, {3, 1030, 300, 0, 1, 1, SM_F32}, {3, 700, 1500, 0, 1, 1, SM_F16},
-    {6, 130, 259, 3, 1, 1, SM_F16}, {7, 530, 97, 3, 2, 1, SM_F16}, {5, 200, 340, 3, 1, 1, SM_F32}, {4, 600, 600, 3, 1, 2, SM_BF16},
+    {5, 700, 611, 0, 1, 1, SM_F16}, {4, 331, 1003, 0, 1, 1, SM_BF16}, {3, 1030, 300, 0, 1, 1, SM_F32},
+    {3, 700, 1500, 0, 1, 1, SM_F16},
+    {6, 130, 259, 3, 1, 1, SM_F16}, {7, 530, 97, 3, 2, 1, SM_F16}, {5, 200, 340, 3, 1, 1, SM_F32},
+    {4, 600, 600, 3, 1, 2, SM_BF16},
 };
 
 static void *stored(const layer *l, int64_t n)
@@ -118,8 +120,8 @@ TEST(memory_often_used_weights_are_not_kept_packed)
 static const sm_unet_config middle = {
     .in_channels = 4, .out_channels = 4, .blocks = 3, .block_out_channels = {64, 128, 256}, .layers_per_block = {2, 2, 2},
     .transformer_layers_per_block = {1, 1, 1}, .attention_head_dim = {4, 4, 8}, .down_attention = {true, true, false},
-    .up_attention = {false, true, true}, .mid_block = SM_MID_CROSS, .cross_attention_dim = 96, .norm_num_groups = 16, .norm_eps = 1e-5f,
-    .flip_sin_to_cos = true};
+    .up_attention = {false, true, true}, .mid_block = SM_MID_CROSS, .cross_attention_dim = 96,
+    .norm_num_groups = 16, .norm_eps = 1e-5f, .flip_sin_to_cos = true};
 
 static sm_node *record_unet(sm_graph *g, sm_weights *w, const nn_init *init, sm_node *in[3])
 {
@@ -191,14 +193,16 @@ static ran run_unet(const sm_plan_opts *o)
 TEST(memory_peak_is_foreseen)
 {
     if (SANITIZED || !process_reset_peak()) {
-        test_skip(SANITIZED ? "a sanitizer takes memory of its own" : "this system does not start the peak of resident memory again");
+        test_skip(SANITIZED ? "a sanitizer takes memory of its own"
+                            : "this system does not start the peak of resident memory again");
         return;
     }
     ran usual = run_unet(&(sm_plan_opts){.packed = 0}), low = run_unet(&(sm_plan_opts){.drop_pages = true});
     CHECKF(usual.peak > 0.9 * usual.foreseen && usual.peak < 1.1 * usual.foreseen, "%.1f MB, foreseen %.1f", usual.peak * 1e-6,
            usual.foreseen * 1e-6);
     double around = 0.5 * low.mapped; /* a fault maps 64 KB around it: pages of the small tensors beside */
-    CHECKF(low.peak < 1.1 * low.foreseen + around, "pages given back: %.1f MB, foreseen %.1f", low.peak * 1e-6, low.foreseen * 1e-6);
+    CHECKF(low.peak < 1.1 * low.foreseen + around, "pages given back: %.1f MB, foreseen %.1f",
+           low.peak * 1e-6, low.foreseen * 1e-6);
     double came = usual.file_after - usual.file_before, stayed = low.file_after - low.file_before;
     CHECKF(came > 0.9 * usual.mapped, "%.1f MB of the file resident", came * 1e-6);
     CHECKF(stayed < around, "%.1f MB of the file still resident", stayed * 1e-6);

@@ -33,9 +33,12 @@ static const char *split(const char *prompt)
 TEST(mj_split)
 {
     static const char *const cases[][2] = {
-        {"a red apple", "a red apple"}, {"a --ar 16:9", "a|ar=16:9"}, {"a  --no b, c d --seed 3 ", "a|no=b, c d|seed=3"}, {"--tile", "|tile="},
-        {"a --tile --ar 1:2", "a|tile=|ar=1:2"}, {"a \xe2\x80\x94" "ar 1:2", "a|ar=1:2"}, {"a--b", "a--b"}, {"a -- b", "a -- b"}, {"a --", "a --"},
-        {"a - b -c", "a - b -c"}, {"a --9", "a --9"}, {"word++ dog-- cat", "word++ dog-- cat"}, {"a --ar=3:2", "a|ar=3:2"}, {"", ""},
+        {"a red apple", "a red apple"}, {"a --ar 16:9", "a|ar=16:9"}, {"a  --no b, c d --seed 3 ", "a|no=b, c d|seed=3"},
+        {"--tile", "|tile="},
+        {"a --tile --ar 1:2", "a|tile=|ar=1:2"}, {"a \xe2\x80\x94" "ar 1:2", "a|ar=1:2"}, {"a--b", "a--b"},
+        {"a -- b", "a -- b"}, {"a --", "a --"},
+        {"a - b -c", "a - b -c"}, {"a --9", "a --9"}, {"word++ dog-- cat", "word++ dog-- cat"}, {"a --ar=3:2", "a|ar=3:2"},
+        {"", ""},
         {"a \xe2\x80\x94 b", "a \xe2\x80\x94 b"}, {"a\n--seed\t4", "a|seed=4"},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++)
@@ -64,18 +67,21 @@ TEST(mj_meanings)
     at_hand x = open_xl();
     sumi_request r = sumi_request_default();
     char *texts = NULL;
-    r.prompt = "a castle --ar 16:9 --no people, cars --seed 7 --chaos 40 --stylize 700 --quality 0.5 --tile --repeat 3 --iw 2 --v 6.1 --style raw --image a.png";
+    r.prompt =
+        "a castle --ar 16:9 --no people, cars --seed 7 --chaos 40 --stylize 700 --quality 0.5 --tile --repeat 3 --iw 2 --v 6.1 "
+        "--style raw --image a.png";
     r.negative_prompt = "fog";
     r.width = r.height = 1024;
     r.steps = 31;
     r.cfg_scale = 8;
     sumi_status st = x.m ? sumi_request_midjourney(x.ctx, x.m, &r, &texts) : SUMI_E_ARG;
     CHECKF(!st && texts, "%s", sumi_error(x.ctx));
-    CHECK(!strcmp(r.prompt, "a castle") && !strcmp(r.negative_prompt, "fog, people, cars") && !strcmp(r.tile, "both") && !strcmp(r.init_image, "a.png"));
+    CHECK(!strcmp(r.prompt, "a castle") && !strcmp(r.negative_prompt, "fog, people, cars") && !strcmp(r.tile, "both") &&
+          !strcmp(r.init_image, "a.png"));
     CHECKF(r.width == 1344 && r.height == 768, "%dx%d", r.width, r.height);
     CHECK(r.seed == 7 && r.count == 3 && r.steps == 16);
-    CHECKF(fabsf(r.cfg_scale - 4) < 1e-5f && fabsf(r.guidance_start - 0.2f) < 1e-6f && fabsf(r.strength - 0.5f) < 1e-6f, "%g %g %g", (double)r.cfg_scale,
-           (double)r.guidance_start, (double)r.strength);
+    CHECKF(fabsf(r.cfg_scale - 4) < 1e-5f && fabsf(r.guidance_start - 0.2f) < 1e-6f && fabsf(r.strength - 0.5f) < 1e-6f,
+           "%g %g %g", (double)r.cfg_scale, (double)r.guidance_start, (double)r.strength);
     sumi_text_free(texts);
     /* What is none of Midjourney's may be a flag of the request's. */
     r = sumi_request_default();
@@ -93,8 +99,10 @@ TEST(mj_meanings)
 TEST(mj_refused)
 {
     static const char *const cases[][2] = {
-        {"a --ar 16", "16:9"}, {"a --ar 0:1", "16:9"}, {"a --ar 100:1", "8:1"}, {"a --ar", "needs a value"}, {"a --sref 3", "--sref in the prompt is unknown"},
-        {"a --chaos 101", "out of range"}, {"a --seed x", "not a whole number"}, {"a --stylize much", "not a number"}, {"a --prompt b", "unknown"},
+        {"a --ar 16", "16:9"}, {"a --ar 0:1", "16:9"}, {"a --ar 100:1", "8:1"}, {"a --ar", "needs a value"},
+        {"a --sref 3", "--sref in the prompt is unknown"},
+        {"a --chaos 101", "out of range"}, {"a --seed x", "not a whole number"}, {"a --stylize much", "not a number"},
+        {"a --prompt b", "unknown"},
         {"a --steps", "needs a value"}, {"a --quality 0", "out of range"},
     };
     at_hand x = open_xl();
@@ -103,8 +111,8 @@ TEST(mj_refused)
         char *texts = NULL;
         r.prompt = cases[i][0];
         sumi_status st = sumi_request_midjourney(x.ctx, x.m, &r, &texts);
-        CHECKF(st == SUMI_E_ARG && !texts && r.prompt == cases[i][0] && strstr(sumi_error(x.ctx), cases[i][1]), "'%s': %d %s", cases[i][0], st,
-               sumi_error(x.ctx));
+        CHECKF(st == SUMI_E_ARG && !texts && r.prompt == cases[i][0] && strstr(sumi_error(x.ctx), cases[i][1]),
+               "'%s': %d %s", cases[i][0], st, sumi_error(x.ctx));
     }
     close_xl(x);
 }
@@ -126,15 +134,18 @@ TEST(mj_lines)
         sumi_request r = sumi_request_default();
         char *texts = NULL;
         sumi_status st = sumi_request_read(x.ctx, cases[i].line, &r, &texts);
-        CHECKF(!st && !strcmp(r.prompt, cases[i].prompt) && !strcmp(r.negative_prompt, cases[i].negative) && !strcmp(r.tile, cases[i].tile) &&
-                   r.seed == cases[i].seed, "'%s': '%s', '%s', %s", cases[i].line, r.prompt, r.negative_prompt, sumi_error(x.ctx));
+        CHECKF(!st && !strcmp(r.prompt, cases[i].prompt) && !strcmp(r.negative_prompt, cases[i].negative) &&
+               !strcmp(r.tile, cases[i].tile) &&
+                   r.seed == cases[i].seed, "'%s': '%s', '%s', %s", cases[i].line, r.prompt,
+                   r.negative_prompt, sumi_error(x.ctx));
         sumi_text_free(texts);
     }
     sumi_request r = sumi_request_default();
     char *texts = NULL;
-    CHECKF(sumi_request_read(x.ctx, "a cat --negative 5\" disks --seed 3", &r, &texts) == SUMI_E_ARG && !texts && strstr(sumi_error(x.ctx), "not closed"),
-           "%s", sumi_error(x.ctx));
-    CHECK(sumi_request_read(x.ctx, "a cat --steps --seed 3", &r, &texts) == SUMI_E_ARG && strstr(sumi_error(x.ctx), "--steps needs a value"));
+    CHECKF(sumi_request_read(x.ctx, "a cat --negative 5\" disks --seed 3", &r, &texts) == SUMI_E_ARG && !texts &&
+           strstr(sumi_error(x.ctx), "not closed"), "%s", sumi_error(x.ctx));
+    CHECK(sumi_request_read(x.ctx, "a cat --steps --seed 3", &r, &texts) == SUMI_E_ARG &&
+          strstr(sumi_error(x.ctx), "--steps needs a value"));
     close_xl(x);
 }
 
@@ -147,11 +158,14 @@ TEST(prompt_explained)
     r.steps = 4;
     r.sampler = "heun";
     bool ok = x.m && !sumi_prompt_explain(x.ctx, x.m, &r, 0, &out);
-    CHECKF(ok && strstr(out, "prompt, side 1 of 2, weight 1\n  calls 1 to 5 of 8\n") && strstr(out, "calls 6 to 8 of 8") && strstr(out, "1.3     cat\n") &&
-           strstr(out, "side 2 of 2, weight 0.5") && strstr(out, "of 14 tokens") && strstr(out, "network lora: x:1"), "%s", ok ? out : sumi_error(x.ctx));
+    CHECKF(ok && strstr(out, "prompt, side 1 of 2, weight 1\n  calls 1 to 5 of 8\n") && strstr(out, "calls 6 to 8 of 8") &&
+           strstr(out, "1.3     cat\n") &&
+           strstr(out, "side 2 of 2, weight 0.5") && strstr(out, "of 14 tokens") && strstr(out, "network lora: x:1"), "%s",
+           ok ? out : sumi_error(x.ctx));
     sumi_text_free(out);
     ok = x.m && !sumi_prompt_explain(x.ctx, x.m, &r, 1, &out);
-    CHECKF(ok && strstr(out, "{\"calls\":8,\"chunk\":14,") && strstr(out, "\"networks\":[{\"kind\":\"lora\",\"name\":\"x:1\"}]") && strstr(out, "\"from\":6,\"to\":8"),
+    CHECKF(ok && strstr(out, "{\"calls\":8,\"chunk\":14,") &&
+           strstr(out, "\"networks\":[{\"kind\":\"lora\",\"name\":\"x:1\"}]") && strstr(out, "\"from\":6,\"to\":8"),
            "%s", ok ? out : sumi_error(x.ctx));
     sumi_text_free(out);
     r.sampler = "dpm_adaptive"; /* three evaluations a step, but no second_order in A1111's table */

@@ -1,5 +1,5 @@
-/* EXIF orientation: pictures stored in each of the eight ways come out upright, from every format. What a stored row and column is comes
- * from TIFF 6.0's table of the tag Orientation: the sides of the picture where row 0 and column 0 lie. */
+/* EXIF orientation: pictures stored in each of the eight ways come out upright, from every format. What a stored row and column
+ * is comes from TIFF 6.0's table of the tag Orientation: the sides of the picture where row 0 and column 0 lie. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,8 @@
 enum { W = 24, H = 16, BLOCK = 8 }; /* blocks of one colour survive JPEG */
 
 typedef enum side { TOP, BOTTOM, LEFT, RIGHT } side;
-static const struct { side row0, col0; } table[9] = {{TOP, LEFT},   {TOP, LEFT},     {TOP, RIGHT},   {BOTTOM, RIGHT}, {BOTTOM, LEFT},
+static const struct { side row0, col0; } table[9] = {{TOP, LEFT},   {TOP, LEFT},     {TOP, RIGHT},
+                                                       {BOTTOM, RIGHT}, {BOTTOM, LEFT},
                                                      {LEFT, TOP},   {RIGHT, TOP},    {RIGHT, BOTTOM}, {LEFT, BOTTOM}};
 
 /* The upright picture: 3x2 blocks, all different. */
@@ -53,7 +54,8 @@ static sm_image stored(int orientation, uint8_t *pixels)
 /* A TIFF of one directory: orientation as SHORT (3) or LONG (4). Returns its length. */
 static size_t exif(uint32_t orientation, int type, bool little, uint8_t out[26])
 {
-    const uint32_t field[][2] = {{2, 42}, {4, 8}, {2, 1}, {2, 0x0112}, {2, (uint32_t)type}, {4, 1}, {type == 3 ? 2 : 4, orientation},
+    const uint32_t field[][2] = {{2, 42}, {4, 8}, {2, 1}, {2, 0x0112}, {2, (uint32_t)type}, {4, 1},
+                                 {type == 3 ? 2 : 4, orientation},
                                  {type == 3 ? 2 : 0, 0}};
     size_t n = 2;
     memcpy(out, little ? "II" : "MM", 2);
@@ -63,7 +65,10 @@ static size_t exif(uint32_t orientation, int type, bool little, uint8_t out[26])
     return n;
 }
 
-static void put32(sm_buf *b, uint32_t v) { sm_buf_add(b, (uint8_t[]){(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v}, 4); }
+static void put32(sm_buf *b, uint32_t v)
+{
+    sm_buf_add(b, (uint8_t[]){(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v}, 4);
+}
 
 /* The file with an EXIF block; PNG: at the front (before the pixels) or the back. */
 static sm_buf with_exif(sm_image_format f, const sm_buf *file, const uint8_t *data, size_t n, bool back)
@@ -122,7 +127,8 @@ static void check(sm_image_format f, int orientation, int type, bool little, boo
     size_t n = exif((uint32_t)orientation, type, little, block);
     sm_buf whole = with_exif(f, &file, block, n, back);
     CHECKF(!sm_image_decode(&got, whole.data, whole.len, "stored", 0, &mem, &e), "%s", e.msg);
-    CHECKF(got.pixels && off(&got) <= (f == SM_IMAGE_JPEG ? 3 : 0) && got.orientation == orientation, "format %d, orientation %d, %d: off by %d, is %d", f,
+    CHECKF(got.pixels && off(&got) <= (f == SM_IMAGE_JPEG ? 3 : 0) && got.orientation == orientation,
+           "format %d, orientation %d, %d: off by %d, is %d", f,
            orientation, little, got.pixels ? off(&got) : -1, got.orientation);
     sm_image_free(&got);
     CHECK(mem.total == 0);

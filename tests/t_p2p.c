@@ -268,8 +268,8 @@ TEST(p2p_of_nothing_and_of_all)
     CHECK(drawn(&r, 0, 0, got) == EACH && !memcmp(source, got, EACH));
 }
 
-/* The share of the steps after which it is bounded is one of noise levels where a sampler takes several at a time: from the fourth
- * of nine on is another picture than at the end alone. */
+/* The share of the steps after which it is bounded is one of noise levels where a sampler takes several at a time: from the
+ * fourth of nine on is another picture than at the end alone. */
 TEST(p2p_blend_begins_by_levels)
 {
     static uint8_t early[EACH], late[EACH];
@@ -377,14 +377,16 @@ TEST(p2p_explained)
     if (fixture_open(&x, "deep", 0, 1)) {
         CHECKF(!sumi_prompt_explain(x.ctx, x.m, &r, 0, &text), "%s", sumi_error(x.ctx));
         CHECKF(text && strstr(text, "edited from: a cat in a hat\n  refine;"), "%s", text);
-        CHECKF(text && strstr(text, "      bl              its own\n") && strstr(text, "      cat             from cat\n"), "%s", text);
+        CHECKF(text && strstr(text, "      bl              its own\n") && strstr(text, "      cat             from cat\n"), "%s",
+               text);
         sumi_text_free(text);
         r.prompt = "a hat in a cat";
         CHECK(!sumi_prompt_explain(x.ctx, x.m, &r, 1, &text));
         cJSON *j = cJSON_Parse(text), *e = cJSON_GetObjectItem(j, "edit_from"), *k = cJSON_GetObjectItem(e, "tokens");
         CHECKF(e && !strcmp(cJSON_GetObjectItem(e, "mode")->valuestring, "replace") && cJSON_GetArraySize(k) == 5, "%s", text);
         cJSON *second = cJSON_GetArrayItem(k, 1), *from = cJSON_GetArrayItem(cJSON_GetObjectItem(second, "from"), 0);
-        CHECKF(!strcmp(cJSON_GetObjectItem(second, "token")->valuestring, "hat") && cJSON_GetArrayItem(from, 0)->valueint == 2, "%s", text);
+        CHECKF(!strcmp(cJSON_GetObjectItem(second, "token")->valuestring, "hat") && cJSON_GetArrayItem(from, 0)->valueint == 2,
+               "%s", text);
         cJSON_Delete(j);
         sumi_text_free(text);
         r.prompt = "a cat AND a hat";
@@ -415,7 +417,8 @@ TEST(p2p_in_the_plan)
             r.edit_from_prompt = "a cat in a hat";
             r.p2p_blend = "cat";
             if (fixture_open(&x, "deep", low, 1))
-                CHECKF(!(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)), "%s", sumi_error(x.ctx));
+                CHECKF(!(draw ? sumi_generate(x.ctx, x.m, &r, NULL, &im) : sumi_plan_request(x.ctx, x.m, &r, &p)),
+                       "%s", sumi_error(x.ctx));
             taken = (double)sumi_memory_peak(x.ctx);
             sumi_images_free(im);
             fixture_close(&x);
@@ -452,7 +455,8 @@ TEST(p2p_refusals)
         {{"prompt", "a [cat:hat:0.5]", "emphasis", "original"}, "prompt changes between steps"},
         {{"prompt", "(\"a hat\", \"a cat\").blend(1, 1)", "emphasis", "compel"}, "the prompt is put together of texts"},
         {{"edit-from-prompt", "(\"a hat\", \"a cat\").and()", "emphasis", "compel"}, "source prompt is put together of texts"},
-        {{"edit-from-prompt", "a cat a cat a cat a cat a cat a cat a cat a cat a cat", "emphasis", "original"}, "fit one chunk of 14"},
+        {{"edit-from-prompt", "a cat a cat a cat a cat a cat a cat a cat a cat a cat", "emphasis", "original"},
+         "fit one chunk of 14"},
         {{"p2p-reweight", "dog:2", "seed", "1"}, "'dog' is not in the prompt"},
         {{"p2p-reweight", "ca:2", "seed", "1"}, "'ca' is not in the prompt"},
         {{"p2p-reweight", "cat:much", "seed", "1"}, "'cat:much' is not WORD:FACTOR"},
@@ -488,8 +492,8 @@ TEST(p2p_refusals)
             r.edit_from_prompt = "a cat in a hat";
             for (int k = 0; k < 4; k += 2)
                 request_set(x.ctx, &r, cases[i].set[k], cases[i].set[k + 1]);
-            CHECKF(sumi_generate(x.ctx, x.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(x.ctx), cases[i].says), "case %zu: %s", i,
-                   sumi_error(x.ctx));
+            CHECKF(sumi_generate(x.ctx, x.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(x.ctx), cases[i].says),
+                   "case %zu: %s", i, sumi_error(x.ctx));
             CHECK(!strchr(sumi_error(x.ctx), '\n'));
         }
     fixture_close(&x);
@@ -514,8 +518,8 @@ TEST(p2p_refusals_of_models)
         r.edit_from_prompt = "a hat";
         CHECK(sumi_context_new(NULL, &ctx) == SUMI_OK);
         CHECKF(!sumi_model_load_with(ctx, &o, &m), "%s", sumi_error(ctx));
-        CHECKF(m && sumi_generate(ctx, m, &r, NULL, &im) == cases[i].code && strstr(sumi_error(ctx), cases[i].says), "%s: %s", cases[i].model,
-               sumi_error(ctx));
+        CHECKF(m && sumi_generate(ctx, m, &r, NULL, &im) == cases[i].code && strstr(sumi_error(ctx), cases[i].says),
+               "%s: %s", cases[i].model, sumi_error(ctx));
         sumi_model_free(m);
         sumi_context_free(ctx);
     }

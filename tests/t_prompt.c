@@ -1,5 +1,6 @@
-/* The prompt language's words against A1111's parser run by lark, ComfyUI's and compel's rules (tests/fixtures/prompts.json, made by
- * tools/fixtures/make_prompts.py): what is drawn at which call, sides of AND, networks, weights. Then what no reference defines. */
+/* The prompt language's words against A1111's parser run by lark, ComfyUI's and compel's rules (tests/fixtures/prompts.json, made
+ * by tools/fixtures/make_prompts.py): what is drawn at which call, sides of AND, networks, weights. Then what no reference
+ * defines. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,12 +37,14 @@ TEST(prompt_schedules)
         const char *text = text_at(row, 0);
         const cJSON *want = cJSON_GetArrayItem(row, 3);
         sm_arena_init(&room, NULL, SM_MEM_MISC);
-        bool ok = !sm_prompt_schedule(text, strlen(text), (int)number_at(row, 1), (int)number_at(row, 2), &room, &stage, &stages, &e);
-        CHECKF(ok && stages == cJSON_GetArraySize(want), "'%s': %d stages, want %d %s", text, stages, cJSON_GetArraySize(want), e.msg);
+        bool ok = !sm_prompt_schedule(text, strlen(text), (int)number_at(row, 1), (int)number_at(row, 2), &room, &stage, &stages,
+                                      &e);
+        CHECKF(ok && stages == cJSON_GetArraySize(want), "'%s': %d stages, want %d %s", text, stages, cJSON_GetArraySize(want),
+               e.msg);
         for (int i = 0; ok && i < stages && i < cJSON_GetArraySize(want); i++) {
             const cJSON *w = cJSON_GetArrayItem(want, i);
-            CHECKF(stage[i].end == (int)number_at(w, 0) && !strcmp(stage[i].text, text_at(w, 1)), "'%s': %d '%s', want %d '%s'", text,
-                   stage[i].end, stage[i].text, (int)number_at(w, 0), text_at(w, 1));
+            CHECKF(stage[i].end == (int)number_at(w, 0) && !strcmp(stage[i].text, text_at(w, 1)), "'%s': %d '%s', want %d '%s'",
+                   text, stage[i].end, stage[i].text, (int)number_at(w, 0), text_at(w, 1));
         }
         sm_arena_free(&room);
         n++;
@@ -67,13 +70,14 @@ TEST(prompt_and_and_networks)
         CHECKF(ok, "'%s': %d sides, %d networks %s", text_at(row, 0), p.parts, p.nets, e.msg);
         for (int i = 0; ok && i < p.parts; i++) {
             const cJSON *w = cJSON_GetArrayItem(parts, i);
-            CHECKF(!strcmp(p.part[i].text, text_at(w, 0)) && p.part[i].weight == (float)number_at(w, 1), "'%s': '%s' %g, want '%s' %g", text_at(row, 0),
+            CHECKF(!strcmp(p.part[i].text, text_at(w, 0)) && p.part[i].weight == (float)number_at(w, 1),
+                   "'%s': '%s' %g, want '%s' %g", text_at(row, 0),
                    p.part[i].text, (double)p.part[i].weight, text_at(w, 0), number_at(w, 1));
         }
         for (int i = 0; ok && i < p.nets; i++) {
             const cJSON *w = cJSON_GetArrayItem(nets, i);
-            CHECKF(!strcmp(p.net[i].kind, text_at(w, 0)) && !strcmp(p.net[i].name, text_at(w, 1)), "'%s': <%s:%s>", text_at(row, 0), p.net[i].kind,
-                   p.net[i].name);
+            CHECKF(!strcmp(p.net[i].kind, text_at(w, 0)) && !strcmp(p.net[i].name, text_at(w, 1)), "'%s': <%s:%s>",
+                   text_at(row, 0), p.net[i].kind, p.net[i].name);
         }
         sm_arena_free(&room);
         n++;
@@ -111,10 +115,10 @@ static void check_weights(const cJSON *table, const char *name, sm_emphasis m, i
             const cJSON *w = cJSON_GetArrayItem(want, i);
             const char *at = p.text.data + p.piece[i].at, *text = text_at(w, 0);
             bool exact = p.piece[i].n == strlen(text) && !memcmp(at, text, p.piece[i].n);
-            CHECKF(exact || (m == SM_EMPHASIS_COMPEL && same_words(at, p.piece[i].n, text)), "%s, '%s': '%.*s', want '%s'", name, text_at(row, 0),
-                   (int)p.piece[i].n, at, text);
-            CHECKF(fabs(p.piece[i].weight - number_at(w, 1)) <= 1e-14 * fabs(number_at(w, 1)), "%s, '%s': %.17g, want %.17g", name, text_at(row, 0),
-                   p.piece[i].weight, number_at(w, 1));
+            CHECKF(exact || (m == SM_EMPHASIS_COMPEL && same_words(at, p.piece[i].n, text)), "%s, '%s': '%.*s', want '%s'", name,
+                   text_at(row, 0), (int)p.piece[i].n, at, text);
+            CHECKF(fabs(p.piece[i].weight - number_at(w, 1)) <= 1e-14 * fabs(number_at(w, 1)), "%s, '%s': %.17g, want %.17g",
+                   name, text_at(row, 0), p.piece[i].weight, number_at(w, 1));
         }
         sm_pieces_free(&p);
         n++;
@@ -184,9 +188,11 @@ TEST(prompt_schedule_limits)
     sm_arena_init(&room, NULL, SM_MEM_MISC);
     repeat(text, "[", 20000);
     repeat(text + 20000, ":2]", 10000); /* half of them match: nested ten thousand deep */
-    CHECK(!sm_prompt_schedule(text, strlen(text), 20, 0, &room, &stage, &stages, &e) && stages == 2 && strlen(stage[0].text) == 10000);
+    CHECK(!sm_prompt_schedule(text, strlen(text), 20, 0, &room, &stage, &stages, &e) && stages == 2 &&
+          strlen(stage[0].text) == 10000);
     repeat(text, "[a|b|c|d|e|f|g]", 4000);
-    CHECK(!sm_prompt_schedule(text, strlen(text), 1000, 0, &room, &stage, &stages, &e) && stages == 1000 && stage[7].text == stage[0].text);
+    CHECK(!sm_prompt_schedule(text, strlen(text), 1000, 0, &room, &stage, &stages, &e) && stages == 1000 &&
+          stage[7].text == stage[0].text);
     char *at = text + sprintf(text, "[1|2|3|4|5|6|7|8|9|10|11|12|13|14|15|16|17|18|19][a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p|q]");
     repeat(at, "x", 65000);
     CHECK(sm_prompt_schedule(text, strlen(text), 1000, 0, &room, &stage, &stages, &e) == SUMI_E_ARG && strstr(e.msg, "16 MB"));
@@ -200,12 +206,14 @@ TEST(prompt_sides)
     sm_err e = {0};
     sm_arena_init(&room, NULL, SM_MEM_MISC);
     /* The negative prompt knows neither AND nor networks nor a weight of its own, but schedules. */
-    CHECK(!read_it("a AND <lora:x:1> [b:c:0.5]:2", SM_EMPHASIS_ORIGINAL, true, &p, &room, &e) && p.parts == 1 && !p.nets && p.part[0].stages == 2);
+    CHECK(!read_it("a AND <lora:x:1> [b:c:0.5]:2", SM_EMPHASIS_ORIGINAL, true, &p, &room, &e) && p.parts == 1 &&
+          !p.nets && p.part[0].stages == 2);
     CHECK(!strcmp(p.part[0].stage[0].text, "a AND <lora:x:1> b:2") && p.part[0].weight == 1);
     /* Other grammars know none of this, networks apart. */
     CHECK(!read_it("a AND [b:c:5] <lora:x> # d", SM_EMPHASIS_COMFY, false, &p, &room, &e) && p.parts == 1 && p.nets == 1);
     CHECK(!strcmp(p.part[0].stage[0].text, "a AND [b:c:5]  # d") && p.part[0].stages == 1);
-    CHECK(!read_it("a AND <lora:x> # d", SM_EMPHASIS_DIFFUSERS, false, &p, &room, &e) && !p.nets && !strcmp(p.part[0].text, "a AND <lora:x> # d"));
+    CHECK(!read_it("a AND <lora:x> # d", SM_EMPHASIS_DIFFUSERS, false, &p, &room, &e) && !p.nets &&
+          !strcmp(p.part[0].text, "a AND <lora:x> # d"));
     /* Without emphasis there are schedules still. */
     CHECK(!read_it("(a:1.2) [b:c:5] AND d", SM_EMPHASIS_NONE, false, &p, &room, &e) && p.parts == 2 && p.part[0].stages == 2);
     CHECK(read_it("\xff", SM_EMPHASIS_ORIGINAL, false, &p, &room, &e) == SUMI_E_ARG && strstr(e.msg, "UTF-8"));
@@ -215,9 +223,12 @@ TEST(prompt_sides)
 TEST(prompt_numbers_by_hand)
 {
     static const struct { const char *s; bool exponent, ok; double x; } cases[] = {
-        {"1", false, true, 1}, {"-1.5", false, true, -1.5}, {"+.5", false, true, 0.5}, {"5.", false, true, 5}, {".", false, false, 0},
-        {"", false, false, 0}, {"-", false, false, 0}, {"1e3", false, false, 0}, {"1e3", true, true, 1000}, {"1.1", false, true, 1.1},
-        {"0.7", false, true, 0.7}, {"1e-2", true, true, 0.01}, {"1e", true, false, 0}, {"1e400", true, true, INFINITY}, {"0e999", true, true, 0},
+        {"1", false, true, 1}, {"-1.5", false, true, -1.5}, {"+.5", false, true, 0.5}, {"5.", false, true, 5},
+        {".", false, false, 0},
+        {"", false, false, 0}, {"-", false, false, 0}, {"1e3", false, false, 0}, {"1e3", true, true, 1000},
+        {"1.1", false, true, 1.1},
+        {"0.7", false, true, 0.7}, {"1e-2", true, true, 0.01}, {"1e", true, false, 0}, {"1e400", true, true, INFINITY},
+        {"0e999", true, true, 0},
         {"12a", false, false, 0}, {"123456789.125", false, true, 123456789.125}, {"1e-400", true, true, 0},
     };
     for (size_t i = 0; i < SM_COUNT(cases); i++) {

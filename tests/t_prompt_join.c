@@ -1,5 +1,5 @@
-/* compel's .and and .blend: how prompts are read, as compel 2.5.1's PromptParser reads them (its answers are in the tables), and contexts that
- * are put together from those of the texts alone, which t_prompt_numbers.c compares with compel. */
+/* compel's .and and .blend: how prompts are read, as compel 2.5.1's PromptParser reads them (its answers are in the tables), and
+ * contexts that are put together from those of the texts alone, which t_prompt_numbers.c compares with compel. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,10 +34,11 @@ TEST(prompt_join_reads_as_compel)
         sm_prompt p;
         sm_err e = {0};
         sm_arena_init(&room, NULL, SM_MEM_MISC);
-        CHECKF(!sm_prompt_read(rows[i].prompt, &how, &room, &p, &e) && p.join == rows[i].join && p.parts == rows[i].parts, "%s: %d parts, %s", rows[i].prompt, p.parts, e.msg);
+        CHECKF(!sm_prompt_read(rows[i].prompt, &how, &room, &p, &e) && p.join == rows[i].join && p.parts == rows[i].parts,
+               "%s: %d parts, %s", rows[i].prompt, p.parts, e.msg);
         for (int k = 0; k < p.parts && k < rows[i].parts; k++)
-            CHECKF(!strcmp(p.part[k].text, rows[i].text[k]) && p.part[k].weight == rows[i].weight[k] && p.part[k].stages == 1, "%s: '%s' %g", rows[i].prompt,
-                   p.part[k].text, (double)p.part[k].weight);
+            CHECKF(!strcmp(p.part[k].text, rows[i].text[k]) && p.part[k].weight == rows[i].weight[k] && p.part[k].stages == 1,
+                   "%s: '%s' %g", rows[i].prompt, p.part[k].text, (double)p.part[k].weight);
         sm_arena_free(&room);
     }
 }
@@ -48,8 +49,10 @@ TEST(prompt_join_refused)
     static const struct { const char *prompt, *message; } rows[] = {
         {"(\"a\", \"b\").blend(1)", "1 weights for 2 texts"}, {"(\"a\", \"b\").blend(1, -1)", "add up to 0"},
         {"x (\"a\", \"b\").blend(1,1)", "is of a whole prompt"}, {"(\"a\" \"b\").blend(1,1)", "is of a whole prompt"},
-        {"\"a cat\".and()", "is of a whole prompt"}, {"(a cat, a dog).and()", "is of a whole prompt"}, {"(\"a\", \"b\").and(1,2) c", "is of a whole prompt"},
-        {"(\"a\", \"b\").and(no_normalize)", "is of a whole prompt"}, {"(\"a\", \"b\").and(1,,2)", "is of a whole prompt"}, {"a (b).swap(c)", ".swap(...), which is not there"}};
+        {"\"a cat\".and()", "is of a whole prompt"}, {"(a cat, a dog).and()", "is of a whole prompt"},
+        {"(\"a\", \"b\").and(1,2) c", "is of a whole prompt"},
+        {"(\"a\", \"b\").and(no_normalize)", "is of a whole prompt"}, {"(\"a\", \"b\").and(1,,2)", "is of a whole prompt"},
+        {"a (b).swap(c)", ".swap(...), which is not there"}};
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         sm_prompt_how how = {.emphasis = SM_EMPHASIS_COMPEL, .calls = 4};
         sm_arena room;
@@ -107,22 +110,24 @@ static void done(texts *x)
 }
 
 /* Long enough for two chunks of the tiny encoders. */
-#define LONG "a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat"
+#define LONG "a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the " \
+             "hat"
 
 static void check_family(const char *family)
 {
     sumi_context *ctx = NULL;
     sumi_model *m = NULL;
     sumi_model_options o = {.path = family_model(family, FAMILY_FOLDER), .tokenizer = family_tokenizer()};
-    CHECKF(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load_with(ctx, &o, &m), "%s", sumi_error(ctx));
+    CHECKF(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load_with(ctx, &o, &m), "%s",
+           sumi_error(ctx));
     if (!m)
         return;
     texts a = encode(ctx, m, "a (cat)1.3 hat"), b = encode(ctx, m, "(the)0.6 " LONG), empty = encode(ctx, m, "\"\"");
     texts both = encode(ctx, m, "(\"a (cat)1.3 hat\", \"(the)0.6 " LONG "\").and(1, 0.5)");
     texts mix = encode(ctx, m, "(\"a (cat)1.3 hat\", \"(the)0.6 " LONG "\").blend(3, 1)");
     int na = a.tokens * a.width, nb = b.tokens * b.width, ne = empty.tokens * empty.width;
-    CHECKF(b.tokens > a.tokens && both.tokens == a.tokens + b.tokens && mix.tokens == b.tokens && empty.tokens == a.tokens, "%s: %d %d %d %d", family, a.tokens,
-           b.tokens, both.tokens, mix.tokens);
+    CHECKF(b.tokens > a.tokens && both.tokens == a.tokens + b.tokens && mix.tokens == b.tokens && empty.tokens == a.tokens,
+           "%s: %d %d %d %d", family, a.tokens, b.tokens, both.tokens, mix.tokens);
     CHECKF(!memcmp(both.context, a.context, sizeof(float) * (size_t)na), "%s: the first text is as it is alone", family);
     double off = 0, rms = test_rms(b.context, nb);
     for (int i = 0; i < nb; i++) {
@@ -157,7 +162,8 @@ TEST(prompt_join_draws)
     sumi_images *one = NULL, *two = NULL;
     char *text = NULL;
     sumi_model_options o = {.path = family_model("sd1", FAMILY_FOLDER), .tokenizer = family_tokenizer()};
-    CHECKF(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load_with(ctx, &o, &m), "%s", sumi_error(ctx));
+    CHECKF(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) && !sumi_model_load_with(ctx, &o, &m), "%s",
+           sumi_error(ctx));
     sumi_request r = sumi_request_default();
     r.emphasis = "compel";
     r.prompt = "(\"a cat\", \"" LONG "\").and()";
@@ -171,7 +177,8 @@ TEST(prompt_join_draws)
     CHECKF(m && !sumi_generate(ctx, m, &r, NULL, &two), "%s", sumi_error(ctx));
     CHECK(one && two && memcmp(sumi_images_at(one, 0)->pixels, sumi_images_at(two, 0)->pixels, 32 * 32 * 3));
     r.prompt = "(\"a cat\", \"a dog\").blend(3, 1)";
-    CHECKF(m && !sumi_prompt_explain(ctx, m, &r, 0, &text) && strstr(text, "prompt, text, blended, 1 of 2, weight 0.75\n"), "%s", text ? text : sumi_error(ctx));
+    CHECKF(m && !sumi_prompt_explain(ctx, m, &r, 0, &text) && strstr(text, "prompt, text, blended, 1 of 2, weight 0.75\n"), "%s",
+           text ? text : sumi_error(ctx));
     sumi_text_free(text);
     sumi_images_free(one);
     sumi_images_free(two);

@@ -1,6 +1,6 @@
-/* Encoded prompts against A1111's algorithm, ComfyUI's and compel's on tiny text encoders (tests/fixtures/prompts.safetensors, made in
- * double by tools/fixtures/prompt_numbers.py): chunks, emphasis, schedules, AND, pooled text, of one encoder and two, padded with
- * end marks and with zeros. */
+/* Encoded prompts against A1111's algorithm, ComfyUI's and compel's on tiny text encoders (tests/fixtures/prompts.safetensors,
+ * made in double by tools/fixtures/prompt_numbers.py): chunks, emphasis, schedules, AND, pooled text, of one encoder and two,
+ * padded with end marks and with zeros. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -60,7 +60,8 @@ static void check_side(const reference *f, const one *x, int n, int call, bool n
         snprintf(pooled, sizeof pooled, "%s.pooled", name);
         const sm_weight *w = reference_find(f, "%s", name);
         int tokens = sm_text_tokens(&x->c, pick[k].row);
-        CHECKF(w && w->t.rank == 2 && w->t.dims[0] == tokens && w->t.dims[1] == x->c.width, "%s: %d tokens of width %d", name, tokens, x->c.width);
+        CHECKF(w && w->t.rank == 2 && w->t.dims[0] == tokens && w->t.dims[1] == x->c.width, "%s: %d tokens of width %d",
+               name, tokens, x->c.width);
         if (w && w->t.dims[0] == tokens)
             reference_near(f, name, sm_text_context(&x->c, pick[k].row), (int64_t)tokens * x->c.width, 1e-5, x->j.r.prompt);
         if (sm_weights_find(f->w, pooled))
@@ -131,8 +132,8 @@ static int changes(const char *prompt, const char *sampler, int steps)
     return call;
 }
 
-/* A1111 counts calls from 0 and a text holds up to and with the call of its number; samplers of two calls a step have twice as many, in
- * which whole numbers count, too. */
+/* A1111 counts calls from 0 and a text holds up to and with the call of its number; samplers of two calls a step have twice as
+ * many, in which whole numbers count, too. */
 TEST(prompt_calls)
 {
     CHECK(changes("[a:b:3]", "euler", 10) == 4);
@@ -171,7 +172,8 @@ TEST(prompt_rows_are_shared)
 /* Each allocation in turn: an error, nothing lost. */
 TEST(prompt_rows_out_of_memory)
 {
-    static const char *const prompts[][2] = {{"original", "a [cat:(hat:1.3), in the hat, a cat in the hat:2] AND b:0.5 <lora:x>"}, {"compel", "a cat-- in (the hat)1.3"}};
+    static const char *const prompts[][2] = {{"original", "a [cat:(hat:1.3), in the hat, a cat in the hat:2] AND b:0.5 <lora:x>"},
+                                             {"compel", "a cat-- in (the hat)1.3"}};
     for (size_t i = 0; i < SM_COUNT(prompts); i++) {
         sumi_request r = sumi_request_default();
         one x;
@@ -190,7 +192,8 @@ TEST(prompt_rows_out_of_memory)
             x.ctx->mem.fail_at = 0;
             CHECKF(e.code == (more ? SUMI_E_MEMORY : SUMI_OK), "%s, allocation %d: %s", r.emphasis, (int)k, e.msg);
             sm_text_close(&x.c);
-            CHECKF(x.ctx->mem.total == before, "%s, allocation %d: %zu bytes are lost", r.emphasis, (int)k, x.ctx->mem.total - before);
+            CHECKF(x.ctx->mem.total == before, "%s, allocation %d: %zu bytes are lost", r.emphasis, (int)k,
+                   x.ctx->mem.total - before);
         }
         close_one(&x);
     }
@@ -200,7 +203,8 @@ TEST(prompt_rows_out_of_memory)
 TEST(prompt_second_pass)
 {
     static const struct { const char *sampler, *prompt; } cases[] = {
-        {"heun", "[cat:hat:10]"}, {"restart", "[cat:hat:10]"}, {"dpm_adaptive", "[cat:hat:6]"}, {"plms", "[cat:hat:6]"}, {"euler", "[cat:hat:1.5]"}};
+        {"heun", "[cat:hat:10]"}, {"restart", "[cat:hat:10]"}, {"dpm_adaptive", "[cat:hat:6]"}, {"plms", "[cat:hat:6]"},
+        {"euler", "[cat:hat:1.5]"}};
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         sumi_request r = sumi_request_default();
         sm_err e = {0};
@@ -214,7 +218,8 @@ TEST(prompt_second_pass)
             const sm_text_pick *p[4];
             for (int call = 0; call < 4; call++)
                 sm_text_at(&x.c, 0, call, false, &p[call]);
-            CHECKF(p[0]->row == p[2]->row && p[2]->row != p[3]->row, "%s: %d %d %d %d", r.sampler, p[0]->row, p[1]->row, p[2]->row, p[3]->row);
+            CHECKF(p[0]->row == p[2]->row && p[2]->row != p[3]->row, "%s: %d %d %d %d", r.sampler, p[0]->row,
+                   p[1]->row, p[2]->row, p[3]->row);
         }
         CHECKF(!e.code, "%s", e.msg);
         close_one(&x);

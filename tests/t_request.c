@@ -81,7 +81,8 @@ TEST(request_metadata_survives_the_file)
     const sumi_image *a = sumi_images_at(im, 0);
     CHECK(a && strstr(a->infotext, "red disc, noto style\nNegative prompt: blau, \xc3\xa4\nSteps: 4, Sampler: Euler, ") ==
           a->infotext);
-    CHECKF(a && strstr(a->infotext, "CFG scale: 3, Seed: 41, Size: 16x16, Model hash: ") && strstr(a->infotext, ", Model: tiny, "), "%s", a ? a->infotext : "");
+    CHECKF(a && strstr(a->infotext, "CFG scale: 3, Seed: 41, Size: 16x16, Model hash: ") &&
+           strstr(a->infotext, ", Model: tiny, "), "%s", a ? a->infotext : "");
     for (size_t i = 0; a && i < SM_COUNT(names); i++) {
         const char *path = test_tmp(names[i]);
         CHECKF(!sumi_image_save(ctx, a, path) && !sumi_image_load(ctx, path, &back), "%s", sumi_error(ctx));

@@ -202,7 +202,8 @@ TEST(request_plan_is_what_is_taken)
             for (int draw = 0; draw < 2; draw++) { /* contexts of their own: planning is no part of what drawing takes */
                 CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &ctx) &&
                       !sumi_model_load(ctx, tiny_model((tiny_kind)kind), &m));
-                CHECKF(m && !(draw ? sumi_generate(ctx, m, &r, NULL, &im) : sumi_plan_request(ctx, m, &r, &p)), "%s", sumi_error(ctx));
+                CHECKF(m && !(draw ? sumi_generate(ctx, m, &r, NULL, &im) : sumi_plan_request(ctx, m, &r, &p)), "%s",
+                       sumi_error(ctx));
                 if (!draw) {
                     sumi_model_free(m);
                     sumi_context_free(ctx);

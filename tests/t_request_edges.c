@@ -85,7 +85,8 @@ TEST(edges_edm_of_another_prediction)
 {
     char out[640];
     const char *dir = family_model("playground", FAMILY_FOLDER), *file = "scheduler/scheduler_config.json";
-    CHECK(open_with(dir, file, "{\"_class_name\":\"EDMEulerScheduler\",\"prediction_type\":\"v_prediction\"}", out) == SUMI_E_SUPPORT);
+    CHECK(open_with(dir, file, "{\"_class_name\":\"EDMEulerScheduler\",\"prediction_type\":\"v_prediction\"}",
+                    out) == SUMI_E_SUPPORT);
     CHECKF(strstr(out, "v_prediction"), "%s", out);
     CHECKF(!open_with(dir, file, "{\"_class_name\":\"EDMEulerScheduler\",\"prediction_type\":\"epsilon\"}", out), "%s", out);
 }

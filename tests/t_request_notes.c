@@ -1,5 +1,6 @@
-/* What a request is told, and what comes back of it from a picture's file: parameters without effect, pictures that begin from given
- * latents, files named below the home folder, a refiner by A1111's name, eta 0, lists of noise levels in prompts' counts, limits. */
+/* What a request is told, and what comes back of it from a picture's file: parameters without effect, pictures that begin from
+ * given latents, files named below the home folder, a refiner by A1111's name, eta 0, lists of noise levels in prompts' counts,
+ * limits. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,8 @@ static sumi_images *draw(session *s, const sumi_request *r)
 static bool equal(const sumi_images *a, size_t i, const sumi_images *b, size_t k)
 {
     const sumi_image *x = sumi_images_at(a, i), *y = sumi_images_at(b, k);
-    return x && y && x->width == y->width && x->height == y->height && !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
+    return x && y && x->width == y->width && x->height == y->height &&
+           !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
 }
 
 /* Picture k by its infotext is the same; *text is its infotext then, for free. */
@@ -82,7 +84,8 @@ static void check_again(session *s, const sumi_request *r, int k, char **text)
     for (size_t i = 0; t && i < t->count; i++)
         CHECKF(t->field[i].understood, "%s: %s", t->field[i].key, t->field[i].value);
     b = t ? draw(s, &t->request) : NULL;
-    CHECKF(equal(a, (size_t)k, b, 0) && !strcmp(*text, sumi_images_at(b, 0)->infotext), "%s\n%s", *text, b ? sumi_images_at(b, 0)->infotext : "");
+    CHECKF(equal(a, (size_t)k, b, 0) && !strcmp(*text, sumi_images_at(b, 0)->infotext), "%s\n%s", *text,
+           b ? sumi_images_at(b, 0)->infotext : "");
     sumi_images_free(a);
     sumi_images_free(b);
     sumi_infotext_free(t);
@@ -96,24 +99,33 @@ TEST(notes_idle)
         {"x --steps 3", ""},
         {"x --hires-steps 4 --hires-upscaler Lanczos", "no effect: --hires-upscaler, --hires-steps without --hires-upscale"},
         {"x --hires-steps 4 --hires-upscale 2", ""},
-        {"x --mask-blur 2 --mask-invert 1 --resize-mode crop", "no effect: --resize-mode without --init-image; --mask-blur, --mask-invert without --mask"},
-        {"x --init-image a --outpaint-left 8 --mask-blur 2 --mask-padding 4", "no effect: --mask-padding without --only-masked 1"},
+        {"x --mask-blur 2 --mask-invert 1 --resize-mode crop",
+         "no effect: --resize-mode without --init-image; --mask-blur, --mask-invert without --mask"},
+        {"x --init-image a --outpaint-left 8 --mask-blur 2 --mask-padding 4",
+         "no effect: --mask-padding without --only-masked 1"},
         {"x --variation-seed 3", "no effect: --variation-seed without --variation-strength"},
-        {"x --s-tmin 1 --apg-eta 1 --pag-layers mid,up --freeu-b1 1.2", "no effect: --s-tmin without --s-churn; --apg-eta without --guidance apg; "
+        {"x --s-tmin 1 --apg-eta 1 --pag-layers mid,up --freeu-b1 1.2",
+         "no effect: --s-tmin without --s-churn; --apg-eta without --guidance apg; "
          "--pag-layers without --pag; --freeu-b1 without --freeu"},
         {"x --guidance APG --apg-eta 1 --freeu v1 --freeu-b1 1.2", ""},
-        {"x --threshold-percentile 99 --sched-val 3", "no effect: --sched-val without --cfg-mode; --threshold-percentile without --mimic-scale"},
+        {"x --threshold-percentile 99 --sched-val 3",
+         "no effect: --sched-val without --cfg-mode; --threshold-percentile without --mimic-scale"},
         {"x --mimic-scale 7 --mimic-mode power_up --sched-val 3", ""},
-        {"x --refiner-switch-at 0.5 --init-latents-at 1 --sag-blur 2 --sample-max-value 2", "no effect: --sample-max-value without "
-         "--dynamic-thresholding-ratio; --sag-blur without --sag; --refiner-switch-at without --refiner; --init-latents-at without --init-latents"},
+        {"x --refiner-switch-at 0.5 --init-latents-at 1 --sag-blur 2 --sample-max-value 2",
+         "no effect: --sample-max-value without "
+         "--dynamic-thresholding-ratio; --sag-blur without --sag; --refiner-switch-at without --refiner; --init-latents-at "
+         "without --init-latents"},
         {"x --vae-encode mean --hires-upscale 2 --hires-upscaler lanczos", ""},
-        {"x --class 3 --p2p-mode replace --p2p-blend-start 0.5", "no effect: --class without --classifier; --p2p-mode without --edit-from-prompt; "
+        {"x --class 3 --p2p-mode replace --p2p-blend-start 0.5",
+         "no effect: --class without --classifier; --p2p-mode without --edit-from-prompt; "
          "--p2p-blend-start without --p2p-blend"},
         {"x --invert-steps 3 --invert-cfg 2 --init-image a", "no effect: --invert-cfg, --invert-steps without --invert 1"},
         {"x --vae-encode mean --hires-upscale 2", "no effect: --vae-encode without --init-image"},
-        {"x --vae-tile 64 --vae-decoder TAESD --vae-encoder taesd", "no effect: --vae-encoder without --init-image; --vae-tile without --vae-decoder full"},
+        {"x --vae-tile 64 --vae-decoder TAESD --vae-encoder taesd",
+         "no effect: --vae-encoder without --init-image; --vae-tile without --vae-decoder full"},
         {"x --vae-tile 64 --vae-decoder taesd --init-image a", ""},
-        {"x --vae-tile 64 --vae-decoder taesd --vae-encoder taesd --init-image a", "no effect: --vae-tile without --vae-decoder full"},
+        {"x --vae-tile 64 --vae-decoder taesd --vae-encoder taesd --init-image a",
+         "no effect: --vae-tile without --vae-decoder full"},
         {"x --vae-encode mean --vae-tile 64 --vae-decoder taesd", ""}}; /* the last: of a model that always sees a picture */
     sumi_context *c = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
@@ -130,7 +142,8 @@ TEST(notes_idle)
     sumi_context_free(c);
 }
 
-/* What A1111 writes beside a picture that was inpainted draws from noise once its strength is set aside, and says what it leaves out. */
+/* What A1111 writes beside a picture that was inpainted draws from noise once its strength is set aside, and says what it leaves
+ * out. */
 TEST(notes_of_a1111)
 {
     session s;
@@ -138,16 +151,21 @@ TEST(notes_of_a1111)
     sumi_images *im = NULL;
     if (!begin(&s))
         return;
-    CHECK(!sumi_infotext_parse(s.ctx, "cat\nSteps: 2, Sampler: Euler, Schedule type: Automatic, CFG scale: 2, Seed: 5, Size: 32x32, Denoising strength: 0.75, "
-                                      "Mask blur: 4, Inpaint area: Whole picture, Masked area padding: 32, Masked content: latent noise, Version: v1.10.1", &t));
+    CHECK(!sumi_infotext_parse(s.ctx,
+                               "cat\nSteps: 2, Sampler: Euler, Schedule type: Automatic, CFG scale: 2, Seed: 5, Size: 32x32, "
+                               "Denoising strength: 0.75, "
+                                      "Mask blur: 4, Inpaint area: Whole picture, Masked area padding: 32, Masked content: "
+                                      "latent noise, Version: v1.10.1", &t));
     if (!t)
         return;
     for (size_t i = 0; i < t->count; i++)
         CHECKF(t->field[i].understood, "%s", t->field[i].key);
-    CHECK(sumi_generate(s.ctx, s.m, &t->request, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "--strength 0.75 needs a picture"));
+    CHECK(sumi_generate(s.ctx, s.m, &t->request, NULL, &im) == SUMI_E_ARG &&
+          strstr(sumi_error(s.ctx), "--strength 0.75 needs a picture"));
     t->request.strength = -1;
     im = draw(&s, &t->request);
-    CHECKF(!strcmp(s.told, "no effect: --mask-blur, --masked-content without --mask; --mask-padding without --only-masked 1"), "%s", s.told);
+    CHECKF(!strcmp(s.told, "no effect: --mask-blur, --masked-content without --mask; --mask-padding without --only-masked 1"),
+           "%s", s.told);
     sumi_images_free(im);
     sumi_infotext_free(t);
     end(&s);
@@ -163,7 +181,9 @@ TEST(notes_given_latents)
     sm_err e = {0};
     test_fill(x, 3 * EACH, 1, -1.7f, 1.7f);
     snprintf(path, sizeof path, "%s", test_tmp("given.safetensors"));
-    CHECK(!sm_st_write(path, 1, &(sm_st_item){.name = "latents", .t = {.dtype = SM_F32, .rank = 4, .dims = {3, 4, L, L}, .data = x}}, 0, NULL, NULL, &e));
+    CHECK(!sm_st_write(path, 1,
+                       &(sm_st_item){.name = "latents", .t = {.dtype = SM_F32, .rank = 4, .dims = {3, 4, L, L}, .data = x}},
+                       0, NULL, NULL, &e));
     if (!begin(&s))
         return;
     sumi_request r = small();
@@ -214,7 +234,8 @@ TEST(notes_home)
     r.mask = mask;
     r.strength = 0.5f;
     check_again(&s, &r, 0, &text);
-    CHECKF(strstr(text, ", Init image: \"~/a, b.png\", ") && strstr(text, ", Mask: ~/mask.png") && !strstr(text, home), "%s", text);
+    CHECKF(strstr(text, ", Init image: \"~/a, b.png\", ") && strstr(text, ", Mask: ~/mask.png") && !strstr(text, home), "%s",
+           text);
     free(text);
     setenv("HOME", was, 1);
     end(&s);
@@ -223,7 +244,8 @@ TEST(notes_home)
 /* A folder that is called ~ is not the home folder, and a leading blank is part of a name. */
 TEST(notes_odd_paths)
 {
-    static const char *const rows[][2] = {{"~/b.png", "./~/b.png"}, {" b.png", "./ b.png"}, {"~b.png", "~b.png"}, {"a/~/b.png", "a/~/b.png"}};
+    static const char *const rows[][2] = {{"~/b.png", "./~/b.png"}, {" b.png", "./ b.png"}, {"~b.png", "~b.png"},
+                                          {"a/~/b.png", "a/~/b.png"}};
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         sm_buf b = {0};
         sm_origin_put_path(rows[i][0], &b);
@@ -261,11 +283,14 @@ TEST(notes_refiner_of_a1111)
     CHECKF(strstr(text, name), "%s", text);
     free(text);
     static const struct { const char *refiner, *message; } bad[] = {
-        {"xl refiner_1.0 [0123456789]", "has the hash "}, {"nothing like it [0123456789]", "beside the model there is no nothing like it.safetensors or .ckpt; say where it is: --refiner FILE"},
+        {"xl refiner_1.0 [0123456789]", "has the hash "},
+        {"nothing like it [0123456789]",
+         "beside the model there is no nothing like it.safetensors or .ckpt; say where it is: --refiner FILE"},
         {"nothing like it [01234567]", "is A1111's name of a checkpoint"}};
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         r.refiner = bad[i].refiner;
-        CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) && strstr(sumi_error(s.ctx), bad[i].message) && !strchr(sumi_error(s.ctx), '\n'), "%s", sumi_error(s.ctx));
+        CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) && strstr(sumi_error(s.ctx), bad[i].message) &&
+               !strchr(sumi_error(s.ctx), '\n'), "%s", sumi_error(s.ctx));
     }
     end(&s);
 }
@@ -289,16 +314,20 @@ TEST(notes_keys)
     check_again(&s, &r, 0, &text);
     CHECKF(strstr(text, ", Dynamic thresholding enabled: True, Mimic scale: 1.5"), "%s", text);
     free(text);
-    CHECK(!sumi_infotext_parse(s.ctx, "x\nSteps: 2, Sampler: DDIM, Seed: 1, Eta DDIM: 0.5, Dynamic thresholding enabled: True, Mimic scale: 7, "
-                                      "Mimic mode: Power Up, Power scheduler value: 3", &t));
-    CHECK(t && t->request.eta == 0.5f && t->request.mimic_scale == 7 && t->request.sched_val == 3 && !strcmp(t->request.mimic_mode, "power_up"));
+    CHECK(!sumi_infotext_parse(s.ctx,
+                               "x\nSteps: 2, Sampler: DDIM, Seed: 1, Eta DDIM: 0.5, Dynamic thresholding enabled: True, Mimic "
+                               "scale: 7, "
+                               "Mimic mode: Power Up, Power scheduler value: 3", &t));
+    CHECK(t && t->request.eta == 0.5f && t->request.mimic_scale == 7 && t->request.sched_val == 3 &&
+          !strcmp(t->request.mimic_mode, "power_up"));
     for (size_t i = 0; t && i < t->count; i++)
         CHECKF(t->field[i].understood, "%s", t->field[i].key);
     sumi_infotext_free(t);
     r = small();
     r.eta = 0.5f;
     sumi_images *im = NULL;
-    CHECK(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "--eta: sampler euler draws no noise"));
+    CHECK(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG &&
+          strstr(sumi_error(s.ctx), "--eta: sampler euler draws no noise"));
     end(&s);
 }
 
@@ -339,7 +368,8 @@ TEST(notes_sides_of_and)
             n += (size_t)snprintf(text + n, sizeof text - n, "a AND ");
         snprintf(text + n, sizeof text - n, "a");
         sm_prompt_read(text, &how, &room, &p, &e);
-        CHECKF(extra ? e.code == SUMI_E_ARG && strstr(e.msg, "more than 64 sides of AND") : !e.code && p.parts == SM_PROMPT_SIDES, "%s", e.msg);
+        CHECKF(extra ? e.code == SUMI_E_ARG && strstr(e.msg, "more than 64 sides of AND") : !e.code && p.parts == SM_PROMPT_SIDES,
+               "%s", e.msg);
         sm_arena_free(&room);
     }
 }

@@ -1,6 +1,6 @@
-/* Every sampler in whole requests, on a tiny Stable Diffusion 1 and on a tiny flow model: a picture's latents do not depend on what is
- * drawn beside it, on threads or on the round, also where noise is a Brownian path and where steps follow the values; what is kept and
- * told where a sampler makes other steps than were asked for. */
+/* Every sampler in whole requests, on a tiny Stable Diffusion 1 and on a tiny flow model: a picture's latents do not depend on
+ * what is drawn beside it, on threads or on the round, also where noise is a Brownian path and where steps follow the values;
+ * what is kept and told where a sampler makes other steps than were asked for. */
 #include <stdio.h>
 #include <string.h>
 
@@ -53,7 +53,8 @@ static void check_all(const char *path, bool flow)
     static float all[ROOM], one[ROOM];
     sumi_context *c = NULL, *threads = NULL;
     sumi_model *m = NULL, *m2 = NULL;
-    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c) && !sumi_context_new(&(sumi_context_options){.threads = 3}, &threads));
+    CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c) &&
+          !sumi_context_new(&(sumi_context_options){.threads = 3}, &threads));
     sumi_model_options o = {.path = path, .tokenizer = flow ? NULL : family_tokenizer()};
     CHECKF(!sumi_model_load_with(c, &o, &m) && !sumi_model_load_with(threads, &o, &m2), "%s: %s", path, sumi_error(c));
     for (int k = 0; m && m2 && k < sm_sampler_count; k++) {
@@ -66,7 +67,8 @@ static void check_all(const char *path, bool flow)
         r.count = 1;
         for (int p = 0; p < PICTURES; p++, r.seed++) {
             CHECK(latents(threads, m2, r, one) * PICTURES == n);
-            CHECKF(!memcmp(one, all + p * (n / PICTURES), sizeof *one * (size_t)(n / PICTURES)), "%s, %s: picture %d has other bits", path, s->name, p);
+            CHECKF(!memcmp(one, all + p * (n / PICTURES), sizeof *one * (size_t)(n / PICTURES)),
+                   "%s, %s: picture %d has other bits", path, s->name, p);
         }
     }
     sumi_model_free(m);
@@ -106,7 +108,8 @@ TEST(request_samplers_other_steps)
     sumi_model_options o = {.path = family_model("sd1", FAMILY_FOLDER), .tokenizer = family_tokenizer()};
     CHECK(!sumi_context_new(NULL, &c) && !sumi_model_load_with(c, &o, &m));
     sumi_request r = request("dpm_adaptive", 0);
-    CHECKF(!sumi_generate(c, m, &r, &cb, &im) && t.steps == 0 && t.last > 4 && t.left < 0, "%s: %d of %d", sumi_error(c), (int)t.last, (int)t.steps);
+    CHECKF(!sumi_generate(c, m, &r, &cb, &im) && t.steps == 0 && t.last > 4 && t.left < 0, "%s: %d of %d", sumi_error(c),
+           (int)t.last, (int)t.steps);
     sumi_images_free(im);
     CHECK(!sumi_plan_request(c, m, &r, &plan) && plan.total_flops == 0 && plan.step_flops > 0);
     snprintf(path, sizeof path, "%s", test_tmp("sampler-steps.safetensors"));
@@ -122,7 +125,8 @@ TEST(request_samplers_other_steps)
     sm_err e = {0};
     sm_weights *w = sm_weights_new(NULL, &e);
     CHECKF(w && !sm_st_load(path, w, NULL, NULL, &e), "%s", e.msg);
-    CHECK(w && sm_weights_count(w) == 4 && sm_weights_find(w, "latents") && sm_weights_find(w, "latents.2") && !sm_weights_find(w, "latents.3"));
+    CHECK(w && sm_weights_count(w) == 4 && sm_weights_find(w, "latents") && sm_weights_find(w, "latents.2") &&
+          !sm_weights_find(w, "latents.3"));
     sm_weights_unref(&w);
     sumi_model_free(m);
     sumi_context_free(c);

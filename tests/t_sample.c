@@ -182,7 +182,8 @@ static double mass_below(double x, double sigma, double alpha)
 {
     double p = 0;
     for (int k = 0; k < 3; k++)
-        p += known_share[k] * 0.5 * erfc((alpha * known_mean[k] - x) / sqrt(2 * (alpha * alpha * known_dev[k] * known_dev[k] + sigma * sigma)));
+        p += known_share[k] * 0.5 *
+            erfc((alpha * known_mean[k] - x) / sqrt(2 * (alpha * alpha * known_dev[k] * known_dev[k] + sigma * sigma)));
     return p;
 }
 
@@ -226,8 +227,8 @@ static double flow_error(const sm_sampler *s, bool flow, int n)
     return sqrt(sum);
 }
 
-/* What a row claims, or better: a multistep sampler's first steps are of lower order, but weigh little. Samplers that choose their levels
- * themselves have no order in the number of steps. */
+/* What a row claims, or better: a multistep sampler's first steps are of lower order, but weigh little. Samplers that choose
+ * their levels themselves have no order in the number of steps. */
 TEST(sample_order_of_convergence)
 {
     for (int k = 0; k < sm_sampler_count; k++) {
@@ -273,7 +274,8 @@ TEST(sample_keeps_the_marginals)
             bool flow = c & 1, ends = !strcmp(s->name, "dpm_fast"); /* its last step, here the only one, draws nothing */
             if (flow && !s->flow)
                 continue;
-            double eta = s->stochastic && !s->alone ? (c >> 1 & 3) / 3.0 : 0, from = flow ? (c & 8 ? 1 : 0.8) : (c & 8 ? 12 : 0.7),
+            double eta = s->stochastic && !s->alone ? (c >> 1 & 3) / 3.0 : 0, from = flow ? (c & 8 ? 1 : 0.8)
+                                                                                          : (c & 8 ? 12 : 0.7),
                    to = from * (c & 16 ? 0.9 : 0.3);
             double sigmas[2] = {from, to}, a = flow ? 1 - from : 1, b = flow ? 1 - to : 1,
                    m = one_step(s, flow, eta, sigmas, 3 * a, 0);

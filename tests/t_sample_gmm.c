@@ -205,8 +205,8 @@ static void follows(const sm_sampler *s, const sm_noise *m, int steps, double et
            m->flow ? "flow" : "VE", eta, churn, second, want, off);
 }
 
-/* So many steps that their error in the distribution is below what the sample's size lets one see. lcm and tcd with fresh noise jump
- * to the end and back, which only a consistency model's x0 bears, in few steps. */
+/* So many steps that their error in the distribution is below what the sample's size lets one see. lcm and tcd with fresh noise
+ * jump to the end and back, which only a consistency model's x0 bears, in few steps. */
 TEST(sample_gmm_distribution)
 {
     sm_noise vp, flow;

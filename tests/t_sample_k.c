@@ -1,6 +1,6 @@
-/* k-diffusion's samplers, and those of A1111 and ComfyUI that are built like them, against tests/fixtures/samplers_k.json (made by
- * tools/fixtures/make_samplers_k.py): x before every step, the numbers of calls, and torchsde's Brownian tree. The model is a network that
- * knows the noise, or the velocity, of a mixture of Gaussians exactly. */
+/* k-diffusion's samplers, and those of A1111 and ComfyUI that are built like them, against tests/fixtures/samplers_k.json (made
+ * by tools/fixtures/make_samplers_k.py): x before every step, the numbers of calls, and torchsde's Brownian tree. The model is a
+ * network that knows the noise, or the velocity, of a mixture of Gaussians exactly. */
 #include "base/rng_torch.h"
 #include "sample/brownian.h"
 #include "sample/param.h"
@@ -117,7 +117,8 @@ static void set_up(world *w, const cJSON *r, const cJSON *noise, const double *s
     *w = (world){.wrapped = str(r, "pred")[0] != 0};
     if (w->wrapped)
         CHECK(sm_pred_by_name(str(r, "pred"), &w->pred));
-    sumi_status st = flow ? sm_noise_flow(&w->levels, 1000, 3, &e) : sm_noise_vp(&w->levels, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e);
+    sumi_status st = flow ? sm_noise_flow(&w->levels, 1000, 3, &e)
+                          : sm_noise_vp(&w->levels, NULL, SM_BETA_SCALED_LINEAR, 1000, 0.00085, 0.012, &e);
     CHECK(st == SUMI_OK);
     w->p = (sm_sampling){.n = N, .flow = flow, .levels = &w->levels, .sigmas = sigmas, .steps = steps, .eta = num(r, "eta"),
                          .s_noise = num_or(r, "s_noise", 0), .s_churn = num_or(r, "s_churn", 0), .s_tmin = num_or(r, "s_tmin", 0),
@@ -152,14 +153,14 @@ static double check_trajectory(const cJSON *r, const cJSON *start, const cJSON *
     CHECKF(w->calls == num_or(r, "calls", w->calls), "%s: %d calls, not %g", s->name, w->calls, num(r, "calls"));
     for (int i = 0; i < w->seen && i < SEEN; i++) {
         d = fmax(d, worst(w->x[i], cJSON_GetArrayItem(want, i)));
-        CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: x before step %d is off by %g", s->name, str(r, "pred"), steps, num(r, "eta"),
-               str(r, "source"), i, d);
+        CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: x before step %d is off by %g", s->name,
+               str(r, "pred"), steps, num(r, "eta"), str(r, "source"), i, d);
     }
     for (int i = 0; i < N; i++)
         end[i] = x[i];
     d = fmax(d, worst(end, cJSON_GetObjectItem(r, "end")));
-    CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: the end is off by %g", s->name, str(r, "pred"), steps, num(r, "eta"),
-           str(r, "source"), d);
+    CHECKF(d < tolerance(s), "%s %s of %d steps, eta %g, against %s: the end is off by %g", s->name,
+           str(r, "pred"), steps, num(r, "eta"), str(r, "source"), d);
     sm_noise_free(&w->levels);
     free(w);
     return d;
@@ -208,8 +209,8 @@ TEST(sample_k_torchsde_tree)
                 sm_brownian_step(&b, num(a, "from"), num(a, "to"), got);
                 list(cJSON_GetObjectItem(a, "noise"), want, 64);
                 for (int i = 0; i < n; i++)
-                    CHECKF(fabs(got[i] - want[i]) < 1e-5 * (1 + fabs(want[i])), "seed %s, %g to %g: %.9g, not %.9g", str(t, "seed"), num(a, "from"),
-                           num(a, "to"), got[i], want[i]);
+                    CHECKF(fabs(got[i] - want[i]) < 1e-5 * (1 + fabs(want[i])), "seed %s, %g to %g: %.9g, not %.9g",
+                           str(t, "seed"), num(a, "from"), num(a, "to"), got[i], want[i]);
             }
         }
         sm_brownian_close(&b);
@@ -227,8 +228,8 @@ static double mean_product(const float *a, const float *b)
     return sum / MANY;
 }
 
-/* By definition of a Brownian path: unit increments are normal, those of intervals that do not overlap independent, and parts add up. The
- * bounds are five standard errors of the moments of MANY normals. */
+/* By definition of a Brownian path: unit increments are normal, those of intervals that do not overlap independent, and parts add
+ * up. The bounds are five standard errors of the moments of MANY normals. */
 TEST(sample_k_own_path)
 {
     static const double at[POINTS + 1] = {14.6, 9, 8, 3, 1, 0.71, 0.25, 0.03};
@@ -244,7 +245,8 @@ TEST(sample_k_own_path)
         for (int i = 0; i < MANY; i++)
             m += step[k][i] / (double)MANY;
         CHECKF(fabs(m) < 5 / sqrt(MANY), "mean %g from %g", m, at[k]);
-        CHECKF(fabs(mean_product(step[k], step[k]) - 1) < 5 * sqrt(2.0 / MANY), "variance %g from %g", mean_product(step[k], step[k]), at[k]);
+        CHECKF(fabs(mean_product(step[k], step[k]) - 1) < 5 * sqrt(2.0 / MANY), "variance %g from %g",
+               mean_product(step[k], step[k]), at[k]);
         for (int q = 0; q < k; q++)
             CHECKF(fabs(mean_product(step[k], step[q])) < 5 / sqrt(MANY), "steps from %g and %g: correlation %g", at[k], at[q],
                    mean_product(step[k], step[q]));
@@ -287,7 +289,8 @@ TEST(sample_k_path_by_steps)
             }
         }
         for (int q = 0; q < SMALL; q++)
-            CHECKF(fabs(sums[0][q] - sums[1][q]) < 1e-5 && fabs(sums[0][q] - sums[2][q]) < 1e-5, "%g, %g, %g", sums[0][q], sums[1][q], sums[2][q]);
+            CHECKF(fabs(sums[0][q] - sums[1][q]) < 1e-5 && fabs(sums[0][q] - sums[2][q]) < 1e-5, "%g, %g, %g",
+                   sums[0][q], sums[1][q], sums[2][q]);
         sm_brownian_close(&b);
     }
 }
@@ -315,7 +318,8 @@ TEST(sample_k_churn_refused)
             world *w = calloc(1, sizeof *w);
             float x[N] = {0};
             sm_err e = {0};
-            w->p = (sm_sampling){.n = N, .flow = flow, .sigmas = sigmas, .steps = 2, .s_churn = 1, .denoise = ask, .noise = draw, .ctx = w};
+            w->p = (sm_sampling){.n = N, .flow = flow, .sigmas = sigmas, .steps = 2, .s_churn = 1, .denoise = ask,
+                                 .noise = draw, .ctx = w};
             sumi_status st = sm_sample(&sm_samplers[k], &w->p, x, &e);
             CHECKF((st == SUMI_OK) == (sm_samplers[k].churn && !flow), "%s, flow %d: %s", sm_samplers[k].name, flow, e.msg);
             CHECK(st == SUMI_OK || (st == SUMI_E_ARG && strstr(e.msg, "churn")));
@@ -335,7 +339,8 @@ TEST(sample_k_names)
         CHECKF(sm_sampler_find(same[i][0]) && !strcmp(sm_sampler_find(same[i][0])->name, same[i][1]), "%s", same[i][0]);
     for (int i = 0; i < sm_sampler_count; i++) { /* no word means two rows */
         const sm_sampler *s = &sm_samplers[i];
-        CHECKF(sm_sampler_find(s->name) == s && sm_sampler_find(s->a1111) == s && (!s->alias || sm_sampler_find(s->alias) == s), "%s", s->name);
+        CHECKF(sm_sampler_find(s->name) == s && sm_sampler_find(s->a1111) == s && (!s->alias || sm_sampler_find(s->alias) == s),
+               "%s", s->name);
         CHECKF(s->advice && s->schedule && sm_schedule_find(s->schedule), "%s: schedule %s", s->name, s->schedule);
     }
 }
@@ -353,10 +358,11 @@ TEST(sample_k_calls)
                 sm_err e = {0};
                 for (int i = 0; i <= steps; i++)
                     sigmas[i] = i == steps && !ends ? 0 : 14 * pow(0.03 / 14, (double)i / steps);
-                w->p = (sm_sampling){.n = N, .sigmas = sigmas, .steps = steps, .eta = 0, .denoise = ask, .noise = draw, .on_step = look, .ctx = w};
+                w->p = (sm_sampling){.n = N, .sigmas = sigmas, .steps = steps, .eta = 0, .denoise = ask, .noise = draw,
+                                     .on_step = look, .ctx = w};
                 CHECKF(sm_sample(s, &w->p, x, &e) == SUMI_OK, "%s of %d steps: %s", s->name, steps, e.msg);
-                CHECKF(s->alone || w->calls == sm_sampler_evals(s, sigmas, steps), "%s of %d steps: %d calls, %d were announced", s->name, steps,
-                       w->calls, (int)sm_sampler_evals(s, sigmas, steps));
+                CHECKF(s->alone || w->calls == sm_sampler_evals(s, sigmas, steps), "%s of %d steps: %d calls, %d were announced",
+                       s->name, steps, w->calls, (int)sm_sampler_evals(s, sigmas, steps));
                 free(w);
             }
 }
@@ -378,6 +384,7 @@ TEST(sample_k_adaptive_ends)
     float x[N] = {0};
     sm_err e = {0};
     w->p = (sm_sampling){.n = N, .sigmas = sigmas, .steps = 2, .denoise = ask_noise, .noise = draw, .ctx = w};
-    CHECK(sm_sample(sm_sampler_find("dpm_adaptive"), &w->p, x, &e) == SUMI_E_NUMERIC && strstr(e.msg, "dpm_adaptive") && w->calls < 40000);
+    CHECK(sm_sample(sm_sampler_find("dpm_adaptive"), &w->p, x, &e) == SUMI_E_NUMERIC && strstr(e.msg, "dpm_adaptive") &&
+          w->calls < 40000);
     free(w);
 }

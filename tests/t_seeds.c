@@ -1,5 +1,5 @@
-/* Variation seeds, seeds resized from another size and ENSD: noises against A1111's rules in torch (tools/fixtures/make_seeds.py), whole
- * requests against the same noise given from outside, and the infotext there and back. */
+/* Variation seeds, seeds resized from another size and ENSD: noises against A1111's rules in torch
+ * (tools/fixtures/make_seeds.py), whole requests against the same noise given from outside, and the infotext there and back. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,8 +51,8 @@ static double worst(const reference *r, int i, const char *what, const float *x,
     return most;
 }
 
-/* The generator's numbers are good to 1e-6 (rng_torch.h), torch's float32 on the way costs a little more. Both pictures at once, and the
- * second alone. */
+/* The generator's numbers are good to 1e-6 (rng_torch.h), torch's float32 on the way costs a little more. Both pictures at once,
+ * and the second alone. */
 TEST(seeds_noise)
 {
     reference r;
@@ -125,7 +125,8 @@ TEST(seeds_noise_own)
     for (int64_t at = 1; at < 5; at++) { /* planes and generators, then room and larger planes */
         mem.fail_at = at;
         sm_err_clear(&e);
-        CHECK(sm_randn_open(&own, &mem, "torch", 2, H, W / 2, C, &e) == SUMI_E_MEMORY || sm_randn_vary(&own, &mem, &q, 8, &e) == SUMI_E_MEMORY);
+        CHECK(sm_randn_open(&own, &mem, "torch", 2, H, W / 2, C, &e) == SUMI_E_MEMORY ||
+              sm_randn_vary(&own, &mem, &q, 8, &e) == SUMI_E_MEMORY);
         sm_randn_close(&own);
     }
     CHECK(mem.total == 0);
@@ -148,7 +149,8 @@ TEST(seeds_slerp)
         float u[2] = {1, 0}, v[2] = {(float)cos(angle), (float)sin(angle)};
         sm_slerp(t, 2, 1, u, v);
         if (angle > 0.05 && i < 64)
-            CHECKF(fabs(u[0] - cos(t * angle)) < 3e-7 && fabs(u[1] - sin(t * angle)) < 3e-7, "angle %g: %g %g", angle, u[0], u[1]);
+            CHECKF(fabs(u[0] - cos(t * angle)) < 3e-7 && fabs(u[1] - sin(t * angle)) < 3e-7, "angle %g: %g %g", angle, u[0],
+                   u[1]);
     }
     float z[2] = {0, 0}, o[2] = {1, 1};
     sm_slerp(0.5, 2, 1, z, o);
@@ -200,7 +202,8 @@ static sumi_images *draw(session *s, const sumi_request *r)
 static bool equal(const sumi_images *a, size_t i, const sumi_images *b, size_t k)
 {
     const sumi_image *x = sumi_images_at(a, i), *y = sumi_images_at(b, k);
-    return x && y && x->width == y->width && x->height == y->height && !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
+    return x && y && x->width == y->width && x->height == y->height &&
+           !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
 }
 
 /* The starts of the request's pictures, each of which sm_randn gives, as --init-latents wants them. */
@@ -218,14 +221,16 @@ static const char *starts(const sumi_request *q)
     for (int i = 0; i < 2 * EACH; i++)
         y[i] = x[i / EACH * EACH + (i % (L * L)) * 4 + i / (L * L) % 4];
     snprintf(path, sizeof path, "%s", test_tmp("starts.safetensors"));
-    CHECK(!sm_st_write(path, 1, &(sm_st_item){.name = "latents", .t = {.dtype = SM_F32, .rank = 4, .dims = {2, 4, L, L}, .data = y}}, 0, NULL, NULL, &e));
+    CHECK(!sm_st_write(path, 1,
+                       &(sm_st_item){.name = "latents", .t = {.dtype = SM_F32, .rank = 4, .dims = {2, 4, L, L}, .data = y}},
+                       0, NULL, NULL, &e));
     return path;
 }
 
 static const char *const rngs[] = {"sumi", "torch", "philox"};
 
-/* A variation, resized, is the request with that noise given. Its steps draw what the seed's do, which for given noise come first from
- * torch's generators; so the sampler draws none. */
+/* A variation, resized, is the request with that noise given. Its steps draw what the seed's do, which for given noise come first
+ * from torch's generators; so the sampler draws none. */
 TEST(seeds_request_start)
 {
     session s;
@@ -249,7 +254,8 @@ TEST(seeds_request_start)
     }
 }
 
-/* With ENSD d, the steps' noise is that of the seeds + d from its beginning: what a request with those seeds draws whose start is given. */
+/* With ENSD d, the steps' noise is that of the seeds + d from its beginning: what a request with those seeds draws whose start is
+ * given. */
 TEST(seeds_request_ensd)
 {
     session s;
@@ -276,7 +282,8 @@ TEST(seeds_request_ensd)
     }
 }
 
-/* There and back: a picture of several, with hires fix, which resizes and varies its second noise too; a random variation seed. */
+/* There and back: a picture of several, with hires fix, which resizes and varies its second noise too; a random variation
+ * seed. */
 TEST(seeds_infotext)
 {
     session s;
@@ -296,7 +303,8 @@ TEST(seeds_infotext)
             r.hires_upscale = 1.5;
         sumi_images *a = draw(&s, &r), *b = NULL;
         const char *text = a ? sumi_images_at(a, 1)->infotext : "";
-        CHECKF(strstr(text, "Seed: 40, Size: 32x32, ") && strstr(text, ", Variation seed strength: 0.1, Seed resize from: 40x64, ") &&
+        CHECKF(strstr(text, "Seed: 40, Size: 32x32, ") &&
+               strstr(text, ", Variation seed strength: 0.1, Seed resize from: 40x64, ") &&
                strstr(text, k == 1 ? ", ENSD: -3" : ", ENSD: 31337"), "%s", text);
         CHECKF(k == 3 || strstr(text, ", Variation seed: 9007199254740991, "), "%s", text);
         CHECKF(!sm_infotext_read(NULL, text, &t, &e), "%s", e.msg);
@@ -316,8 +324,11 @@ TEST(seeds_infotext_of_a1111)
     sumi_context *c = NULL;
     sumi_infotext *t = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
-    CHECK(!sumi_infotext_parse(c, "cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768, Model hash: 6ce0161689, Variation seed: 8, "
-                                  "Variation seed strength: 0.25, Seed resize from: 512x512, Denoising strength: 0.7, ENSD: 31337, Version: v1.10.1", &t));
+    CHECK(!sumi_infotext_parse(c,
+                               "cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768, Model hash: 6ce0161689, "
+                               "Variation seed: 8, "
+                                  "Variation seed strength: 0.25, Seed resize from: 512x512, Denoising strength: 0.7, ENSD: "
+                                  "31337, Version: v1.10.1", &t));
     CHECK(t && t->request.variation_seed == 8 && t->request.variation_strength == 0.25f && t->request.seed_resize_width == 512 &&
           t->request.seed_resize_height == 512 && t->request.ensd == 31337);
     for (size_t i = 0; t && i < t->count; i++)
@@ -326,8 +337,9 @@ TEST(seeds_infotext_of_a1111)
     sumi_context_free(c);
 }
 
-/* A mask whose content is noise gets the seed's, without the variation (create_random_tensors has no subseeds there); the autoencoder's
- * noise is the seed's for all pictures. So at strength 1 of a picture that is all masked, what is under the mask is the noise of both. */
+/* A mask whose content is noise gets the seed's, without the variation (create_random_tensors has no subseeds there); the
+ * autoencoder's noise is the seed's for all pictures. So at strength 1 of a picture that is all masked, what is under the mask is
+ * the noise of both. */
 TEST(seeds_masked_content)
 {
     session s;
@@ -380,7 +392,8 @@ TEST(seeds_refused)
         {"x --steps 2 --variation-strength 0.5 --init-latents l", "--variation-strength: not with --init-latents"},
         {"x --steps 2 --seed_resize 64x64 --init-latents l", "--seed-resize: not with --init-latents"},
         {"x --variation-strength 1.5", "--variation-strength: 1.5 is out of range, 0 to 1"},
-        {"x --subseed 9007199254740990 --subseed_strength 0.5 --count 3", "--variation-seed: 9007199254740990 leaves no seeds for 3 pictures"},
+        {"x --subseed 9007199254740990 --subseed_strength 0.5 --count 3",
+         "--variation-seed: 9007199254740990 leaves no seeds for 3 pictures"},
         {"x --seed-resize 64", "--seed-resize: '64' is not WIDTHxHEIGHT"}};
     session s;
     if (!begin(&s))
@@ -404,14 +417,18 @@ TEST(seeds_names)
     sumi_request r = sumi_request_default();
     char *texts = NULL;
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1}, &c));
-    CHECKF(!sumi_request_read(c, "{\"subseed\": 8, \"subseed_strength\": 0.5, \"seed_resize_from_w\": 64, \"seed_resize_from_h\": 48, "
-                                 "\"denoising_strength\": 0.6}", &r, &texts), "%s", sumi_error(c));
-    CHECK(r.variation_seed == 8 && r.variation_strength == 0.5f && r.seed_resize_width == 64 && r.seed_resize_height == 48 && r.strength == 0.6f);
+    CHECKF(!sumi_request_read(c,
+                              "{\"subseed\": 8, \"subseed_strength\": 0.5, \"seed_resize_from_w\": 64, \"seed_resize_from_h\": "
+                              "48, "
+                              "\"denoising_strength\": 0.6}", &r, &texts), "%s", sumi_error(c));
+    CHECK(r.variation_seed == 8 && r.variation_strength == 0.5f && r.seed_resize_width == 64 && r.seed_resize_height == 48 &&
+          r.strength == 0.6f);
     sumi_text_free(texts);
     CHECK(!sumi_request_read(c, "a cat --size 64x32 --seed-resize 16x24 --subseed 3", &r, &texts) && r.variation_seed == 3);
-    CHECK(r.width == 64 && r.height == 32 && r.seed_resize_width == 16 && r.seed_resize_height == 24 && !strcmp(r.prompt, "a cat"));
+    CHECK(r.width == 64 && r.height == 32 && r.seed_resize_width == 16 && r.seed_resize_height == 24 &&
+          !strcmp(r.prompt, "a cat"));
     sumi_text_free(texts);
-    CHECK(sumi_param_find("eta-noise-seed-delta") == sumi_param_find("ENSD") && sumi_param_find("cfg_scale") == sumi_param_find("cfg") &&
-          sumi_param_find("nothing") == NULL);
+    CHECK(sumi_param_find("eta-noise-seed-delta") == sumi_param_find("ENSD") &&
+          sumi_param_find("cfg_scale") == sumi_param_find("cfg") && sumi_param_find("nothing") == NULL);
     sumi_context_free(c);
 }

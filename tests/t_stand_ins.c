@@ -1,5 +1,5 @@
-/* Stand-ins for the models that the pages' commands name: families in the forms of the pages, which sumi_inspect knows; left in the
- * folder SUMI_STAND_INS where that is set, for tools/gallery.sh to run those commands with. */
+/* Stand-ins for the models that the pages' commands name: families in the forms of the pages, which sumi_inspect knows; left in
+ * the folder SUMI_STAND_INS where that is set, for tools/gallery.sh to run those commands with. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

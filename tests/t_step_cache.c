@@ -1,7 +1,7 @@
-/* Step caching through whole requests, on the tiny model `deep`: latents of every step against DeepCache's package, diffusers' TaylorSeer
- * and the formulas of EasyCache and TeaCache (tests/fixtures/step_cache.safetensors, tools/fixtures/make_step_cache.py says which case is
- * which), and how many steps were computed; the same bits over threads, pictures at once and low memory; the plan; what does not go
- * together. */
+/* Step caching through whole requests, on the tiny model `deep`: latents of every step against DeepCache's package, diffusers'
+ * TaylorSeer and the formulas of EasyCache and TeaCache (tests/fixtures/step_cache.safetensors, tools/fixtures/make_step_cache.py
+ * says which case is which), and how many steps were computed; the same bits over threads, pictures at once and low memory; the
+ * plan; what does not go together. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +33,8 @@ static void on_message(void *user, const sumi_progress *p)
         t->times++;
 }
 
-/* Every prediction of a step is computed or spared together, but for those of Heun's two calls, of an interval and of new words. */
+/* Every prediction of a step is computed or spared together, but for those of Heun's two calls, of an interval and of new
+ * words. */
 static void check_told(const request_cases *x, const char *name, const sumi_request *r, const told *t)
 {
     const sm_weight *full = reference_find(&x->f, "full.%s", name);
@@ -42,8 +43,8 @@ static void check_told(const request_cases *x, const char *name, const sumi_requ
         spared += STEPS - (long long)((const float *)full->t.data)[k];
     CHECKF(t->times == 1, "%s: told %d times", name, t->times);
     if (!strcmp(r->sampler, "euler") && r->guidance_stop == 1 && !strcmp(r->emphasis, "diffusers"))
-        CHECKF(t->asked == 2 * STEPS * r->count && t->spared == 2 * spared, "%s: %lld of %lld spared, not %lld", name, t->spared, t->asked,
-               2 * spared);
+        CHECKF(t->asked == 2 * STEPS * r->count && t->spared == 2 * spared, "%s: %lld of %lld spared, not %lld",
+               name, t->spared, t->asked, 2 * spared);
 }
 
 static void check_case(request_cases *x, const char *name, const char *where)
@@ -78,7 +79,8 @@ static void check_cases(const char *prefix, int low_memory)
 }
 
 TEST(step_cache_deepcache) { check_cases("deepcache", 0); }   /* DeepCacheSDHelper */
-TEST(step_cache_taylorseer) { check_cases("taylorseer", 0); } /* diffusers' TaylorSeerState; words that change, guidance that stops */
+TEST(step_cache_taylorseer) { check_cases("taylorseer", 0); } /* diffusers' TaylorSeerState; words that change, guidance that
+                                                                 stops */
 TEST(step_cache_easycache) { check_cases("easycache", 0); }   /* H-EmbodVis/EasyCache */
 TEST(step_cache_teacache) { check_cases("teacache", 0); }     /* ali-vilab/TeaCache */
 
@@ -125,8 +127,8 @@ TEST(step_cache_modulated_transformer)
 
 /* ---- its numbers ------------------------------------------------------------------------------------------------------- */
 
-/* Divided differences of equal and unequal steps; a parabola is forecast exactly from its second difference's own definition: derivative
- * k of the series is the difference of derivatives k - 1 by the last step's length, as TaylorSeer has it. */
+/* Divided differences of equal and unequal steps; a parabola is forecast exactly from its second difference's own definition:
+ * derivative k of the series is the difference of derivatives k - 1 by the last step's length, as TaylorSeer has it. */
 TEST(step_cache_forecasts)
 {
     float room[3], out;
@@ -143,18 +145,20 @@ TEST(step_cache_forecasts)
 
 TEST(step_cache_where_it_acts)
 {
-    static const struct { int steps, first, last; } cases[] = {{20, 3, 18}, {30, 5, 27}, {10, 2, 8}, {4, 1, 2}, {1, -1, -1}, {100, 15, 94}, {1000, 150, 949}};
+    static const struct { int steps, first, last; } cases[] = {{20, 3, 18}, {30, 5, 27}, {10, 2, 8}, {4, 1, 2}, {1, -1, -1},
+                                                               {100, 15, 94}, {1000, 150, 949}};
     const sm_cache_way w = {.start = 0.15f, .end = 0.95f};
     for (size_t i = 0; i < SM_COUNT(cases); i++)
         for (int k = 0; k < cases[i].steps; k++)
-            CHECKF(sm_cache_acts(&w, k, cases[i].steps) == (cases[i].first >= 0 && k >= cases[i].first && k <= cases[i].last), "step %d of %d", k,
-                   cases[i].steps);
+            CHECKF(sm_cache_acts(&w, k, cases[i].steps) == (cases[i].first >= 0 && k >= cases[i].first && k <= cases[i].last),
+                   "step %d of %d", k, cases[i].steps);
 }
 
 TEST(step_cache_polynomials)
 {
     static const struct { const char *text; int n; } cases[] = {
-        {"", 0}, {"2", 1}, {"4.98651651e+02, -2.83781631e+02 5.5", 3}, {"1,2,3,4,5,6,7,8", 8}, {"1,2,3,4,5,6,7,8,9", -1}, {"1;2", -1}, {"nan", -1}, {"x", -1}};
+        {"", 0}, {"2", 1}, {"4.98651651e+02, -2.83781631e+02 5.5", 3}, {"1,2,3,4,5,6,7,8", 8}, {"1,2,3,4,5,6,7,8,9", -1},
+        {"1;2", -1}, {"nan", -1}, {"x", -1}};
     sm_cache_way w;
     for (size_t i = 0; i < SM_COUNT(cases); i++) {
         bool ok = sm_cache_polynomial(cases[i].text, &w);
@@ -184,7 +188,8 @@ TEST(step_cache_of_every_step_changes_nothing)
         r.step_cache = words[i];
         r.cache_interval = 1;
         CHECKF(!sumi_generate(x.ctx, x.m, &r, NULL, &im[1]), "%s", sumi_error(x.ctx));
-        CHECKF(im[0] && im[1] && !memcmp(sumi_images_at(im[0], 0)->pixels, sumi_images_at(im[1], 0)->pixels, PLACES * 3), "%s", words[i]);
+        CHECKF(im[0] && im[1] && !memcmp(sumi_images_at(im[0], 0)->pixels, sumi_images_at(im[1], 0)->pixels, PLACES * 3), "%s",
+               words[i]);
         sumi_images_free(im[0]);
         sumi_images_free(im[1]);
         im[0] = im[1] = NULL;
@@ -208,8 +213,8 @@ TEST(step_cache_in_the_plan)
         r.cache_end = 1;
         CHECK(!sumi_request_set(x.ctx, &r, "cache-start", cases[i].start));
         CHECKF(!sumi_plan_request(x.ctx, x.m, &r, &p), "%s", sumi_error(x.ctx));
-        CHECKF(fabs(p.step_flops / plain.step_flops - cases[i].share) < 1e-9, "%s from %s on: %g of the work", cases[i].cache, cases[i].start,
-               p.step_flops / plain.step_flops);
+        CHECKF(fabs(p.step_flops / plain.step_flops - cases[i].share) < 1e-9, "%s from %s on: %g of the work",
+               cases[i].cache, cases[i].start, p.step_flops / plain.step_flops);
         r.pag_scale = 0;
         r.step_cache = "deepcache"; /* 4 steps of 10 in full, 6 in part */
         double full = plain.step_flops * 2 / 3; /* without PAG's prediction */
@@ -226,7 +231,8 @@ TEST(step_cache_plan_is_what_is_taken)
     request_cases_plan_is_taken("step_cache", names, SM_COUNT(names), &base);
 }
 
-/* Restart's noise rises again, other samplers call several times a step: it runs, and where it computes every step nothing changes. */
+/* Restart's noise rises again, other samplers call several times a step: it runs, and where it computes every step nothing
+ * changes. */
 TEST(step_cache_with_every_sampler)
 {
     request_cases x;
@@ -245,8 +251,8 @@ TEST(step_cache_with_every_sampler)
         r.cache_end = 1;
         r.cache_interval = 2;
         CHECKF(!sumi_generate(x.ctx, x.m, &r, NULL, &im[1]), "%s: %s", r.sampler, sumi_error(x.ctx));
-        CHECKF(im[0] && im[1] && !memcmp(sumi_images_at(im[0], 0)->pixels, sumi_images_at(im[1], 0)->pixels, PLACES * 3), "%s, %s", r.sampler,
-               r.step_cache);
+        CHECKF(im[0] && im[1] && !memcmp(sumi_images_at(im[0], 0)->pixels, sumi_images_at(im[1], 0)->pixels, PLACES * 3),
+               "%s, %s", r.sampler, r.step_cache);
         sumi_images_free(im[1]);
         r.cache_start = 0;
         CHECKF(!sumi_generate(x.ctx, x.m, &r, NULL, &im[1]), "%s: %s", r.sampler, sumi_error(x.ctx));

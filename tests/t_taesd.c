@@ -1,5 +1,5 @@
-/* The tiny autoencoder: against diffusers' AutoencoderTiny (tools/fixtures/make_taesd.py), its files by every program's names, bands,
- * requests and previews that use it; previews by sums over channels. */
+/* The tiny autoencoder: against diffusers' AutoencoderTiny (tools/fixtures/make_taesd.py), its files by every program's names,
+ * bands, requests and previews that use it; previews by sums over channels. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,8 @@ static sm_weights *weights_of(const reference *r, sm_err *e)
     return w;
 }
 
-static void compare(const reference *r, const sm_graph *g, const sm_plan *p, const char *what, const sm_node *out, const char *backend)
+static void compare(const reference *r, const sm_graph *g, const sm_plan *p, const char *what,
+                    const sm_node *out, const char *backend)
 {
     reference_near(r, what, sm_plan_data(p, out), sm_numel(out), 1e-4, backend);
     for (size_t i = 0; i < sm_weights_count(r->w); i++) {
@@ -82,15 +83,20 @@ TEST(taesd_as_diffusers)
 TEST(taesd_names)
 {
     static const struct { const char *stored; bool decoder; const char *name; } rows[] = {
-        {"decoder.layers.3.conv.0.weight", false, "decoder.layers.3.conv.0.weight"}, {"encoder.layers.0.bias", true, "encoder.layers.0.bias"},
-        {"1.weight", true, "decoder.layers.0.weight"}, {"19.bias", true, "decoder.layers.18.bias"}, {"14.bias", false, "encoder.layers.14.bias"},
-        {"taesd_decoder.3.conv.4.bias", false, "decoder.layers.2.conv.4.bias"}, {"taesd_encoder.1.skip.weight", true, "encoder.layers.1.skip.weight"},
+        {"decoder.layers.3.conv.0.weight", false, "decoder.layers.3.conv.0.weight"},
+        {"encoder.layers.0.bias", true, "encoder.layers.0.bias"},
+        {"1.weight", true, "decoder.layers.0.weight"}, {"19.bias", true, "decoder.layers.18.bias"},
+        {"14.bias", false, "encoder.layers.14.bias"},
+        {"taesd_decoder.3.conv.4.bias", false, "decoder.layers.2.conv.4.bias"},
+        {"taesd_encoder.1.skip.weight", true, "encoder.layers.1.skip.weight"},
         {"decoder.1.weight", false, "decoder.layers.0.weight"}, {"decoder.up_blocks.0.resnets.0.conv1.weight", true, NULL},
-        {"0.weight", true, NULL}, {"3.conv.1.weight", true, NULL}, {"3.conv.0.weights", true, NULL}, {"99.weight", true, NULL}, {"-1.weight", false, NULL}};
+        {"0.weight", true, NULL}, {"3.conv.1.weight", true, NULL}, {"3.conv.0.weights", true, NULL}, {"99.weight", true, NULL},
+        {"-1.weight", false, NULL}};
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         char out[64];
         bool is = sm_taesd_name(rows[i].stored, rows[i].decoder, out, sizeof out);
-        CHECKF(is == (rows[i].name != NULL) && (!is || !strcmp(out, rows[i].name)), "%s: %s", rows[i].stored, is ? out : "no name");
+        CHECKF(is == (rows[i].name != NULL) && (!is || !strcmp(out, rows[i].name)), "%s: %s",
+               rows[i].stored, is ? out : "no name");
     }
 }
 
@@ -109,14 +115,15 @@ static void write_file(const reference *r, style how, const char *extra, const c
         const sm_weight *x = sm_weights_at(r->w, i);
         int layer, at = 0;
         bool decoder = !strncmp(x->name, "w.decoder.", 10);
-        if (sscanf(x->name + (decoder ? 10 : 2), decoder ? "layers.%d%n" : "encoder.layers.%d%n", &layer, &at) != 1 || strncmp(x->name, "w.", 2) ||
-            (how == AUTHORS_DECODER && !decoder) || (how == AUTHORS_ENCODER && decoder))
+        if (sscanf(x->name + (decoder ? 10 : 2), decoder ? "layers.%d%n" : "encoder.layers.%d%n", &layer, &at) != 1 ||
+            strncmp(x->name, "w.", 2) || (how == AUTHORS_DECODER && !decoder) || (how == AUTHORS_ENCODER && decoder))
             continue;
         const char *rest = x->name + (decoder ? 10 : 2) + at;
         if (how == DIFFUSERS)
             snprintf(names[n], sizeof names[n], "%s", x->name + 2);
         else
-            snprintf(names[n], sizeof names[n], "%s%d%s", how != COMFY ? "" : decoder ? "taesd_decoder." : "taesd_encoder.", layer + decoder, rest);
+            snprintf(names[n], sizeof names[n], "%s%d%s", how != COMFY ? "" : decoder ? "taesd_decoder."
+                                                                                      : "taesd_encoder.", layer + decoder, rest);
         item[n].name = names[n];
         item[n++].t = x->t;
     }
@@ -205,12 +212,13 @@ TEST(taesd_decodes_requests)
         write_file(&r, (style)how, how == COMFY ? "vae_scale" : NULL, path);
         CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
         if (how == AUTHORS_ENCODER)
-            CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), "--vae-decoder taesd: the file given with --taesd has no decoder"));
+            CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG &&
+                  strstr(sumi_error(ctx), "--vae-decoder taesd: the file given with --taesd has no decoder"));
         else if (!sumi_generate(ctx, m, &q, NULL, &im)) {
             expected(m, latents, want);
             CHECKF(off_by(want, sumi_images_at(im, 0)->pixels, (int)sizeof want) <= 1, "names of kind %d", how);
-            CHECKF(strstr(sumi_images_at(im, 0)->infotext, "VAE Decoder: TAESD") && strstr(sumi_images_at(im, 0)->infotext, "TAESD file: "), "%s",
-                   sumi_images_at(im, 0)->infotext);
+            CHECKF(strstr(sumi_images_at(im, 0)->infotext, "VAE Decoder: TAESD") &&
+                   strstr(sumi_images_at(im, 0)->infotext, "TAESD file: "), "%s", sumi_images_at(im, 0)->infotext);
         } else {
             CHECKF(false, "%s", sumi_error(ctx));
         }
@@ -234,7 +242,8 @@ TEST(taesd_encodes_requests)
     if (!load(ctx, "sd1", path, &m)) {
         sumi_images *a = NULL, *b = NULL, *c = NULL;
         sumi_request q = small();
-        CHECKF(!sumi_generate(ctx, m, &q, NULL, &a) && !sumi_image_save(ctx, sumi_images_at(a, 0), picture), "%s", sumi_error(ctx));
+        CHECKF(!sumi_generate(ctx, m, &q, NULL, &a) && !sumi_image_save(ctx, sumi_images_at(a, 0), picture), "%s",
+               sumi_error(ctx));
         q.init_image = picture;
         CHECKF(!sumi_generate(ctx, m, &q, NULL, &b), "%s", sumi_error(ctx));
         q.vae_encoder = "taesd";
@@ -244,7 +253,8 @@ TEST(taesd_encodes_requests)
         sumi_plan_info tiny, full;
         CHECK(!sumi_plan_request(ctx, m, &q, &tiny));
         q.vae_encoder = q.vae_decoder = "full";
-        CHECK(!sumi_plan_request(ctx, m, &q, &full) && full.decode_flops != tiny.decode_flops && full.encode_flops != tiny.encode_flops);
+        CHECK(!sumi_plan_request(ctx, m, &q, &full) && full.decode_flops != tiny.decode_flops &&
+              full.encode_flops != tiny.encode_flops);
         sumi_images_free(a);
         sumi_images_free(b);
         sumi_images_free(c);
@@ -262,7 +272,8 @@ TEST(taesd_idle)
     static const struct { const char *line, *preview; bool recorded; const char *told; } rows[] = {
         {"x", NULL, false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
         {"x --hires-steps 2 --vae-encoder taesd", NULL, false,
-         "no effect: --vae-encoder without --init-image; --hires-steps without --hires-upscale; --taesd without --vae-decoder taesd, "
+         "no effect: --vae-encoder without --init-image; --hires-steps without --hires-upscale; --taesd without --vae-decoder "
+         "taesd, "
          "--vae-encoder taesd or --preview-method taesd"},
         {"x", "full", false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
         {"x", "TAESD", false, ""}, {"x --vae-decoder taesd", NULL, true, ""}, {"x --vae-decoder Taesd --vae-tile 4", NULL, true,
@@ -278,7 +289,8 @@ TEST(taesd_idle)
     CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
     for (size_t i = 0; m && i < SM_COUNT(rows); i++) {
         heard h = {0};
-        sumi_callbacks cb = {.preview = rows[i].preview ? on_look : NULL, .preview_method = rows[i].preview, .progress = on_message, .user = &h};
+        sumi_callbacks cb = {.preview = rows[i].preview ? on_look : NULL, .preview_method = rows[i].preview,
+                             .progress = on_message, .user = &h};
         sumi_request q = sumi_request_default();
         sumi_images *im = NULL;
         char *texts = NULL;
@@ -288,8 +300,8 @@ TEST(taesd_idle)
         CHECKF(!sumi_generate(ctx, m, &q, &cb, &im), "%s: %s", rows[i].line, sumi_error(ctx));
         CHECKF(!strcmp(h.told, rows[i].told), "%s: '%s'", rows[i].line, h.told);
         const char *text = im ? sumi_images_at(im, 0)->infotext : "";
-        CHECKF(rows[i].recorded == (strstr(text, ", TAESD file: ") != NULL) && strstr(text, ", Model file: ") && strstr(text, ", Tokenizer file: "),
-               "%s: %s", rows[i].line, text);
+        CHECKF(rows[i].recorded == (strstr(text, ", TAESD file: ") != NULL) && strstr(text, ", Model file: ") &&
+               strstr(text, ", Tokenizer file: "), "%s: %s", rows[i].line, text);
         sumi_images_free(im);
         sumi_text_free(texts);
     }
@@ -315,8 +327,8 @@ TEST(taesd_files_with_two_namings)
     CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
         write_file(&r, rows[i].how, rows[i].extra, path);
-        CHECKF(load(ctx, "sd1", path, &m) && strstr(sumi_error(ctx), rows[i].message) && strstr(sumi_error(ctx), "--taesd: "), "%s: %s",
-               rows[i].extra, sumi_error(ctx));
+        CHECKF(load(ctx, "sd1", path, &m) && strstr(sumi_error(ctx), rows[i].message) && strstr(sumi_error(ctx), "--taesd: "),
+               "%s: %s", rows[i].extra, sumi_error(ctx));
     }
     reference_close(&r);
     sumi_context_free(ctx);
@@ -332,20 +344,22 @@ TEST(taesd_files_that_do_not_fit)
     snprintf(path, sizeof path, "%s", test_tmp("tiny-bad.safetensors"));
     CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
     write_file(&r, DIFFUSERS, "decoder.mid_block.weight", path);
-    CHECK(load(ctx, "sd1", path, &m) == SUMI_E_MODEL && strstr(sumi_error(ctx), "'decoder.mid_block.weight' is no tensor of a tiny autoencoder"));
+    CHECK(load(ctx, "sd1", path, &m) == SUMI_E_MODEL &&
+          strstr(sumi_error(ctx), "'decoder.mid_block.weight' is no tensor of a tiny autoencoder"));
     write_file(&r, DIFFUSERS, NULL, path);
     CHECK(load(ctx, "sd1", test_fixture("vae_tiny.safetensors"), &m) == SUMI_E_MODEL && strstr(sumi_error(ctx), "--taesd: "));
     CHECK(load(ctx, "sd1", "/nowhere/tiny.safetensors", &m) == SUMI_E_FILE && !m);
     CHECK(!load(ctx, "sd1", NULL, &m));
     sumi_request q = small();
-    CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), "--vae-decoder taesd: needs a tiny decoder"));
+    CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG &&
+          strstr(sumi_error(ctx), "--vae-decoder taesd: needs a tiny decoder"));
     sumi_model_free(m);
     reference_close(&r);
     sumi_context_free(ctx);
 }
 
-/* Bands of 9 rows of latents against the whole: the same up to the rounding of convolutions that are cut otherwise. in: [40, 6] latents
- * or their pixels. */
+/* Bands of 9 rows of latents against the whole: the same up to the rounding of convolutions that are cut otherwise. in: [40, 6]
+ * latents or their pixels. */
 static void check_bands(const sm_job *j, bool encoder, const float *in)
 {
     enum { RH = 40, RW = 6 };
@@ -361,7 +375,8 @@ static void check_bands(const sm_job *j, bool encoder, const float *in)
     if (a && b)
         CHECKF(test_maxdiff(a, b, n) <= 2e-5 * test_rms(a, n), "%s, circular %d: %.3g of %.3g", encoder ? "encoder" : "decoder",
                j->circular[0], test_maxdiff(a, b, n), test_rms(a, n));
-    CHECK(sm_tiny_flops(&bands) > sm_tiny_flops(&whole) && sm_plan_activation_bytes(bands.part.p) < sm_plan_activation_bytes(whole.part.p));
+    CHECK(sm_tiny_flops(&bands) > sm_tiny_flops(&whole) &&
+          sm_plan_activation_bytes(bands.part.p) < sm_plan_activation_bytes(whole.part.p));
     sm_tiny_close(&whole);
     sm_tiny_close(&bands);
 }
@@ -429,7 +444,8 @@ TEST(taesd_previews)
         l.calls = 0;
         cb.preview_method = "Approx cheap";
         CHECKF(!sumi_generate(ctx, m, &q, &cb, &im) && l.calls == 2 && l.width == W && l.height == H, "%s", sumi_error(ctx));
-        CHECK(!sumi_generate(ctx, m, &q, NULL, &plain) && !off_by(sumi_images_at(im, 0)->pixels, sumi_images_at(plain, 0)->pixels, 32 * 40 * 3));
+        CHECK(!sumi_generate(ctx, m, &q, NULL, &plain) &&
+              !off_by(sumi_images_at(im, 0)->pixels, sumi_images_at(plain, 0)->pixels, 32 * 40 * 3));
         sumi_images_free(im);
         sumi_images_free(plain);
         cb.preview_method = "best";

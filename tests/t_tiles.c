@@ -165,7 +165,8 @@ TEST(tiles_decode_equals_untiled_with_all_statistics)
     static const int plain[2] = {0, 0}, around[2] = {1, 1};
     vae v;
     if (vae_open(&v, false)) {
-        float *z = uneven(37, 52, 4), *want = untiled(&v, false, z, 37, 52, plain), *got = tiled(&v, false, z, 37, 52, 24, 12, plain);
+        float *z = uneven(37, 52, 4), *want = untiled(&v, false, z, 37, 52, plain),
+              *got = tiled(&v, false, z, 37, 52, 24, 12, plain);
         int64_t n = 37 * 52 * 16 * 3;
         double d = test_maxdiff(got, want, n), rms = test_rms(want, n);
         CHECKF(d <= 1e-4 * rms, "differs by %.3g of rms %.3g", d, rms);
@@ -214,8 +215,8 @@ TEST(tiles_have_no_seams)
         double rms = test_rms(want, N), d = difference(got, want, N), theirs = difference(peers, want, N);
         CHECKF(d < 0.15 * rms && d < 0.5 * theirs, "differs by %.3g of the rms, blended tiles by %.3g", d / rms, theirs / rms);
         steps(got, H * 4, W * 4, 3, MEET, &seam, &rest);
-        CHECKF(seam <= rest && seam < 0.3 * seam0, "the difference steps by %.3g at seams, %.3g elsewhere; the picture by %.3g, %.3g",
-               seam, rest, seam0, rest0);
+        CHECKF(seam <= rest && seam < 0.3 * seam0,
+               "the difference steps by %.3g at seams, %.3g elsewhere; the picture by %.3g, %.3g", seam, rest, seam0, rest0);
         free(peers);
         free(want);
         free(got);
@@ -252,7 +253,8 @@ TEST(tiles_plan_foresees_memory)
         t.tile = 192;
         CHECK(!sm_vae_tiles_plan(&t, false, 192, 192, &whole, &v.e));
         t.tile = 48;
-        CHECKF(whole.down == 1 && large.down == 5 && large.across == 5, "%d and %dx%d tiles", whole.down, large.down, large.across);
+        CHECKF(whole.down == 1 && large.down == 5 && large.across == 5, "%d and %dx%d tiles", whole.down,
+               large.down, large.across);
         CHECKF(large.bytes < whole.bytes / 2, "%zu bytes in tiles, %zu whole", large.bytes, whole.bytes);
         CHECKF(large.flops < 2 * whole.flops, "%.3g flops in tiles, %.3g whole", large.flops, whole.flops);
         float *z = uneven(96, 96, 4), *out = malloc(sizeof *out * 96 * 96 * 48);

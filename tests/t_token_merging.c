@@ -90,7 +90,8 @@ TEST(token_merging_as_tomesd)
     reference tome;
     sm_err e = {0};
     int cases = 0;
-    cJSON *config = reference_open(&tome, "tome.safetensors") ? sm_json_parse(NULL, tome.config, strlen(tome.config), 8, 1000, "tome", &e) : NULL;
+    cJSON *config = reference_open(&tome, "tome.safetensors") ? sm_json_parse(NULL, tome.config, strlen(tome.config), 8,
+                                                                              1000, "tome", &e) : NULL;
     for (const cJSON *c = config ? config->child : NULL; c; c = c->next, cases++)
         check_case(&tome, c);
     CHECK(cases == 5);
@@ -100,8 +101,8 @@ TEST(token_merging_as_tomesd)
 
 /* ---- by hand ------------------------------------------------------------------------------------------------------- */
 
-/* Two cells of 2x2 and a last column without one. Tokens that stay: 1 (first cell's second) along x, 2 (the second's first) along y.
- * Of the others 6 lies exactly along y, 0 and 5 almost along x, 0 nearer; 3, 4, 8, 9 are far from both, 7 as near as 5. */
+/* Two cells of 2x2 and a last column without one. Tokens that stay: 1 (first cell's second) along x, 2 (the second's first) along
+ * y. Of the others 6 lies exactly along y, 0 and 5 almost along x, 0 nearer; 3, 4, 8, 9 are far from both, 7 as near as 5. */
 TEST(token_merging_by_hand)
 {
     enum { T = 10 };
@@ -120,7 +121,8 @@ TEST(token_merging_by_hand)
         for (int b = 0, n = sm_cpu_backends(be); b < n; b++) {
             sm_err e = {0};
             sm_graph *g = sm_graph_new(NULL, &e);
-            sm_node *in = sm_input(g, "x", SM_F32, 3, (int64_t[]){1, T, 2}), *c = sm_input(g, "chosen", SM_I32, 1, (int64_t[]){2});
+            sm_node *in = sm_input(g, "x", SM_F32, 3, (int64_t[]){1, T, 2}),
+                    *c = sm_input(g, "chosen", SM_I32, 1, (int64_t[]){2});
             sm_node *row = sm_token_match(in, c, &(sm_cells){{2, 5}, {2, 2}}, want[k].merged);
             sm_node *fewer = sm_token_merge(in, row, T - want[k].merged), *back = sm_token_part(fewer, row);
             sm_plan *p = sm_plan_new(g, 3, (sm_node *[]){row, fewer, back}, be[b], &e);
@@ -132,7 +134,8 @@ TEST(token_merging_by_hand)
                 const int32_t *got = sm_plan_data(p, row);
                 const float *y = sm_plan_data(p, fewer), *z = sm_plan_data(p, back);
                 for (int t = 0; t < T; t++)
-                    CHECKF(got[t] == want[k].row[t], "%s, %d join: token %d has row %d", be[b]->name, (int)want[k].merged, t, got[t]);
+                    CHECKF(got[t] == want[k].row[t], "%s, %d join: token %d has row %d", be[b]->name, (int)want[k].merged, t,
+                           got[t]);
                 if (want[k].merged == 4) /* tokens 0, 1, 5, 7: the means of 10, 2, 5, 10 and 1, 0, 1, 2 */
                     CHECK(y[0] == 6.75f && y[1] == 1 && z[10] == 6.75f && z[14] == 6.75f);
             }
@@ -151,8 +154,8 @@ TEST(token_merging_shapes_are_checked)
     };
     for (size_t i = 0; i < SM_COUNT(bad); i++) {
         sm_graph *g = sm_graph_new(NULL, NULL);
-        sm_token_match(sm_input(g, "x", SM_F32, 3, (int64_t[]){1, bad[i].t, 3}), sm_input(g, "chosen", SM_I32, 1, (int64_t[]){bad[i].cells}),
-                       &bad[i].c, bad[i].merged);
+        sm_token_match(sm_input(g, "x", SM_F32, 3, (int64_t[]){1, bad[i].t, 3}),
+                       sm_input(g, "chosen", SM_I32, 1, (int64_t[]){bad[i].cells}), &bad[i].c, bad[i].merged);
         CHECKF(strstr(g->err.msg, bad[i].says), "'%s' was expected, it says: %s", bad[i].says, g->err.msg);
         sm_graph_free(g);
     }
@@ -209,7 +212,8 @@ static sumi_images *draw(session *s, const sumi_request *r)
 static bool equal(const sumi_images *a, size_t i, const sumi_images *b, size_t k)
 {
     const sumi_image *x = sumi_images_at(a, i), *y = sumi_images_at(b, k);
-    return x && y && x->width == y->width && x->height == y->height && !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
+    return x && y && x->width == y->width && x->height == y->height &&
+           !memcmp(x->pixels, y->pixels, 3 * (size_t)x->width * (size_t)x->height);
 }
 
 /* Whether two requests of a session give one picture. */
@@ -268,7 +272,8 @@ TEST(token_merging_in_requests)
         other = r;
         other.token_merging_max_downsample = 3;
         sumi_images *im = NULL;
-        CHECK(sumi_generate(s.ctx, s.m, &other, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "--token-merging-max-downsample: 3"));
+        CHECK(sumi_generate(s.ctx, s.m, &other, NULL, &im) == SUMI_E_ARG &&
+              strstr(sumi_error(s.ctx), "--token-merging-max-downsample: 3"));
         requests_out_of_memory(s.ctx, s.m, &r);
     }
     end(&s);
@@ -286,7 +291,8 @@ TEST(token_merging_infotext)
         const char *text = im ? sumi_images_at(im, 0)->infotext : "";
         CHECKF(strstr(text, "Token merging ratio: 0.3, ") && strstr(text, "Token merging random: False"), "%s", text);
         CHECK(!sumi_infotext_parse(s.ctx, text, &t));
-        CHECK(t && t->request.token_merging_ratio == 0.3f && t->request.token_merging_max_downsample == 2 && !t->request.token_merging_random);
+        CHECK(t && t->request.token_merging_ratio == 0.3f && t->request.token_merging_max_downsample == 2 &&
+              !t->request.token_merging_random);
         sumi_infotext_free(t);
         CHECK(!sumi_infotext_parse(s.ctx, "x\nSteps: 20, Token merging ratio: 0.5, Token merging ratio hr: 0.6", &t));
         CHECK(t && t->request.token_merging_ratio == 0.5f && t->request.token_merging_ratio_hr == 0.6f);
@@ -309,13 +315,14 @@ TEST(token_merging_where_it_cannot_act)
     r.width = r.height = 0;
     if (begin(&s, "xl", 1)) { /* no attention at the first level */
         sumi_images_free(draw(&s, &r));
-        CHECKF(strstr(s.told, "no effect: --token-merging-ratio: ") && strstr(s.told, "--token-merging-max-downsample 2 allows"), "it says: %s", s.told);
+        CHECKF(strstr(s.told, "no effect: --token-merging-ratio: ") && strstr(s.told, "--token-merging-max-downsample 2 allows"),
+               "it says: %s", s.told);
     }
     end(&s);
     CHECK(!sumi_context_new(NULL, &s.ctx));
     s.m = NULL;
     if (!sumi_model_load(s.ctx, tiny_model(TINY_MMDIT), &s.m))
-        CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG && strstr(sumi_error(s.ctx), "--token-merging-ratio: merges the tokens of UNets"),
-               "it says: %s", sumi_error(s.ctx));
+        CHECKF(sumi_generate(s.ctx, s.m, &r, NULL, &im) == SUMI_E_ARG &&
+               strstr(sumi_error(s.ctx), "--token-merging-ratio: merges the tokens of UNets"), "it says: %s", sumi_error(s.ctx));
     end(&s);
 }

@@ -188,7 +188,8 @@ TEST(train_variants_have_their_shares)
             n[sm_flow_variant(&c, 3, at)]++;
         for (int k = 0; k < VARIANTS; k++) {
             double p = (1 - 0.5 * plain) / VARIANTS + (k ? 0 : 0.5 * plain);
-            CHECKF(fabs(n[k] - N * p) <= 4 * sqrt(N * p * (1 - p)), "plain %g: variant %d came %d times of %d", 0.5 * plain, k, n[k], N);
+            CHECKF(fabs(n[k] - N * p) <= 4 * sqrt(N * p * (1 - p)), "plain %g: variant %d came %d times of %d",
+                   0.5 * plain, k, n[k], N);
         }
     }
 }

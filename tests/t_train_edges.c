@@ -317,7 +317,8 @@ TEST(train_checkpoint_belongs_to_its_words)
     sm_buf_fmt(&other, "%.*s%.*s%.*s%s", (int)(first - merges.data), merges.data, (int)(rest - second), second,
                (int)(second - first), first, rest); /* two ids exchanged */
     CHECK(!sm_file_write(in_folder(&s, "merges.txt"), other.data, other.len, NULL));
-    CHECKF(train_stage(&s, "flow", NULL, msg) == SUMI_E_MODEL && strstr(msg, "merges.txt") && strstr(msg, "flow.ckpt"), "%s", msg);
+    CHECKF(train_stage(&s, "flow", NULL, msg) == SUMI_E_MODEL && strstr(msg, "merges.txt") && strstr(msg, "flow.ckpt"), "%s",
+           msg);
     CHECK(train_stage(&s, "export", NULL, msg) == SUMI_E_MODEL);
     CHECK(!sm_file_write(in_folder(&s, "merges.txt"), merges.data, merges.len, NULL));
     CHECKF(!train_stage(&s, NULL, NULL, msg), "%s", msg);

@@ -16,11 +16,12 @@
 #
 #   ![One line of what the picture shows](pictures/field/strength.webp)
 #
-# - A block ```sh is run by bash as it stands, in a scratch folder that holds what docs/pictures/field/in has (apple.png and masks to
-#   begin from). A block stands alone: what it reads it has made itself, or it is in that folder. Several commands, `\` at an end of
-#   line and here-documents are fine. Give a --seed.
-# - A block writes NAME.webp (-o) for each picture that the page shows between it and the next block. `sumi grid` makes titled sheets,
-#   with and without the technique side by side: --x freeu=,v2 or --x "Prompt S/R=a,b". Cells are 128x128; keep a sheet below 900 pixels.
+# - A block ```sh is run by bash as it stands, in a scratch folder that holds what docs/pictures/field/in has (apple.png and masks
+#   to begin from). A block stands alone: what it reads it has made itself, or it is in that folder. Several commands, `\` at an
+#   end of line and here-documents are fine. Give a --seed.
+# - A block writes NAME.webp (-o) for each picture that the page shows between it and the next block. `sumi grid` makes titled
+#   sheets, with and without the technique side by side: --x freeu=,v2 or --x "Prompt S/R=a,b". Cells are 128x128; keep a sheet
+#   below 900 pixels.
 # - A block ```output right after it is what the block prints, to the letter.
 # - Models that do not come with sumi are stood in for by tiny ones, whose pictures are noise and are not shown: sd1 (folder),
 #   sd1.safetensors, v1-5.ckpt, sd2.safetensors, xl, xl-refiner, inpaint.safetensors, ip2p.safetensors, lcm (tests/t_stand_ins.c).
@@ -66,7 +67,8 @@ split() {
         }' run_text="${1:-}" $page
 }
 
-# The command as the blocks call it. Checking, two steps and small pictures do; stand-ins need their tokenizer and draw small ones.
+# The command as the blocks call it. Checking, two steps and small pictures do; stand-ins need their tokenizer and draw small
+# ones.
 wrapper() { # MODE
     cat >"$T/bin/sumi" <<END
 #!/bin/bash

@@ -176,8 +176,8 @@ static void age(sm_mem *mem)
     let_go(mem, PATIENCE);
 }
 
-/* The smallest that is large enough, however large: a small plan may hold a large block while a large plan maps another one, but only
- * for so long. Where none is large enough, all go. */
+/* The smallest that is large enough, however large: a small plan may hold a large block while a large plan maps another one, but
+ * only for so long. Where none is large enough, all go. */
 static block *reuse(sm_mem *mem, size_t bytes)
 {
     block **best = NULL, *b = NULL;

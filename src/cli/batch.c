@@ -1,5 +1,5 @@
-/* generate --prompts: many requests from a file, drawn one after the other. All lines are read before anything is drawn; a picture's
- * number counts through the whole file, so that its name does not depend on what is there already. */
+/* generate --prompts: many requests from a file, drawn one after the other. All lines are read before anything is drawn; a
+ * picture's number counts through the whole file, so that its name does not depend on what is there already. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +118,8 @@ static int find_missing(batch *b, const cli_args *a, const cli_output *o)
         names.same_seeds = l->request.variation_strength > 0;
         l->missing = false;
         for (int k = 0; k < l->request.count; k++) {
-            if (!cli_output_path(&names, l->first + k, b->pictures, cli_seed(&l->request, k), l->request.prompt, path, sizeof path))
+            if (!cli_output_path(&names, l->first + k, b->pictures, cli_seed(&l->request, k), l->request.prompt, path,
+                                 sizeof path))
                 return EXIT_USAGE;
             l->missing |= access(path, F_OK) != 0;
         }
@@ -130,7 +131,8 @@ static void tell(void *user, const sumi_progress *p)
 {
     batch *b = user;
     sumi_progress q = *p;
-    double part = strcmp(p->stage, "sample") ? !strcmp(p->stage, "decode") : p->steps > 0 ? (double)p->step / (double)p->steps : 0;
+    double part = strcmp(p->stage, "sample") ? !strcmp(p->stage, "decode") : p->steps > 0 ? (double)p->step / (double)p->steps
+                                                                                          : 0;
     double done = b->done + part * b->part;
     b->now = p->seconds;
     q.stage = b->stage;
@@ -171,7 +173,8 @@ static int draw_line(batch *b, cli_session *s, const cli_args *a, const cli_outp
     snprintf(b->stage, sizeof b->stage, "line %d", l->number);
     sumi_status st = sumi_generate(s->ctx, s->model, &l->request, &cb, &im);
     cli_progress_end(&b->progress);
-    int rc = !st ? save(s, b, l, a, o, im) : st == SUMI_E_ARG ? bad_line(a->v.prompts, l->number, sumi_error(s->ctx)) : cli_failed(s->ctx, st);
+    int rc = !st ? save(s, b, l, a, o, im) : st == SUMI_E_ARG ? bad_line(a->v.prompts, l->number, sumi_error(s->ctx))
+                                                              : cli_failed(s->ctx, st);
     b->done += b->part;
     b->seconds += b->now;
     sumi_images_free(im);

@@ -75,7 +75,8 @@ typedef struct cli_command {
     int (*run)(cli_args *a);
 } cli_command;
 
-extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull, cmd_models, cmd_version, cmd_help;
+extern const cli_command cmd_generate, cmd_inspect, cmd_plan, cmd_train, cmd_score, cmd_tokenize, cmd_convert, cmd_pull,
+                         cmd_models, cmd_version, cmd_help;
 extern const cli_command cmd_run, cmd_info, cmd_grid, cmd_schema;
 extern const cli_command cmd_schedule;
 extern const cli_command cmd_prompt;
@@ -86,17 +87,22 @@ const cli_command *cli_find(const char *name);  /* NULL: none */
 #define CLI_OPT_HELP {"help", 'h', CLI_HELP, NULL, 0, 0, 0, "this text"}
 #define CLI_OPT_JSON {"json", 0, CLI_SWITCH, NULL, CLI_AT(json), 0, 0, "as JSON"}
 #define CLI_OPT_QUIET {"quiet", 'q', CLI_SWITCH, NULL, CLI_AT(quiet), 0, 0, "no progress, no remarks"}
-#define CLI_OPT_MODEL {"model", 'm', CLI_TEXT, "FILE|DIR", CLI_AT(load.path), 0, 0, "checkpoint, or folder in diffusers' layout; the built-in model without it"}
+#define CLI_OPT_MODEL {"model", 'm', CLI_TEXT, "FILE|DIR", CLI_AT(load.path), 0, 0, \
+                       "checkpoint, or folder in diffusers' layout; the built-in model without it"}
 #define CLI_OPT_PARTS \
     {"vae", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.vae), 0, 0, "autoencoder to use instead of the model's"}, \
     {"text-encoder", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder), 0, 0, "text encoder to use instead of the model's"}, \
     {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0, "XL's second text encoder, OpenCLIP bigG"}, \
     {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"}, \
-    {"taesd", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.taesd), 0, 0, "tiny autoencoder of the same latents (TAESD), for --preview-method and --vae-decoder taesd"}, \
-    {"tokenizer", 0, CLI_TEXT, "DIR|FILE", CLI_AT(load.tokenizer), 0, 0, "vocab.json and merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz"}, \
-    {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
+    {"taesd", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.taesd), 0, 0, \
+     "tiny autoencoder of the same latents (TAESD), for --preview-method and --vae-decoder taesd"}, \
+    {"tokenizer", 0, CLI_TEXT, "DIR|FILE", CLI_AT(load.tokenizer), 0, 0, \
+     "vocab.json and merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz"}, \
+    {"low-memory", 0, CLI_SWITCH, NULL, CLI_AT(low_memory), 0, 0, \
+     "least memory first: slower; above 384 pixels a side the picture is decoded in tiles, which changes it a little"}
 #define CLI_OPT_CONTEXT \
-    {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, "threads; every processor without it; the picture does not depend on it"}, \
+    {"threads", 0, CLI_INT, "N", CLI_AT(context.threads), 1, 1024, \
+     "threads; every processor without it; the picture does not depend on it"}, \
     {"cpu", 0, CLI_TEXT, "NAME", CLI_AT(context.cpu), 0, 0, "instruction set: scalar, avx2, avx512, neon; the best without it"}, \
     {"exact", 0, CLI_SWITCH, NULL, CLI_AT(exact), 0, 0, "convolutions as direct sums, not by minimal filtering: slower"}
 #define CLI_OPT_SIZE \
@@ -130,8 +136,8 @@ typedef struct cli_session {
     char *texts;            /* of the request, once suffixes were taken off the prompt */
 } cli_session;
 
-/* Makes the context and the request, from --from's picture and the flags; 0 or an exit status after an error line. cli_close in any
- * case. */
+/* Makes the context and the request, from --from's picture and the flags; 0 or an exit status after an error line. cli_close in
+ * any case. */
 int cli_open(cli_session *s, const cli_args *a);
 /* The one word of the command line becomes the prompt. needed: there must be one by now. 0 or an exit status. */
 int cli_prompt(cli_session *s, const cli_args *a, bool needed);

@@ -61,7 +61,8 @@ static int run(cli_args *a)
 #define AXIS(LETTER, WHERE) {#LETTER, 0, CLI_TEXT, "NAME=VALUES", CLI_AT(grid.LETTER), 0, 0, WHERE}
 
 static const cli_option options[] = {
-    AXIS(x, "columns: a parameter and its values, between commas; ranges as 1-5, 1-10 (+2), 1-10 [5]; Prompt S/R and Prompt order change words"),
+    AXIS(x, "columns: a parameter and its values, between commas; ranges as 1-5, 1-10 (+2), 1-10 [5]; Prompt S/R and Prompt "
+            "order change words"),
     AXIS(y, "rows"),
     AXIS(z, "sheets"),
     CLI_OPT_SIZE,
@@ -82,8 +83,8 @@ static const char *const examples[] = {
     "sumi grid \"a red apple\" --x steps=5,10,20 --y 'cfg=1-7 (+3)' -o grid.png", "three columns, three rows",
     "sumi grid \"a red apple\" --x 'Prompt S/R=red,green,blue' --y seed=1-3", "words of the prompt, replaced",
     "sumi grid \"fire, water, air\" --x 'Prompt order=fire,water,air' --seed 5", "the six orders of three words",
-    "sumi grid --from cat.png --x sampler=euler,heun,dpmpp_2m --y 'steps=10,20' --cells 'cell-%02d.png'", "from a picture's parameters; the pictures as files too",
-    NULL,
+    "sumi grid --from cat.png --x sampler=euler,heun,dpmpp_2m --y 'steps=10,20' --cells 'cell-%02d.png'",
+    "from a picture's parameters; the pictures as files too", NULL,
 };
 
 const cli_command cmd_grid = {

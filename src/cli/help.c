@@ -91,8 +91,10 @@ void cli_usage(FILE *f)
                "Usage: sumi \"PROMPT\" [options]\n       sumi COMMAND ...\n\nCommands\n", sumi_version());
     for (int i = 0; cli_commands[i]; i++)
         fprintf(f, "  %-10s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
-    fprintf(f, "\nExamples\n  sumi \"a red apple\" -o apple.png\n  sumi \"a smiling cat, noto style\" --count 4 -o cat-%%d.png\n  sumi help generate\n\n"
-               "Exit status: 0 done, 1 failed, 2 wrong call, 130 stopped.\n");
+    fprintf(f,
+            "\nExamples\n  sumi \"a red apple\" -o apple.png\n  sumi \"a smiling cat, noto style\" --count 4 -o cat-%%d.png\n"
+            "  sumi help generate\n\n"
+            "Exit status: 0 done, 1 failed, 2 wrong call, 130 stopped.\n");
 }
 
 /* ---- roff ---- */
@@ -145,14 +147,17 @@ static void man_command(FILE *f, const cli_command *c)
 
 void cli_man(FILE *f)
 {
-    fprintf(f, ".\\\" Written by `make man` from the commands' tables.\n.TH SUMI 1 \"\" \"sumi %s\"\n.SH NAME\nsumi \\- draw pictures from text\n"
-               ".SH SYNOPSIS\n", sumi_version());
+    fprintf(f,
+            ".\\\" Written by `make man` from the commands' tables.\n.TH SUMI 1 \"\" \"sumi %s\"\n.SH NAME\n"
+            "sumi \\- draw pictures from text\n"
+            ".SH SYNOPSIS\n", sumi_version());
     for (int i = 0; cli_commands[i]; i++) {
         fputs(".B sumi ", f);
         roff(f, cli_commands[i]->usage);
         fputs("\n.br\n", f);
     }
-    fputs(".SH DESCRIPTION\n.B sumi\ndraws pictures from text with diffusion models, on the processor it runs on, and trains, inspects and\n"
+    fputs(".SH DESCRIPTION\n.B sumi\ndraws pictures from text with diffusion models, on the processor it runs on, and trains, "
+          "inspects and\n"
           "measures such models. Only pull uses the network. Files are written whole or not at all.\n", f);
     for (int i = 0; cli_commands[i]; i++)
         man_command(f, cli_commands[i]);
@@ -164,7 +169,8 @@ void cli_man(FILE *f)
     man_item(f, "HF_ENDPOINT", "the hub's address; without it https://huggingface.co.");
     man_item(f, "HF_HUB_CACHE, HF_HOME", "where huggingface_hub keeps its models, which are found, too.");
     man_item(f, "SSL_CERT_FILE", "certificates that are trusted instead of the system's.");
-    fputs(".SH EXIT STATUS\n0 done, 1 failed, 2 wrong call, 130 stopped by SIGINT, 143 by SIGTERM. Every failure is one line on standard error.\n", f);
+    fputs(".SH EXIT STATUS\n0 done, 1 failed, 2 wrong call, 130 stopped by SIGINT, 143 by SIGTERM. Every failure is one line on "
+          "standard error.\n", f);
 }
 
 /* ---- the command ---- */
@@ -189,7 +195,8 @@ static int run(cli_args *a)
         return 0;
     }
     const char *near = cli_nearest(a->word[0], strlen(a->word[0]), command_name, NULL);
-    return cli_fail(EXIT_USAGE, near ? "no command '%.40s'; did you mean %s?" : "no command '%.40s'; sumi help lists them", a->word[0], near);
+    return cli_fail(EXIT_USAGE, near ? "no command '%.40s'; did you mean %s?" : "no command '%.40s'; sumi help lists them",
+                    a->word[0], near);
 }
 
 static const cli_option options[] = {
@@ -197,7 +204,8 @@ static const cli_option options[] = {
     CLI_OPT_HELP,
     {0},
 };
-static const char *const examples[] = {"sumi help generate", "options and examples of generate", "sumi help --man | man -l -", "the man page", NULL};
+static const char *const examples[] = {"sumi help generate", "options and examples of generate", "sumi help --man | man -l -",
+                                       "the man page", NULL};
 
 const cli_command cmd_help = {
     .name = "help",

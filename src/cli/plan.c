@@ -60,7 +60,8 @@ static int run(cli_args *a)
     return rc;
 }
 
-static const cli_option options[] = {CLI_OPT_SIZE, CLI_OPT_MODEL, CLI_OPT_PARTS, CLI_OPT_CONTEXT, CLI_OPT_JSON, CLI_OPT_HELP, {0}};
+static const cli_option options[] = {CLI_OPT_SIZE, CLI_OPT_MODEL, CLI_OPT_PARTS, CLI_OPT_CONTEXT, CLI_OPT_JSON, CLI_OPT_HELP,
+                                     {0}};
 
 static const char *const examples[] = {
     "sumi plan", "the built-in model at its defaults",

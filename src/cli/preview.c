@@ -5,7 +5,8 @@ static void write_preview(void *user, int index, int step, int width, int height
 {
     cli_preview *v = user;
     char path[4096];
-    sumi_image im = {.width = width, .height = height, .channels = 3, .pixels = (uint8_t *)rgb, .seed = v->seed + (v->output.same_seeds ? 0 : index)};
+    sumi_image im = {.width = width, .height = height, .channels = 3, .pixels = (uint8_t *)rgb,
+                     .seed = v->seed + (v->output.same_seeds ? 0 : index)};
     (void)step;
     if (v->failed)
         return;

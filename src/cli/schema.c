@@ -27,7 +27,8 @@ static const cli_option options[] = {
     {0},
 };
 
-static const char *const examples[] = {"sumi schema > request.schema.json", "to check JSON lines for --prompts with, or to build a form from", NULL};
+static const char *const examples[] = {"sumi schema > request.schema.json",
+                                       "to check JSON lines for --prompts with, or to build a form from", NULL};
 
 const cli_command cmd_schema = {
     .name = "schema",

@@ -1,4 +1,5 @@
-/* What commands that work with the library begin and end with: the context, the request from a picture and the flags, the model. */
+/* What commands that work with the library begin and end with: the context, the request from a picture and the flags, the
+ * model. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,7 +62,8 @@ int cli_open(cli_session *s, const cli_args *a)
 int cli_prompt(cli_session *s, const cli_args *a, bool needed)
 {
     if (a->nword > 1)
-        return cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0], a->word[1]);
+        return cli_fail(EXIT_USAGE, "more than one prompt ('%.40s', '%.40s'): put quotes around the prompt", a->word[0],
+                        a->word[1]);
     if (a->nword == 1)
         s->request.prompt = a->word[0];
     if (needed && !s->request.prompt[strspn(s->request.prompt, " \t\r\n")])
@@ -80,12 +82,14 @@ static int check_model(const cli_session *s, const cli_args *a)
     const sumi_infotext *t = s->from;
     const char *hash = sumi_model_hash(s->model), *summary = sumi_model_summary(s->model);
     size_t n = strlen(t->model_name);
-    bool same = t->model_hash[0] && hash[0] ? !strcmp(t->model_hash, hash) : !n || (!strncmp(summary, t->model_name, n) && summary[n] == ':');
+    bool same = t->model_hash[0] && hash[0] ? !strcmp(t->model_hash, hash)
+                                            : !n || (!strncmp(summary, t->model_name, n) && summary[n] == ':');
     if (same)
         return 0;
     if (!a->v.load.path)
-        return cli_fail(EXIT_BAD, "--from: %s was drawn with the model %s (hash %s), and this is %.60s (hash %s); give the right one with --model",
-                        a->v.from, t->model_name, t->model_hash, summary, hash);
+        return cli_fail(EXIT_BAD,
+                        "--from: %s was drawn with the model %s (hash %s), and this is %.60s (hash %s); give the right one with "
+                        "--model", a->v.from, t->model_name, t->model_hash, summary, hash);
     if (!a->v.quiet)
         fprintf(stderr, "%s was drawn with another model: %s (hash %s)\n", a->v.from, t->model_name, t->model_hash);
     return 0;

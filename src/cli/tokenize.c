@@ -48,14 +48,15 @@ static int run(cli_args *a)
 
 static const cli_option options[] = {
     CLI_OPT_MODEL,
-    {"vocab", 0, CLI_TEXT, "clip|FILE|DIR", CLI_AT(vocab), 0, 0, "no model: clip (built in), OpenAI's file, or a folder with vocab.json, merges.txt"},
+    {"vocab", 0, CLI_TEXT, "clip|FILE|DIR", CLI_AT(vocab), 0, 0,
+     "no model: clip (built in), OpenAI's file, or a folder with vocab.json, merges.txt"},
     CLI_OPT_JSON, CLI_OPT_HELP, {0},
 };
 
 static const char *const examples[] = {
     "sumi tokenize \"a red apple\" --vocab clip", "CLIP's tokens, as SD 1.x, 2.x and XL get them: 49406 320 736 3055 49407",
-    "sumi tokenize \"a red apple\" --json --vocab tokenizer", "for programs, with the tokenizer folder of a model in diffusers' layout",
-    NULL,
+    "sumi tokenize \"a red apple\" --json --vocab tokenizer",
+    "for programs, with the tokenizer folder of a model in diffusers' layout", NULL,
 };
 
 const cli_command cmd_tokenize = {

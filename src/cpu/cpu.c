@@ -129,7 +129,9 @@ const sm_backend *sm_cpu_backend(const char *mask, sm_err *e)
                     have[n - 1]->name);
             return NULL;
         }
-    sm_fail(e, SUMI_E_ARG, "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct convolutions", mask);
+    sm_fail(e, SUMI_E_ARG,
+            "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct "
+            "convolutions", mask);
     return NULL;
 }
 

@@ -11,7 +11,8 @@ static inline __attribute__((always_inline)) vf finished(act_fn *act, vf x, cons
     return gate ? x * act(g) : act(x);
 }
 
-static inline __attribute__((always_inline)) void row(act_fn *act, const float *in, const float *gate, const float *add, float *out, int64_t n)
+static inline __attribute__((always_inline)) void row(act_fn *act, const float *in, const float *gate,
+                                                      const float *add, float *out, int64_t n)
 {
     int64_t i = 0;
     for (; i + SM_VL <= n; i += SM_VL) {
@@ -26,7 +27,8 @@ static inline __attribute__((always_inline)) void row(act_fn *act, const float *
 }
 
 /* The four shapes apart, so that loops hold no branches. */
-static inline __attribute__((always_inline)) void rows(act_fn *act, const float *in, const float *gate, const float *add, float *out, int64_t n)
+static inline __attribute__((always_inline)) void rows(act_fn *act, const float *in, const float *gate,
+                                                       const float *add, float *out, int64_t n)
 {
     if (gate && add)
         row(act, in, gate, add, out, n);
@@ -40,8 +42,8 @@ static inline __attribute__((always_inline)) void rows(act_fn *act, const float 
 
 bool SM_K(sm_finish_knows)(sm_op_id act)
 {
-    return act == SM_OP_INPUT || act == SM_OP_SILU || act == SM_OP_GELU_TANH || act == SM_OP_GELU_ERF || act == SM_OP_QUICK_GELU ||
-           act == SM_OP_RELU;
+    return act == SM_OP_INPUT || act == SM_OP_SILU || act == SM_OP_GELU_TANH || act == SM_OP_GELU_ERF ||
+           act == SM_OP_QUICK_GELU || act == SM_OP_RELU;
 }
 
 void SM_K(sm_finish_row)(sm_op_id act, const float *in, const float *gate, const float *add, float *out, int64_t n)

@@ -294,7 +294,10 @@ static size_t work_of(const sm_node *n)
     return sizeof(float) * (size_t)(m.n * m.c * (m.blocks * SUMS + APPLY));
 }
 
-static bool fuses(const sm_node *n, const sm_finish *f) { return f->act == SM_OP_SILU && !f->gate && !f->add_rows && !f->doubled; }
+static bool fuses(const sm_node *n, const sm_finish *f)
+{
+    return f->act == SM_OP_SILU && !f->gate && !f->add_rows && !f->doubled;
+}
 
 void SM_K(sm_group_norm_kernels)(sm_kernel *k);
 

@@ -10,7 +10,8 @@ static const sm_taps one_tap = {{{.count = 1}}, 1};
 static sm_gather dense(const float *x, float *y, int64_t rows, int64_t k, int64_t cols, const float *b)
 {
     return (sm_gather){
-        .src = x, .src_size = {1, rows}, .ld_src = k, .stride = {1, 1}, .n = 1, .grid = {1, rows}, .dst = y, .dst_size = {1, rows},
+        .src = x, .src_size = {1, rows}, .ld_src = k, .stride = {1, 1}, .n = 1, .grid = {1, rows},
+        .dst = y, .dst_size = {1, rows},
         .ld_dst = cols, .dst_step = {1, 1}, .taps = {one_tap, one_tap}, .kw = 1, .k = k, .cols = cols, .packed_k = k, .b = b};
 }
 
@@ -55,7 +56,8 @@ static int linear_prep_tasks(const sm_node *n)
     return (int)SM_MIN(SM_MIN(most, wanted), MOST);
 }
 
-/* With a gate a part is panels of the left half and then those of the right half that belong to them: a whole weight lies as usual. */
+/* With a gate a part is panels of the left half and then those of the right half that belong to them: a whole weight lies as
+ * usual. */
 static void linear_prep(const sm_kcall *c, void *out, int task, int tasks)
 {
     const sm_tensor *w = &c->src[1];
@@ -76,7 +78,8 @@ static bool finishes(const sm_finish *f) { return f->act != SM_OP_INPUT || f->ga
 /* A gate needs whole panels on both sides. */
 static bool linear_fuses(const sm_node *n, const sm_finish *f)
 {
-    return !SM_K(sm_linear_few)(n) && SM_K(sm_finish_knows)(f->act) && !f->doubled && (!f->gate || n->src[1]->dims[0] % (2 * SM_NR) == 0);
+    return !SM_K(sm_linear_few)(n) && SM_K(sm_finish_knows)(f->act) && !f->doubled &&
+           (!f->gate || n->src[1]->dims[0] % (2 * SM_NR) == 0);
 }
 
 /* Floats of a task's unfinished results: of both halves with a gate. */

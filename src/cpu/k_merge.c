@@ -1,6 +1,7 @@
-/* Token merging. Matching is a matrix product of which only each row's largest value and its place are kept: a block of rows meets
- * panel after panel of the tokens that stay, whose length has been divided out while packing; products of a panel stay in the first
- * cache. A row's own length only scales its maximum. Similarities are the chains of gemm.h, so places and bits depend on no cut. */
+/* Token merging. Matching is a matrix product of which only each row's largest value and its place are kept: a block of rows
+ * meets panel after panel of the tokens that stay, whose length has been divided out while packing; products of a panel stay in
+ * the first cache. A row's own length only scales its maximum. Similarities are the chains of gemm.h, so places and bits depend
+ * on no cut. */
 #include "cpu/gemm.h"
 #include "cpu/merge.h"
 
@@ -9,15 +10,16 @@
 
 enum { BLOCK = 8 * SM_MR, MOST = 32 }; /* rows that meet a panel, tasks */
 
-/* Of pass 0: the panels, [n][stay in whole vectors * c], and the tokens that may go; of pass 1: similarity and cell of the best match,
- * [n][go]; of pass 2: ranks and who joins. */
+/* Of pass 0: the panels, [n][stay in whole vectors * c], and the tokens that may go; of pass 1: similarity and cell of the best
+ * match, [n][go]; of pass 2: ranks and who joins. */
 typedef struct room { float *packed; uint64_t *rank; float *best; int32_t *match, *go; uint8_t *joins; } room;
 
 static size_t room_at(const tokens *k, char *work, room *r)
 {
     size_t rows = (size_t)(k->n * k->go), at = 0;
     *r = (room){0};
-    void **part[] = {(void **)&r->packed, (void **)&r->rank, (void **)&r->best, (void **)&r->match, (void **)&r->go, (void **)&r->joins};
+    void **part[] = {(void **)&r->packed, (void **)&r->rank, (void **)&r->best, (void **)&r->match,
+                     (void **)&r->go, (void **)&r->joins};
     const size_t bytes[] = {sizeof(float) * (size_t)(k->n * sm_packed_cols(k->stay) * k->c), sizeof *r->rank * rows,
                             sizeof *r->best * rows, sizeof *r->match * rows, sizeof *r->go * (size_t)k->go, rows};
     for (size_t i = 0; i < SM_COUNT(part); i++) {
@@ -247,7 +249,8 @@ static void divide(float *y, int32_t by, int64_t n)
 }
 
 /* Rows [from, to) of one picture: every task goes over all its tokens, whose numbers cost little beside their values. */
-static void merge_rows(const float *x, const int32_t *row, int64_t t, int64_t ch, int64_t from, int64_t to, int32_t *count, float *y)
+static void merge_rows(const float *x, const int32_t *row, int64_t t, int64_t ch, int64_t from, int64_t to,
+                       int32_t *count, float *y)
 {
     memset(count + from, 0, sizeof *count * (size_t)(to - from));
     for (int64_t i = 0; i < t; i++) {
@@ -273,8 +276,8 @@ static void run_merge(const sm_kcall *c, int task, int tasks)
     sm_range(c->dst.dims[0] * rows, task, tasks, &from, &to);
     for (int64_t i = from; i < to;) {
         int64_t n = i / rows, end = SM_MIN(to, (n + 1) * rows);
-        merge_rows((const float *)c->src[0].data + n * t * ch, (const int32_t *)c->src[1].data + n * t, t, ch, i - n * rows, end - n * rows,
-                   (int32_t *)c->work + n * rows, (float *)c->dst.data + n * rows * ch);
+        merge_rows((const float *)c->src[0].data + n * t * ch, (const int32_t *)c->src[1].data + n * t, t, ch,
+                   i - n * rows, end - n * rows, (int32_t *)c->work + n * rows, (float *)c->dst.data + n * rows * ch);
         i = end;
     }
 }

@@ -125,7 +125,8 @@ static void run_slice(const sm_kcall *c, int task, int tasks)
     int64_t stride[SM_MAX_DIMS];
     dense_strides(&c->src[0], stride);
     copy p = copy_of(c->dst.rank, c->dst.dims, stride);
-    run_copy(&p, (const float *)c->src[0].data + c->node->p.slice.start * stride[c->node->p.slice.axis], c->dst.data, task, tasks);
+    run_copy(&p, (const float *)c->src[0].data + c->node->p.slice.start * stride[c->node->p.slice.axis],
+             c->dst.data, task, tasks);
 }
 
 static void run_expand(const sm_kcall *c, int task, int tasks)

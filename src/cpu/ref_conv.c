@@ -81,7 +81,8 @@ static void conv2d_dx(const sm_kcall *c, int task, int tasks)
                 int ny = readers(p, 0, iy, ky, h, y->dims[1], oys), nx = readers(p, 1, ix, kx, wd, y->dims[2], oxs);
                 for (int a = 0; a < ny; a++)
                     for (int b = 0; b < nx; b++)
-                        s += dx_dot(py + ((n * y->dims[1] + oys[a]) * y->dims[2] + oxs[b]) * o, w, ch / cg * og, og, ch % cg, ky, kx);
+                        s += dx_dot(py + ((n * y->dims[1] + oys[a]) * y->dims[2] + oxs[b]) * o, w, ch / cg * og, og, ch % cg, ky,
+                                    kx);
             }
         px[i] = (float)s;
     }

@@ -70,9 +70,13 @@ static void load_q2_k(const uint8_t *b, float *y) /* 16 scales and offsets of 4 
 }
 
 /* Scale k of the 16: low four bits in byte k % 8, high two in byte 8 + k % 4. */
-static int q3_scale(const uint8_t *s, int k) { return ((s[k % 8] >> k / 8 * 4 & 15) | (s[8 + k % 4] >> k / 4 * 2 & 3) << 4) - 32; }
+static int q3_scale(const uint8_t *s, int k)
+{
+    return ((s[k % 8] >> k / 8 * 4 & 15) | (s[8 + k % 4] >> k / 4 * 2 & 3) << 4) - 32;
+}
 
-static void load_q3_k(const uint8_t *b, float *y) /* 32 bytes of high bits (set: no offset of -4), 64 of low bits, 12 of scales, d */
+static void load_q3_k(const uint8_t *b, float *y) /* 32 bytes of high bits (set: no offset of -4), 64 of low bits, 12 of scales,
+                                                     d */
 {
     float d = half_at(b + 108);
     for (int g = 0; g < 16; g++) {

@@ -1,6 +1,6 @@
-/* Operations that another one's kernel does beside (sm_finish): an activation, a gate or a sum after the one that makes its input, where
- * nobody else reads that, and the doubling of a picture before a convolution. The step runs where the last of them stood. What is
- * joined depends on the graph and the backend; no bit of a result does on what is joined. */
+/* Operations that another one's kernel does beside (sm_finish): an activation, a gate or a sum after the one that makes its
+ * input, where nobody else reads that, and the doubling of a picture before a convolution. The step runs where the last of them
+ * stood. What is joined depends on the graph and the backend; no bit of a result does on what is joined. */
 #include "graph/plan_impl.h"
 
 typedef struct fuser {
@@ -82,8 +82,8 @@ static bool join_add(fuser *u, const sm_node *n)
 
 static bool is_half(const sm_node *x, const sm_node *of, int half)
 {
-    return x->op == SM_OP_SLICE && x->src[0] == of && x->p.slice.axis == of->rank - 1 && x->p.slice.len * 2 == of->dims[of->rank - 1] &&
-           x->p.slice.start == half * x->p.slice.len;
+    return x->op == SM_OP_SLICE && x->src[0] == of && x->p.slice.axis == of->rank - 1 &&
+           x->p.slice.len * 2 == of->dims[of->rank - 1] && x->p.slice.start == half * x->p.slice.len;
 }
 
 /* left half of h times act(right half of h) */
@@ -110,7 +110,8 @@ static bool join_double(fuser *u, const sm_node *n)
 {
     const sm_node *big = n->src[0], *small = big->nsrc ? big->src[0] : NULL;
     sm_finish f = {.doubled = 1};
-    if (big->op != SM_OP_RESIZE_NEAREST || u->uses[big->id] != 1 || big->dims[1] != 2 * small->dims[1] || big->dims[2] != 2 * small->dims[2])
+    if (big->op != SM_OP_RESIZE_NEAREST || u->uses[big->id] != 1 || big->dims[1] != 2 * small->dims[1] ||
+        big->dims[2] != 2 * small->dims[2])
         return false;
     if (!u->be->k[n->op].fuses || !u->be->k[n->op].fuses(n, &f))
         return false;
@@ -144,7 +145,8 @@ sumi_status sm_plan_fuse(sm_plan *p, int n, sm_node *const *outputs, const sm_ba
         if (!p->places[i].live)
             continue;
         switch (x->op) {
-        case SM_OP_SILU: case SM_OP_GELU_TANH: case SM_OP_GELU_ERF: case SM_OP_QUICK_GELU: case SM_OP_RELU: join_act(&u, x); break;
+        case SM_OP_SILU: case SM_OP_GELU_TANH: case SM_OP_GELU_ERF: case SM_OP_QUICK_GELU: case SM_OP_RELU:
+            join_act(&u, x); break;
         case SM_OP_ADD: join_add(&u, x); break;
         case SM_OP_MUL: join_gate(&u, x); break;
         case SM_OP_CONV2D: join_double(&u, x); break;

@@ -74,9 +74,11 @@ static sm_pack pack_of(const step *s)
 
 static bool same(const sm_pack *a, const sm_pack *b)
 {
-    return a->w.data == b->w.data && a->prep == b->prep && a->how == b->how && a->op == b->op && a->bytes == b->bytes && a->unit == b->unit &&
+    return a->w.data == b->w.data && a->prep == b->prep && a->how == b->how && a->op == b->op && a->bytes == b->bytes &&
+           a->unit == b->unit &&
            a->w.dtype == b->w.dtype && a->w.scale == b->w.scale && a->w.scale_run == b->w.scale_run && a->w.rank == b->w.rank &&
-           !memcmp(a->w.dims, b->w.dims, sizeof a->w.dims) && (!is_conv(a->op) || !memcmp(&a->p.conv, &b->p.conv, sizeof a->p.conv));
+           !memcmp(a->w.dims, b->w.dims, sizeof a->w.dims) &&
+           (!is_conv(a->op) || !memcmp(&a->p.conv, &b->p.conv, sizeof a->p.conv));
 }
 
 static sm_pack *find(const sm_packs *s, const sm_pack *k, sm_slab **of)

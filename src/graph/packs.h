@@ -1,5 +1,5 @@
-/* Weights as kernels want them (sm_kernel.prep), shared: plans of any batch size, one after the other or at once, use the copies that
- * the first of them made. What a plan makes is a slab, one block of memory. A store belongs to a table of weights
+/* Weights as kernels want them (sm_kernel.prep), shared: plans of any batch size, one after the other or at once, use the copies
+ * that the first of them made. What a plan makes is a slab, one block of memory. A store belongs to a table of weights
  * (sm_weights_packs) and knows copies of mapped files only: what is in those never changes. */
 #ifndef SM_PACKS_H
 #define SM_PACKS_H

@@ -129,8 +129,8 @@ static void mark_held(sm_plan *p)
     }
 }
 
-/* Another source in the same storage would be overwritten while it is still read: in place of an addend any, in place of what the kernel
- * itself goes through those of another size. */
+/* Another source in the same storage would be overwritten while it is still read: in place of an addend any, in place of what the
+ * kernel itself goes through those of another size. */
 static bool shares(const sm_plan *p, const sm_node *n, int i)
 {
     int sources = sm_plan_maker(p, n)->nsrc, at = p->places[sm_plan_source(p, n, i)->id].at;
@@ -226,7 +226,8 @@ static sumi_status add_step(sm_plan *p, sm_node *n, const sm_backend *be, const 
     if (at->kept)
         p->stores[at->at].from = 0;
     step *s = &p->steps[p->nsteps++];
-    *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1, .out = n, .held = at->held, .cost = sm_plan_step_cost(p, n)};
+    *s = (step){.k = k, .passes = k->passes ? k->passes : 1, .work = -1, .prep = -1, .out = n, .held = at->held,
+                .cost = sm_plan_step_cost(p, n)};
     s->call.node = m;
     s->call.nsrc = m->nsrc;
     s->call.finish = p->fuse[n->id].f;
@@ -322,7 +323,8 @@ static sumi_status make_arena(sm_plan *p, sm_err *e)
 {
     p->arena = sm_alloc(p->mem, SM_MEM_ACTIVATION, p->arena_bytes);
     return p->arena ? SUMI_OK
-                    : sm_fail(e, SUMI_E_MEMORY, "out of memory: the plan needs %.1f MB for activations", (double)p->arena_bytes / 1e6);
+                    : sm_fail(e, SUMI_E_MEMORY, "out of memory: the plan needs %.1f MB for activations",
+                              (double)p->arena_bytes / 1e6);
 }
 
 static void *place_data(const sm_plan *p, const sm_node *n)

@@ -32,8 +32,8 @@ static void name_step(const step *s, char name[48])
     if (how)
         at += snprintf(name + at, 48 - (size_t)at, " %s", how);
     const sm_finish *f = &s->call.finish;
-    snprintf(name + at, 48 - (size_t)at, "%s%s%s%s%s", f->doubled ? " x2" : "", f->act ? " " : "", f->act ? sm_ops[f->act].name : "",
-             f->gate ? " gate" : "", f->add_rows ? " +" : "");
+    snprintf(name + at, 48 - (size_t)at, "%s%s%s%s%s", f->doubled ? " x2" : "", f->act ? " " : "",
+             f->act ? sm_ops[f->act].name : "", f->gate ? " gate" : "", f->add_rows ? " +" : "");
 }
 
 static void add_to(row *r, const step *s)
@@ -55,7 +55,8 @@ static int by_time(const void *a, const void *b)
 static void print_row(const row *r, int runs, double total, sm_buf *b)
 {
     double s = r->cpu / runs;
-    sm_buf_fmt(b, "%-32s %6d %10.3f %10.3f %10.3f %6.1f %9.1f %9.1f\n", r->name, r->nodes, (r->seconds[0] + r->seconds[1]) / runs * 1e3,
+    sm_buf_fmt(b, "%-32s %6d %10.3f %10.3f %10.3f %6.1f %9.1f %9.1f\n", r->name, r->nodes,
+               (r->seconds[0] + r->seconds[1]) / runs * 1e3,
                r->seconds[0] / runs * 1e3, s * 1e3, total > 0 ? 100 * r->cpu / total : 0, s > 0 ? r->flops / s * 1e-9 : 0,
                s > 0 ? r->bytes / s * 1e-9 : 0);
 }
@@ -81,7 +82,8 @@ void sm_plan_report(const sm_plan *p, sm_buf *b)
     }
     qsort(rows, (size_t)n, sizeof *rows, by_time);
     int runs = SM_MAX(p->profiled, 1);
-    sm_buf_fmt(b, "%-32s %6s %10s %10s %10s %6s %9s %9s\n", "operation", "nodes", "ms", "weights", "processor", "%", "GFLOP/s", "GB/s");
+    sm_buf_fmt(b, "%-32s %6s %10s %10s %10s %6s %9s %9s\n", "operation", "nodes", "ms", "weights", "processor", "%", "GFLOP/s",
+               "GB/s");
     for (int i = 0; i < n; i++)
         print_row(&rows[i], runs, all.cpu, b);
     print_row(&all, runs, all.cpu, b);
@@ -136,7 +138,8 @@ void sm_plan_memory(const sm_plan *p, sm_buf *b)
             char dims[96];
             if (s->bytes == size && s->from <= at && at <= s->to)
                 sm_buf_fmt(b, "  %8.1f MB  %s %s\n", (double)size * 1e-6,
-                           s->first ? s->first->name : "input, workspace or packed weights", s->first ? sm_dims_str(s->first, dims) : "");
+                           s->first ? s->first->name : "input, workspace or packed weights",
+                           s->first ? sm_dims_str(s->first, dims) : "");
         }
         below = size;
     }

@@ -1,6 +1,6 @@
-/* Texts and orientation in EXIF, the metadata of JPEG, WebP and PNG (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Some keys
- * have tags of their own in the first directory, "parameters" is the UserComment of the EXIF directory as in the other tools of the
- * field, everything else travels in a MakerNote of ours: "sumi", then key and value in turn, each with a NUL. */
+/* Texts and orientation in EXIF, the metadata of JPEG, WebP and PNG (CIPA DC-008, EXIF 2.32; TIFF 6.0 for the container). Some
+ * keys have tags of their own in the first directory, "parameters" is the UserComment of the EXIF directory as in the other tools
+ * of the field, everything else travels in a MakerNote of ours: "sumi", then key and value in turn, each with a NUL. */
 #include <string.h>
 
 #include "io/image_impl.h"
@@ -10,7 +10,8 @@ enum { TAG_ORIENTATION = 0x0112, TAG_EXIF = 0x8769, TAG_MAKER_NOTE = 0x927c, TAG
 
 /* Texts of the first directory, in order of tag. The keys are PNG's. */
 static const struct { uint16_t tag; const char *key; } tags[] = {
-    {0x010e, "Description"}, {0x010f, "Make"}, {0x0110, "Model"}, {0x0131, "Software"}, {0x013b, "Author"}, {0x8298, "Copyright"}};
+    {0x010e, "Description"}, {0x010f, "Make"}, {0x0110, "Model"}, {0x0131, "Software"},
+    {0x013b, "Author"}, {0x8298, "Copyright"}};
 
 static int tag_of(const char *key)
 {
@@ -130,7 +131,8 @@ typedef struct tiff {
     size_t n;
     bool little;
     sm_image *im;
-    size_t *left; /* bytes of values still to be read: those of a sound block do not overlap, so all together they are not longer than it */
+    size_t *left; /* bytes of values still to be read: those of a sound block do not overlap, so all together they are not longer
+                     than it */
     bool *seen;   /* the EXIF directory was followed */
 } tiff;
 

@@ -1,4 +1,5 @@
-/* Resampling (see resize.h). Every filter is a table of taps for each axis: which pixels make a new one, and how much each counts. */
+/* Resampling (see resize.h). Every filter is a table of taps for each axis: which pixels make a new one, and how much each
+ * counts. */
 #include "io/resize.h"
 
 #include <math.h>
@@ -182,8 +183,8 @@ static bool taps_for(taps *t, sm_filter f, int in, double x0, double x1, int out
     return taps_kernel(t, filters[f].at, filters[f].support, in, x0, x1, out, mem);
 }
 
-sumi_status sm_resize(const uint8_t *src, int w, int h, int c, const sm_box *box, sm_filter f, uint8_t *dst, int dw, int dh, sm_mem *mem,
-                      sm_err *e)
+sumi_status sm_resize(const uint8_t *src, int w, int h, int c, const sm_box *box, sm_filter f, uint8_t *dst,
+                      int dw, int dh, sm_mem *mem, sm_err *e)
 {
     sm_box b = box ? *box : (sm_box){0, 0, w, h};
     bool across = dw != w || b.x0 != 0 || b.x1 != w, down = dh != h || b.y0 != 0 || b.y1 != h;
@@ -231,7 +232,8 @@ static void mix(const float *src, int64_t step, int64_t n, const taps *t, int i,
     }
 }
 
-sumi_status sm_interpolate(const float *src, int w, int h, int c, sm_interp mode, float *dst, int dw, int dh, sm_mem *mem, sm_err *e)
+sumi_status sm_interpolate(const float *src, int w, int h, int c, sm_interp mode, float *dst, int dw,
+                           int dh, sm_mem *mem, sm_err *e)
 {
     taps x = {0}, y = {0};
     float *between = sm_alloc(mem, SM_MEM_DATA, sizeof *between * (size_t)dw * (size_t)h * (size_t)c);

@@ -20,8 +20,8 @@ typedef struct sm_st_entry {
     size_t bytes;
 } sm_st_entry;
 
-/* The number of values of a shape. False where a size is 2^53 or more, which JSON does not hold, or the product of those that are not 0
- * above INT64_MAX: a shape that one format takes can then be written in any other, and in any order. */
+/* The number of values of a shape. False where a size is 2^53 or more, which JSON does not hold, or the product of those that are
+ * not 0 above INT64_MAX: a shape that one format takes can then be written in any other, and in any order. */
 bool sm_st_numel(const int64_t *dims, int rank, uint64_t *numel);
 
 typedef struct sm_st_meta {

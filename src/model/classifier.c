@@ -1,5 +1,5 @@
-/* The classifier of noisy pictures (see classifier.h), recorded. Pictures are [N,H,W,C], tokens [N,T,C]; what guided-diffusion calls a
- * one-dimensional convolution is a linear layer over tokens. */
+/* The classifier of noisy pictures (see classifier.h), recorded. Pictures are [N,H,W,C], tokens [N,T,C]; what guided-diffusion
+ * calls a one-dimensional convolution is a linear layer over tokens. */
 #include "model/classifier.h"
 
 static const float EPS = 1e-5f;

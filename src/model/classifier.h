@@ -1,5 +1,5 @@
-/* The classifier of noisy pictures that classifier guidance asks (Dhariwal & Nichol 2021): the half of a UNet on the way down, with a
- * pool on top, in the layout of guided-diffusion's EncoderUNetModel (guided_diffusion/unet.py). */
+/* The classifier of noisy pictures that classifier guidance asks (Dhariwal & Nichol 2021): the half of a UNet on the way down,
+ * with a pool on top, in the layout of guided-diffusion's EncoderUNetModel (guided_diffusion/unet.py). */
 #ifndef SM_CLASSIFIER_H
 #define SM_CLASSIFIER_H
 
@@ -42,9 +42,9 @@ typedef struct sm_classifier_config {
 } sm_classifier_config;
 
 /* Reads the configuration off the tensors in the table, whatever stands before their names there ("classifier.", "module.").
- * Heads are 64 channels wide where all attentions divide so, as in guided-diffusion's create_classifier, and else there is one, unless
- * hints say otherwise. Where the blocks on the way down could be told from others in several ways, num_res_blocks is asked for.
- * SUMI_E_MODEL: no such classifier. what: a name for messages. */
+ * Heads are 64 channels wide where all attentions divide so, as in guided-diffusion's create_classifier, and else there is one,
+ * unless hints say otherwise. Where the blocks on the way down could be told from others in several ways, num_res_blocks is asked
+ * for. SUMI_E_MODEL: no such classifier. what: a name for messages. */
 sumi_status sm_detect_classifier(const sm_weights *w, const sm_classifier_hints *hints, sm_classifier_config *c, const char *what,
                                  sm_err *e);
 /* x [N,H,W,in], timestep [N] f32 -> logits [N,classes]. */

@@ -1,7 +1,7 @@
-/* What a table of tensors is as a noisy classifier (see classifier.h). A residual block that halves the picture has the very tensors
- * of one that does not, so which blocks those are follows from their number: levels have equally many blocks, each but the last ends
- * in a halving one, which changes no width and has no attention; within a level width and attention do not change (how
- * guided-diffusion builds them). */
+/* What a table of tensors is as a noisy classifier (see classifier.h). A residual block that halves the picture has the very
+ * tensors of one that does not, so which blocks those are follows from their number: levels have equally many blocks, each but
+ * the last ends in a halving one, which changes no width and has no attention; within a level width and attention do not change
+ * (how guided-diffusion builds them). */
 #include <stdio.h>
 #include <string.h>
 

@@ -267,8 +267,10 @@ static sumi_status check_input(const sm_unet_config *c, const char *what, sm_err
     int in = c->in_channels, out = c->out_channels;
     if (in == out || in == 2 * out || in == 2 * out + 1)
         return SUMI_OK;
-    const char *beside = in == out + 1 ? ", a depth map beside the latent" : in == out + 3 ? ", a small picture beside the latent" : "";
-    return sm_fail(e, SUMI_E_SUPPORT, "%s: the unet takes %d channels%s; supported are %d (text to image), %d (InstructPix2Pix) and "
+    const char *beside = in == out + 1 ? ", a depth map beside the latent"
+                                       : in == out + 3 ? ", a small picture beside the latent" : "";
+    return sm_fail(e, SUMI_E_SUPPORT,
+                   "%s: the unet takes %d channels%s; supported are %d (text to image), %d (InstructPix2Pix) and "
                    "%d (inpainting)", what, in, beside, out, 2 * out, 2 * out + 1);
 }
 
@@ -283,7 +285,8 @@ static sumi_status detect_unet(const sm_weights *w, const sm_layout_report *r, c
     if (r && r->edm_v)
         return sm_fail(e, SUMI_E_SUPPORT, "%s: made for v-prediction over EDM's noise (CosXL), which is not supported", what);
     if (r && r->edm_mark && !stats_ok(r))
-        return sm_fail(e, SUMI_E_FORMAT, "%s: edm_mean and edm_std, the mean and deviation of its latents, must be 4 numbers each, "
+        return sm_fail(e, SUMI_E_FORMAT,
+                       "%s: edm_mean and edm_std, the mean and deviation of its latents, must be 4 numbers each, "
                        "edm_std's above 0", what);
     family f = family_of(&d->denoiser.unet);
     for (int i = 0; i < SM_TEXTS; i++) {
@@ -315,7 +318,8 @@ sumi_status sm_detect(const sm_weights *w, const sm_layout_report *r, const char
     if (!d)
         return SUMI_OK;
     if (d->kind != SM_MODEL_UNET)
-        return sm_fail(e, SUMI_E_SUPPORT, "%s: the sizes of a %s are not read off its tensors; give a folder with its config.json",
+        return sm_fail(e, SUMI_E_SUPPORT,
+                       "%s: the sizes of a %s are not read off its tensors; give a folder with its config.json",
                        what, d->class_name);
     out->family = d;
     return detect_unet(w, r, what, out, e);

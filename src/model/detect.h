@@ -27,8 +27,8 @@ typedef enum sm_extra { /* input channels: */
 typedef struct sm_traits {
     char label[64];           /* "Stable Diffusion XL base" */
     const char *prediction;   /* epsilon, v_prediction, flow_prediction, edm */
-    bool assumed;             /* two predictions have these very tensors (version 2): a guess; the request's --prediction overrides
-                                 it. What shares XL's tensors (Turbo, Lightning, Playground v2) gets XL's defaults */
+    bool assumed;             /* two predictions have these very tensors (version 2): a guess; the request's --prediction
+                                 overrides it. What shares XL's tensors (Turbo, Lightning, Playground v2) gets XL's defaults */
     const char *beta_schedule;/* "scaled_linear"; "" for flow and edm */
     double beta_start, beta_end;
     bool zero_snr;            /* betas rescaled to zero terminal SNR */

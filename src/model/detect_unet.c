@@ -202,7 +202,8 @@ static sumi_status check_attention(const look *l, const sm_unet_config *c, sm_er
     for (int i = 0; i < c->blocks; i++) {
         int width = sm_look_dim(l, 1, "down_blocks.%d.attentions.0.transformer_blocks.0.attn1.to_k.weight", i);
         if (c->down_attention[i] && width != c->block_out_channels[i])
-            return sm_fail(e, SUMI_E_SUPPORT, "%s.down_blocks.%d: keys of width %d in attn1, the level has %d; self-attention that looks "
+            return sm_fail(e, SUMI_E_SUPPORT,
+                           "%s.down_blocks.%d: keys of width %d in attn1, the level has %d; self-attention that looks "
                            "at the text (SDXS) is not supported", l->component, i, width, c->block_out_channels[i]);
     }
     return SUMI_OK;

@@ -103,7 +103,8 @@ static sumi_status place(const exporting *g, const sm_weight *x, piece *p, sm_er
         return SUMI_OK;
     }
     if (c == SM_COMPONENT_TRANSFORMER)
-        return sm_fail(e, SUMI_E_SUPPORT, "tensor %.200s is a transformer's: only UNets have a single-file layout of other programs; "
+        return sm_fail(e, SUMI_E_SUPPORT,
+                       "tensor %.200s is a transformer's: only UNets have a single-file layout of other programs; "
                        "use --layout diffusers, which writes one file too", x->name);
     if (c == SM_COMPONENTS || !g->to[c].table)
         return sm_fail(e, SUMI_E_SUPPORT,

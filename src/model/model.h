@@ -79,8 +79,9 @@ typedef struct sm_unet_cond {
 /* What guidance changes inside a UNet while it draws. */
 typedef enum sm_freeu {
     SM_FREEU_NONE,
-    SM_FREEU_1,         /* Si et al. 2023 and ComfyUI: features four and two times as wide as the first block's are strengthened by b[0]
-                           and b[1], the skip connections that meet them lose their lowest frequencies, by s[0] and s[1] */
+    SM_FREEU_1,         /* Si et al. 2023 and ComfyUI: features four and two times as wide as the first block's are strengthened
+                           by b[0] and b[1], the skip connections that meet them lose their lowest frequencies, by s[0] and s[1]
+                           */
     SM_FREEU_2,         /* the same, strengthened where the features' mean is high */
     SM_FREEU_DIFFUSERS  /* as 1, but in the first and the second up block (diffusers' enable_freeu) */
 } sm_freeu;
@@ -117,9 +118,10 @@ int sm_unet_time_ids(const sm_unet_config *c);
 
 /* How many skip connections there are. */
 int sm_unet_skips(const sm_unet_config *c);
-/* What tells how much a step changes (TeaCache's timestep-modulated input, here of a UNet's first resnet): its first convolution with the
- * timestep added, [N,H,W,C]. Arguments as of sm_unet. */
-sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, const sm_unet_cond *cond);
+/* What tells how much a step changes (TeaCache's timestep-modulated input, here of a UNet's first resnet): its first convolution
+ * with the timestep added, [N,H,W,C]. Arguments as of sm_unet. */
+sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep,
+                           const sm_unet_cond *cond);
 
 /* sample [N,H,W,in], timestep [N] f32, ctx [N,T,cross_attention_dim] -> [N,H,W,out]. cond may be NULL. */
 sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, sm_node *ctx,

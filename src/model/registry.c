@@ -30,7 +30,8 @@ static sm_node *whole_picture(const sm_node *x, int64_t n)
 
 static sm_unet_cond unet_cond(const sm_denoiser_config *c, const sm_node *x, const sm_conditions *cond)
 {
-    sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond, .tweaks = cond->tweaks};
+    sm_unet_cond more = {.text_embeds = cond->pooled, .time_ids = cond->time_ids, .timestep_cond = cond->timestep_cond,
+                         .tweaks = cond->tweaks};
     if (c->unet.text_time && !more.time_ids && !sm_poisoned(x))
         more.time_ids = whole_picture(x, unet_time_ids(c));
     return more;
@@ -50,7 +51,10 @@ static sm_node *unet_modulated(const nn_scope *s, const sm_denoiser_config *c, s
 
 static int mmdit_channels(const sm_denoiser_config *c) { return c->mmdit.out_channels; }
 static int mmdit_context(const sm_denoiser_config *c) { return c->mmdit.joint_attention_dim; }
-static int mmdit_pooled(const sm_denoiser_config *c) { return c->mmdit.pooled_projection_dim > 0 ? c->mmdit.pooled_projection_dim : -1; }
+static int mmdit_pooled(const sm_denoiser_config *c)
+{
+    return c->mmdit.pooled_projection_dim > 0 ? c->mmdit.pooled_projection_dim : -1;
+}
 static int mmdit_time_ids(const sm_denoiser_config *c) { return 0; }
 static int mmdit_multiple(const sm_denoiser_config *c) { return c->mmdit.patch_size; }
 
@@ -70,7 +74,8 @@ const sm_denoiser sm_denoisers[] = {
     {.component = "unet", .class_name = "UNet2DConditionModel", .marker = "time_embedding.linear_1.weight", .kind = SM_MODEL_UNET,
      .latent_channels = unet_channels, .context_width = unet_context, .pooled_width = unet_pooled, .multiple = unet_multiple,
      .time_ids = unet_time_ids, .record = unet_record, .modulated = unet_modulated},
-    {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight", .kind = SM_MODEL_MMDIT,
+    {.component = "transformer", .class_name = "SD3Transformer2DModel", .marker = "context_embedder.weight",
+     .kind = SM_MODEL_MMDIT,
      .latent_channels = mmdit_channels, .context_width = mmdit_context, .pooled_width = mmdit_pooled, .multiple = mmdit_multiple,
      .time_ids = mmdit_time_ids, .record = mmdit_record, .modulated = mmdit_modulated},
 };

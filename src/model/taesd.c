@@ -1,6 +1,6 @@
 /* A tiny autoencoder that was distilled from the large one of the same latents (madebyollin/taesd), in the layout of diffusers'
- * AutoencoderTiny (models/autoencoders/autoencoder_tiny.py, vae.py: EncoderTiny, DecoderTiny): 3x3 convolutions and blocks of three,
- * nothing but ReLU between them, no norms. Layers without tensors are the first activation and the upsamplers. */
+ * AutoencoderTiny (models/autoencoders/autoencoder_tiny.py, vae.py: EncoderTiny, DecoderTiny): 3x3 convolutions and blocks of
+ * three, nothing but ReLU between them, no norms. Layers without tensors are the first activation and the upsamplers. */
 #include "model/taesd.h"
 
 #include <stdio.h>
@@ -55,22 +55,24 @@ static const sm_weight *tensor(const sm_weights *w, const char *half, int i, con
 
 enum { MOST = 64 }; /* pixels a latent: the large ones have 8 to 32 */
 
-/* Layers as the tensors tell them; a decoder's convolution after a layer without tensors is behind an upsampler, an encoder's later
- * ones but the last halve. */
+/* Layers as the tensors tell them; a decoder's convolution after a layer without tensors is behind an upsampler, an encoder's
+ * later ones but the last halve. */
 static sumi_status detect_half(const sm_weights *w, bool decoder, sm_taesd_half *h, const char *what, sm_err *e)
 {
     const char *half = decoder ? "decoder" : "encoder";
     double reach = 0;
     *h = (sm_taesd_half){.factor = 1};
     for (int i = 0; i < SM_TAESD_LAYERS; i++) {
-        h->layer[i] = tensor(w, half, i, "weight") ? SM_TINY_CONV : tensor(w, half, i, "conv.0.weight") ? SM_TINY_BLOCK : SM_TINY_NONE;
+        h->layer[i] = tensor(w, half, i, "weight") ? SM_TINY_CONV
+                                                   : tensor(w, half, i, "conv.0.weight") ? SM_TINY_BLOCK : SM_TINY_NONE;
         h->layers = h->layer[i] ? i + 1 : h->layers;
     }
     if (!h->layers)
         return SUMI_OK;
     const sm_weight *ends = tensor(w, half, decoder ? 0 : h->layers - 1, "weight");
     if (!ends || ends->t.rank != 4 || h->layer[h->layers - 1] != SM_TINY_CONV || h->layer[0] != SM_TINY_CONV)
-        return sm_fail(e, SUMI_E_MODEL, "%s: its %s does not begin and end in a convolution: no tiny autoencoder that is known", what, half);
+        return sm_fail(e, SUMI_E_MODEL, "%s: its %s does not begin and end in a convolution: no tiny autoencoder that is known",
+                       what, half);
     h->channels = (int)ends->t.dims[decoder ? 1 : 0];
     for (int i = 0; i < h->layers; i++) {
         if (!h->layer[i] && (!decoder || (i > 1 && h->layer[i + 1] != SM_TINY_CONV)))

@@ -148,7 +148,8 @@ static sm_node *attention(const nn_scope *s, const unet *u, sm_node *x, sm_node 
     return y;
 }
 
-/* Token merging: which tokens of x join before self-attention; NULL: none. Maps that Prompt-to-Prompt takes over are of all tokens. */
+/* Token merging: which tokens of x join before self-attention; NULL: none. Maps that Prompt-to-Prompt takes over are of all
+ * tokens. */
 static sm_node *joined(const unet *u, sm_node *x)
 {
     const sm_unet_tweaks *t = u->tweaks;
@@ -256,7 +257,8 @@ static sm_node *mid_block(const nn_scope *s, unet *u, sm_node *x)
     return resnet(s, u, x, x->dims[3], 1);
 }
 
-/* Layer k of up block i: x at the cut is kept, or what was kept takes its place. False: it lies below the cut and is not recorded. */
+/* Layer k of up block i: x at the cut is kept, or what was kept takes its place. False: it lies below the cut and is not
+ * recorded. */
 static bool up_layer(unet *u, sm_node **x)
 {
     sm_unet_tweaks *t = u->tweaks;
@@ -323,7 +325,8 @@ sm_node *sm_unet(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm
     return nn_conv_zero(s, "conv_out", sm_silu(x), c->out_channels, 3, 1);
 }
 
-sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep, const sm_unet_cond *cond)
+sm_node *sm_unet_modulated(const nn_scope *s, const sm_unet_config *c, sm_node *sample, sm_node *timestep,
+                           const sm_unet_cond *cond)
 {
     if (sm_poisoned(sample) || sm_poisoned(timestep) || !config_ok(s, c, sample, timestep))
         return s->g->poison;

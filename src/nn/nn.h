@@ -21,9 +21,9 @@ typedef struct nn_init {
  * at: a node [2, groups] for the input x. */
 typedef struct nn_norms { sm_node *(*at)(struct nn_norms *self, sm_node *x, int groups); } nn_norms;
 
-/* Low-rank adapters of the linear layers below a scope (lora.c). `w` has PATH.lora_A.weight [rank, in] and PATH.lora_B.weight [out, rank],
- * PATH being the layer's; with init missing ones are made, A as PyTorch makes a layer and B zero, otherwise a layer without them stays
- * as it is. */
+/* Low-rank adapters of the linear layers below a scope (lora.c). `w` has PATH.lora_A.weight [rank, in] and PATH.lora_B.weight
+ * [out, rank], PATH being the layer's; with init missing ones are made, A as PyTorch makes a layer and B zero, otherwise a layer
+ * without them stays as it is. */
 typedef struct nn_lora {
     sm_weights *w;
     const nn_init *init;
@@ -103,8 +103,8 @@ sm_node *nn_attention(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bo
 sm_node *nn_attention_identity(const nn_scope *s, sm_node *x, bool qkv_bias);
 /* How much attention each token of x gets: [N,T], the columns' sums of the self-attention map, mean over heads. */
 sm_node *nn_attention_received(const nn_scope *s, sm_node *x, int heads, bool qkv_bias);
-/* Token merging (token_merge.c): self-attentions of pictures of at most 1/max_downsample as many places a side as the model's input let
- * `ratio` of their tokens join others, in cells of cell x cell tokens. */
+/* Token merging (token_merge.c): self-attentions of pictures of at most 1/max_downsample as many places a side as the model's
+ * input let `ratio` of their tokens join others, in cells of cell x cell tokens. */
 enum { NN_MERGINGS = 160 }; /* attentions of a model: XL has 70 */
 typedef struct nn_merging {
     double ratio;
@@ -121,16 +121,17 @@ sm_node *nn_part(sm_node *rows, sm_node *x);
 /* Prompt-to-Prompt: rows 0..m-1 are edited pictures, m..2m-1 what they are edited from. */
 typedef struct nn_pairs {
     int64_t count;       /* m */
-    sm_node *map;        /* [m,T,T]: of the source's attention to token i the share that token j of the edited text gets; NULL: cross-attention
-                            is each row's own */
+    sm_node *map;        /* [m,T,T]: of the source's attention to token i the share that token j of the edited text gets; NULL:
+                            cross-attention is each row's own */
     sm_node *own;        /* [m,T,1]: what edited rows keep of their own attention to each token; with map */
     bool self;           /* edited rows take over the self-attention maps of up to self_tokens places */
     int64_t self_tokens;
     sm_node *words;      /* [2m,T,W], for seen */
 } nn_pairs;
-/* nn_attention over such rows x [2m,P,C]. seen (NULL: not wanted) gets [2m,P,W]: the attention at each place to the words' tokens, by their
- * weights, sum over heads; of the edited rows after the change. ctx is not NULL then. */
-sm_node *nn_attention_pairs(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias, const nn_pairs *p, sm_node **seen);
+/* nn_attention over such rows x [2m,P,C]. seen (NULL: not wanted) gets [2m,P,W]: the attention at each place to the words'
+ * tokens, by their weights, sum over heads; of the edited rows after the change. ctx is not NULL then. */
+sm_node *nn_attention_pairs(const nn_scope *s, sm_node *x, sm_node *ctx, int heads, bool qkv_bias,
+                            const nn_pairs *p, sm_node **seen);
 /* diffusers' FeedForward with GEGLU (net.0.proj, net.2) or GELU. */
 sm_node *nn_feed_forward(const nn_scope *s, sm_node *x, int mult, sm_act act, bool geglu);
 /* diffusers' ResnetBlock2D: norm1, conv1, time_emb_proj (temb may be NULL), norm2, conv2, conv_shortcut. A time_emb_proj of

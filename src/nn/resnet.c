@@ -12,7 +12,8 @@ static sm_node *time_shift(const nn_scope *s, sm_node *temb, int64_t out)
 sm_node *nn_resnet_block(const nn_scope *s, sm_node *x, sm_node *temb, int64_t out, int groups, float eps)
 {
     bool shortcut = nn_wants(s, "conv_shortcut.weight", "conv1.weight", x->dims[3] != out);
-    sm_node *early = shortcut && out <= x->dims[3] ? nn_conv(s, "conv_shortcut", x, out, 1, 1, 0, true) : NULL; /* x is free sooner */
+    /* x is free sooner */
+    sm_node *early = shortcut && out <= x->dims[3] ? nn_conv(s, "conv_shortcut", x, out, 1, 1, 0, true) : NULL;
     sm_node *h = nn_conv(s, "conv1", sm_silu(nn_group_norm(s, "norm1", x, groups, eps)), out, 3, 1, 1, true);
     sm_node *t = temb ? time_shift(s, temb, out) : NULL;
     bool scales = t && t->dims[3] == 2 * out;

@@ -1,5 +1,5 @@
-/* Self-attention among fewer tokens (Bolya and Hoffman 2023, as dbolya/tomesd applies it): before it those that look most alike become
- * one, their mean; after it each gets what the one got. Likeness is that of the tokens before the layer's norm. */
+/* Self-attention among fewer tokens (Bolya and Hoffman 2023, as dbolya/tomesd applies it): before it those that look most alike
+ * become one, their mean; after it each gets what the one got. Likeness is that of the tokens before the layer's norm. */
 #include "nn/nn.h"
 
 sm_node *nn_merging_rows(nn_merging *m, sm_node *x, int64_t h, int64_t w, int downsample)

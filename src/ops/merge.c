@@ -32,10 +32,12 @@ bool shape_token_match(sm_node *n)
         return false;
     if (size[0] < 1 || size[1] < 1 || cell[0] < 1 || cell[1] < 1 || (int64_t)size[0] * size[1] != x->dims[1] ||
         x->dims[1] > INT32_MAX)
-        return sm_node_fail(n, "%s are not %d x %d tokens in cells of %d x %d", sm_dims_str(x, s), size[0], size[1], cell[0], cell[1]);
+        return sm_node_fail(n, "%s are not %d x %d tokens in cells of %d x %d", sm_dims_str(x, s), size[0],
+                            size[1], cell[0], cell[1]);
     int64_t cells = sm_cells_count(&(sm_cells){{size[0], size[1]}, {cell[0], cell[1]}});
     if (cells < 1 || n->p.tokens.merged < 0 || n->p.tokens.merged > x->dims[1] - cells)
-        return sm_node_fail(n, "%lld of %s tokens cannot join %lld", (long long)n->p.tokens.merged, sm_dims_str(x, s), (long long)cells);
+        return sm_node_fail(n, "%lld of %s tokens cannot join %lld", (long long)n->p.tokens.merged,
+                            sm_dims_str(x, s), (long long)cells);
     if (!sm_want_vector(n, 1, cells))
         return false;
     n->rank = 2;

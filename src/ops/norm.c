@@ -25,7 +25,10 @@ sm_node *sm_layer_norm(sm_node *x, sm_node *w, sm_node *b, float eps)
     return SM_REC(SM_OP_LAYER_NORM, &((sm_param){.norm = {.groups = 1, .eps = eps}}), x, w, b);
 }
 
-sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps) { return SM_REC(SM_OP_RMS_NORM, &((sm_param){.norm = {.groups = 1, .eps = eps}}), x, w); }
+sm_node *sm_rms_norm(sm_node *x, sm_node *w, float eps)
+{
+    return SM_REC(SM_OP_RMS_NORM, &((sm_param){.norm = {.groups = 1, .eps = eps}}), x, w);
+}
 
 static int64_t channels(const sm_node *x) { return x->dims[x->rank - 1]; }
 
@@ -118,7 +121,8 @@ static sm_node *params_grad(sm_node *n, sm_op_id op, sm_node *dy)
     sm_graph *g = n->g;
     for (int i = g->count - 1; i >= 0 && i >= g->count - 8; i--) {
         sm_node *c = g->nodes[i];
-        if (c->op == op && c->src[0] == n->src[0] && c->src[1] == dy && c->p.norm.groups == n->p.norm.groups && c->p.norm.eps == n->p.norm.eps)
+        if (c->op == op && c->src[0] == n->src[0] && c->src[1] == dy && c->p.norm.groups == n->p.norm.groups &&
+            c->p.norm.eps == n->p.norm.eps)
             return c;
     }
     return SM_REC(op, &n->p, n->src[0], dy);

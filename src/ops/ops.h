@@ -82,7 +82,8 @@ sm_node *sm_gather(sm_node *table, sm_node *ids); /* table [V, C] f32/f16/bf16, 
 sm_node *sm_pixel_shuffle(sm_node *x, int r);   /* [N,H,W,C r r] -> [N,Hr,Wr,C], channel order as PyTorch's (composite) */
 sm_node *sm_pixel_unshuffle(sm_node *x, int r); /* the inverse (composite) */
 sm_node *sm_resize_nearest(sm_node *x, int h, int w);  /* [N,H,W,C]; source index floor(i * in / out) */
-sm_node *sm_resize_bilinear(sm_node *x, int h, int w); /* half-pixel centres, edges clamped, no antialiasing (align_corners=False) */
+sm_node *sm_resize_bilinear(sm_node *x, int h, int w); /* half-pixel centres, edges clamped, no antialiasing
+                                                          (align_corners=False) */
 sm_node *sm_avg_pool(sm_node *x, int kernel, int stride, int pad); /* padding counts as zeros in the mean (PyTorch's default) */
 sm_node *sm_max_pool(sm_node *x, int kernel, int stride, int pad);
 /* Backward: _POOL_DX takes (x, dy). RESIZE_*_DX takes (dy), p.resize.size the input's size. */
@@ -100,13 +101,15 @@ sm_node *sm_mean_all(sm_node *x);      /* -> [1] */
 
 typedef struct sm_cells { int size[2], cell[2]; } sm_cells; /* tokens of a picture, height and width, and of a cell */
 static inline int64_t sm_cells_count(const sm_cells *c) { return (int64_t)(c->size[0] / c->cell[0]) * (c->size[1] / c->cell[1]); }
-/* x [N, T, C], T = height width. In every whole cell token chosen[cell] (i32, 0 .. of the cell's tokens in row order; others count as 0)
- * stays; each other token is matched with the one of these that is nearest in direction (the first of several), and the `merged` best
- * matches (of equal ones the first tokens') join. -> i32 [N, T]: each token's row among the T - merged that are left, in order. */
+/* x [N, T, C], T = height width. In every whole cell token chosen[cell] (i32, 0 .. of the cell's tokens in row order; others
+ * count as 0) stays; each other token is matched with the one of these that is nearest in direction (the first of several), and
+ * the `merged` best matches (of equal ones the first tokens') join. -> i32 [N, T]: each token's row among the T - merged that are
+ * left, in order. */
 sm_node *sm_token_match(sm_node *x, sm_node *chosen, const sm_cells *c, int64_t merged);
 /* x [N, T, C], row [N, T] i32 -> [N, rows, C]: means of the tokens with that row, added in order; zeros where there are none. */
 sm_node *sm_token_merge(sm_node *x, sm_node *row, int64_t rows);
-sm_node *sm_token_part(sm_node *y, sm_node *row); /* y [N, R, C], row [N, T] i32 -> [N, T, C]: each token's row; NaN past the last */
+sm_node *sm_token_part(sm_node *y, sm_node *row); /* y [N, R, C], row [N, T] i32 -> [N, T, C]: each token's row; NaN past the
+                                                     last */
 
 /* ---- losses (composites) ---- */
 

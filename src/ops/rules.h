@@ -102,7 +102,10 @@ bool sm_want_vector(sm_node *n, int i, int64_t len);
 /* axis in -rank..rank-1 made non-negative; -1 after a failure. */
 int sm_want_axis(sm_node *n, int axis, int rank);
 
-static inline sm_node *sm_rec(sm_op_id op, int nsrc, sm_node *const *src, const sm_param *p) { return sm_record(src[0]->g, op, nsrc, src, p); }
+static inline sm_node *sm_rec(sm_op_id op, int nsrc, sm_node *const *src, const sm_param *p)
+{
+    return sm_record(src[0]->g, op, nsrc, src, p);
+}
 #define SM_REC(op, p, ...) \
     sm_rec(op, (int)(sizeof((sm_node *[]){__VA_ARGS__}) / sizeof(sm_node *)), (sm_node *[]){__VA_ARGS__}, p)
 

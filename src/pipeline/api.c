@@ -63,7 +63,8 @@ static sumi_images *to_images(const sm_job *j, const uint8_t *rgb, sm_mem *mem)
     for (int k = 0; im && k < j->r.count; k++) {
         sm_buf text = {.mem = mem};
         sm_job_infotext(j, k, &text);
-        im->at[k] = (sumi_image){j->out_width, j->out_height, 3, sm_alloc(mem, SM_MEM_DATA, bytes), sm_seed_of(&j->r, k), text.data};
+        im->at[k] = (sumi_image){j->out_width, j->out_height, 3, sm_alloc(mem, SM_MEM_DATA, bytes),
+                                 sm_seed_of(&j->r, k), text.data};
         if (!im->at[k].pixels || text.oom) {
             sumi_images_free(im);
             return NULL;

@@ -1,6 +1,6 @@
-/* The words that parameters take: which ones, and how A1111 spells them in its infotext. One row a parameter; it serves checking, the
- * JSON schema, the reference page, and writing and reading infotexts. Spellings are those of AUTOMATIC1111's stable-diffusion-webui
- * 1.10 (modules/sd_samplers*.py, processing.py, infotext_utils.py). */
+/* The words that parameters take: which ones, and how A1111 spells them in its infotext. One row a parameter; it serves checking,
+ * the JSON schema, the reference page, and writing and reading infotexts. Spellings are those of AUTOMATIC1111's
+ * stable-diffusion-webui 1.10 (modules/sd_samplers*.py, processing.py, infotext_utils.py). */
 #include <string.h>
 #include <strings.h>
 
@@ -46,7 +46,8 @@ static const char *curve(size_t i, const char **a1111)
     return *a1111 ? sm_curves[i].name : NULL;
 }
 static const sm_choice guidance[] = {{"cfg", "cfg"}, {"apg", "apg"}, {"apg_x0", "apg_x0"}, {0}};
-static const sm_choice step_cache[] = {{"deepcache", "deepcache"}, {"taylorseer", "taylorseer"}, {"easycache", "easycache"}, {"teacache", "teacache"}, {0}};
+static const sm_choice step_cache[] = {{"deepcache", "deepcache"}, {"taylorseer", "taylorseer"}, {"easycache", "easycache"},
+                                       {"teacache", "teacache"}, {0}};
 static const sm_choice p2p_mode[] = {{"replace", "replace"}, {"refine", "refine"}, {0}};
 static const sm_choice startpoint[] = {{"mean", "MEAN"}, {"zero", "ZERO"}, {0}};
 static const sm_choice variability[] = {{"ad", "AD"}, {"std", "STD"}, {0}};
@@ -58,14 +59,19 @@ static const sm_choice tile[] = {{"both", "True"}, {"x", "x"}, {"y", "y"}, {0}};
 static const sm_choice edit_rules[] = {{"a1111", "A1111"}, {"diffusers", "diffusers"}, {0}};
 static const sm_choice resize_mode[] = {{"resize", "Just resize"}, {"crop", "Crop and resize"}, {"fill", "Resize and fill"},
                                         {"latent", "Just resize (latent upscale)"}, {0}};
-static const sm_choice resize_filter[] = {{"lanczos", "Lanczos"}, {"bicubic", "Bicubic"}, {"bilinear", "Bilinear"}, {"hamming", "Hamming"},
+static const sm_choice resize_filter[] = {{"lanczos", "Lanczos"}, {"bicubic", "Bicubic"}, {"bilinear", "Bilinear"},
+                                          {"hamming", "Hamming"},
                                           {"box", "Box"}, {"nearest", "Nearest"}, {0}};
 static const sm_choice vae_encode[] = {{"sample", "sample"}, {"mean", "mean"}, {0}};
 static const sm_choice vae_decoder[] = {{"full", "Full"}, {"taesd", "TAESD"}, {0}};
-static const sm_choice content[] = {{"original", "original"}, {"fill", "fill"}, {"latent noise", "latent noise"}, {"latent nothing", "latent nothing"}, {0}};
-static const sm_choice upscaler[] = {{"Latent", "Latent"}, {"Latent (antialiased)", "Latent (antialiased)"}, {"Latent (bicubic)", "Latent (bicubic)"},
-                                     {"Latent (bicubic antialiased)", "Latent (bicubic antialiased)"}, {"Latent (nearest)", "Latent (nearest)"},
-                                     {"Latent (nearest-exact)", "Latent (nearest-exact)"}, {"Lanczos", "Lanczos"}, {"Nearest", "Nearest"}, {"None", "None"}, {0}};
+static const sm_choice content[] = {{"original", "original"}, {"fill", "fill"}, {"latent noise", "latent noise"},
+                                    {"latent nothing", "latent nothing"}, {0}};
+static const sm_choice upscaler[] = {{"Latent", "Latent"}, {"Latent (antialiased)", "Latent (antialiased)"},
+                                     {"Latent (bicubic)", "Latent (bicubic)"},
+                                     {"Latent (bicubic antialiased)", "Latent (bicubic antialiased)"},
+                                     {"Latent (nearest)", "Latent (nearest)"},
+                                     {"Latent (nearest-exact)", "Latent (nearest-exact)"}, {"Lanczos", "Lanczos"},
+                                     {"Nearest", "Nearest"}, {"None", "None"}, {0}};
 static const sm_choice zero_snr[] = {{"0", "Default"}, {"1", "Zero Terminal SNR"}, {0}};
 static const sm_choice discard[] = {{"0", "False"}, {"1", "True"}, {0}};
 static const sm_choice on_off[] = {{"0", "False"}, {"1", "True"}, {0}};
@@ -75,13 +81,17 @@ static const struct {
     const sm_choice *list;                                 /* or */
     const char *(*next)(size_t i, const char **a1111);
 } sets[] = {
-    {"emphasis", emphasis, NULL}, {"sampler", NULL, sampler}, {"schedule", NULL, schedule}, {"rng", rng, NULL}, {"prediction", prediction, NULL},
+    {"emphasis", emphasis, NULL}, {"sampler", NULL, sampler}, {"schedule", NULL, schedule}, {"rng", rng, NULL},
+    {"prediction", prediction, NULL},
     {"mask_invert", mask_mode, NULL}, {"only_masked", mask_area, NULL}, {"tile", tile, NULL},
-    {"edit_rules", edit_rules, NULL}, {"resize_mode", resize_mode, NULL}, {"resize_filter", resize_filter, NULL}, {"vae_encode", vae_encode, NULL}, {"vae_decoder", vae_decoder, NULL}, {"vae_encoder", vae_decoder, NULL},
+    {"edit_rules", edit_rules, NULL}, {"resize_mode", resize_mode, NULL}, {"resize_filter", resize_filter, NULL},
+    {"vae_encode", vae_encode, NULL}, {"vae_decoder", vae_decoder, NULL}, {"vae_encoder", vae_decoder, NULL},
     {"masked_content", content, NULL}, {"hires_upscaler", upscaler, NULL},
     {"zero_snr", zero_snr, NULL}, {"discard_next_to_last_sigma", discard, NULL},
-    {"guidance", guidance, NULL}, {"cfg_mode", NULL, curve}, {"mimic_mode", NULL, curve}, {"scaling_startpoint", startpoint, NULL},
-    {"variability_measure", variability, NULL}, {"freeu", freeu, NULL}, {"step_cache", step_cache, NULL}, {"p2p_mode", p2p_mode, NULL},
+    {"guidance", guidance, NULL}, {"cfg_mode", NULL, curve}, {"mimic_mode", NULL, curve},
+    {"scaling_startpoint", startpoint, NULL},
+    {"variability_measure", variability, NULL}, {"freeu", freeu, NULL}, {"step_cache", step_cache, NULL},
+    {"p2p_mode", p2p_mode, NULL},
 };
 
 bool sm_choice_at(const sumi_param_info *p, size_t i, sm_choice *out)

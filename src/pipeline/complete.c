@@ -85,8 +85,8 @@ sumi_status sm_model_encodes(const sumi_model *m, const char *flag, sm_err *e)
     if (g)
         sm_vae_encode(&s, &m->vae, sm_input(g, "image", SM_F32, 4, (int64_t[]){1, f, f, m->vae.in_channels}));
     if (g && g->err.code)
-        sm_fail(e, g->err.code, "--%s: pictures are encoded for it, but %s: %s; --vae FILE takes that part from another file", flag, m->name,
-                g->err.msg);
+        sm_fail(e, g->err.code, "--%s: pictures are encoded for it, but %s: %s; --vae FILE takes that part from another file",
+                flag, m->name, g->err.msg);
     sm_graph_free(g);
     return e->code;
 }

@@ -238,8 +238,10 @@ static double number_in(const cJSON *j, const char *name, double usual)
 /* Noise levels made of other betas than Stable Diffusion's: no tensor of a single file says so. */
 static bool other_betas(const cJSON *j)
 {
-    return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(j, "trained_betas")) || strcmp(word(j, "beta_schedule"), "scaled_linear") ||
-           number_in(j, "beta_start", 0.0001) != 0.00085 || number_in(j, "beta_end", 0.02) != 0.012 || number_in(j, "num_train_timesteps", 1000) != 1000;
+    return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(j, "trained_betas")) ||
+           strcmp(word(j, "beta_schedule"), "scaled_linear") ||
+           number_in(j, "beta_start", 0.0001) != 0.00085 || number_in(j, "beta_end", 0.02) != 0.012 ||
+           number_in(j, "num_train_timesteps", 1000) != 1000;
 }
 
 sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_err *e)
@@ -259,7 +261,9 @@ sumi_status sm_convert_folder_marks(sm_conversion *c, sm_layout_report *r, sm_er
     c->flow = strstr(word(j, "_class_name"), "FlowMatch") || !strcmp(word(j, "prediction_type"), "flow_prediction");
     r->edm_mark = edm && !v && !e->code && sm_latents_stats(vae, path, r->latents_mean, r->latents_std, e);
     if (j && !edm && !c->flow && other_betas(j))
-        c->note = "scheduler_config.json's betas are not in it, Stable Diffusion's will be assumed: keep the folder, or see --beta-schedule";
+        c->note =
+            "scheduler_config.json's betas are not in it, Stable Diffusion's will be assumed: keep the folder, or see "
+            "--beta-schedule";
     cJSON_Delete(j);
     cJSON_Delete(vae);
     return e->code;

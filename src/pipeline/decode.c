@@ -31,7 +31,8 @@ static sumi_status open_preview(sm_decode *d, sm_err *e)
     d->linear = sm_linear_known(j->m);
     d->small = sm_alloc(j->mem, SM_MEM_DATA, (size_t)d->h * (size_t)d->w * 3);
     d->large = d->method == SM_PREVIEW_TAESD ? sm_alloc(j->mem, SM_MEM_DATA, (size_t)j->r.width * (size_t)j->r.height * 3) : NULL;
-    return d->small && (d->large || d->method != SM_PREVIEW_TAESD) ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
+    return d->small && (d->large || d->method != SM_PREVIEW_TAESD) ? SUMI_OK
+                                                                   : sm_fail(e, SUMI_E_MEMORY, "out of memory for a preview");
 }
 
 sumi_status sm_decode_init(sm_decode *d, const sm_job *j, int h, int w, sm_err *e)

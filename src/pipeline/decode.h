@@ -36,8 +36,8 @@ sumi_status sm_decode_run(sm_decode *d, const float *latents, int first, int n, 
 /* Pictures of latents for the caller's preview, if there is one. */
 sumi_status sm_decode_preview(sm_decode *d, const float *latents, int first, int n, int step, sm_err *e);
 
-/* Pieces in which pictures of h x w latents are decoded or encoded, latents a side, 0: whole. As large as the request says; by itself
- * whole up to 1024x1024 pixels, or TILE_LOW latents a side where memory is short. */
+/* Pieces in which pictures of h x w latents are decoded or encoded, latents a side, 0: whole. As large as the request says; by
+ * itself whole up to 1024x1024 pixels, or TILE_LOW latents a side where memory is short. */
 sumi_status sm_job_vae_tile(const sm_job *j, bool encode, int h, int w, int *tile, sm_err *e);
 
 #endif

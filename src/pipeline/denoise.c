@@ -143,7 +143,8 @@ sumi_status sm_denoise_run(sm_denoise *d, const float *x, double sigma, float *x
         return e->code;
     sm_guidance_step s = step_at(d, sigma, pc.t);
     if (sm_denoise_list(d, x, &s, uncond != NULL, e) || sm_step_cache_before(d, &pc, sigma, NULL, e) ||
-        sm_denoise_rows(d, 0, &pc, NULL, e) || sm_step_cache_after(d, &pc, false, e) || (s.sag != 0 && ask_degraded(d, sigma, &pc, e)))
+        sm_denoise_rows(d, 0, &pc, NULL, e) || sm_step_cache_after(d, &pc, false, e) ||
+        (s.sag != 0 && ask_degraded(d, sigma, &pc, e)))
         return e->code;
     for (int k = 0; k < d->n; k++)
         combine(d, k, &s, &pc, x + k * latent(d), x0 + k * latent(d), uncond ? uncond + k * latent(d) : NULL);

@@ -11,15 +11,16 @@
 #include "sample/guidance.h"
 #include "sample/param.h"
 
-/* What is done to the denoiser for a prediction: nothing, identity attention (PAG), the middle's attention is told too (SAG); or bits of
- * SM_P2P_ANY: it runs together with its source's. */
+/* What is done to the denoiser for a prediction: nothing, identity attention (PAG), the middle's attention is told too (SAG); or
+ * bits of SM_P2P_ANY: it runs together with its source's. */
 typedef enum sm_how { SM_HOW_PLAIN, SM_HOW_IDENTITY, SM_HOW_MAP } sm_how;
 
-/* How much of the denoiser: all of it; with deepcache all of it and the features at the cut, or what lies above that; or what teacache
- * looks at. */
+/* How much of the denoiser: all of it; with deepcache all of it and the features at the cut, or what lies above that; or what
+ * teacache looks at. */
 typedef enum sm_cut { SM_CUT_NONE, SM_CUT_WHOLE, SM_CUT_SHALLOW, SM_CUT_MODULATED } sm_cut;
 
-enum { SM_DENOISE_PARTS = 8 }; /* plans kept at a time, without a step cache half, with low_memory one: they differ in tokens, batch and what is done */
+enum { SM_DENOISE_PARTS = 8 }; /* plans kept at a time, without a step cache half, with low_memory one: they differ in tokens,
+                                  batch and what is done */
 
 typedef struct sm_denoise_part {
     sm_part part;             /* part.pooled: SAG's map, the attention to Prompt-to-Prompt's words, or the features at the cut */
@@ -37,7 +38,8 @@ typedef struct sm_prediction {
     bool blank;               /* zeros instead of what the model sees beside the latent */
     sm_how how;
     bool done;
-    int slot;                 /* which of the picture's it is: 0 the negative prompt's, 1 edit models' picture alone, 2, 4, .. texts, 3, 5, .. PAG's */
+    int slot;                 /* which of the picture's it is: 0 the negative prompt's, 1 edit models' picture alone, 2, 4, ..
+                                 texts, 3, 5, .. PAG's */
     bool shallow, keep;       /* step cache: only what lies above the cut runs; it is computed in full, to be kept */
     int with;                 /* a pair's edited picture: the source's row, which runs with it; else 0 */
     const float *x;           /* [h, w, c] */

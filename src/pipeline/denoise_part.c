@@ -87,7 +87,8 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
     tweaks.merging = q->merging.ratio > 0 ? &q->merging : NULL;
     cut(d, q, rows, &tweaks);
     sm_conditions c = {.ctx = p->in[CONTEXT], .pooled = p->in[POOLED], .time_ids = p->in[IDS],
-                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || tweaks.merging || tweaks.cut || paired ? &tweaks : NULL};
+                       .tweaks = tweaks.freeu || tweaks.map || tweaks.identity || tweaks.merging || tweaks.cut ||
+                       paired ? &tweaks : NULL};
     if (d->embedded)
         c.timestep_cond = guidance_embedding(p->g, d->j->r.cfg_scale, rows, m->denoiser.unet.time_cond_proj_dim);
     sm_node *x = d->extra ? sm_concat2(p->in[SAMPLE], p->in[BESIDE], -1) : p->in[SAMPLE];
@@ -174,7 +175,8 @@ static void place_pair(const sm_denoise *d, const sm_denoise_part *q, bool edite
     if (p->in[MAP] && edited)
         sm_p2p_control(d->p2p, picture, d->step, slot(p, MAP, at, t * t), slot(p, OWN, at, t));
     if (p->in[WORDS])
-        memcpy(slot(p, WORDS, at, t * SM_P2P_WORDS), d->p2p->pair[picture].words[!edited], sizeof(float) * (size_t)(t * SM_P2P_WORDS));
+        memcpy(slot(p, WORDS, at, t * SM_P2P_WORDS), d->p2p->pair[picture].words[!edited],
+               sizeof(float) * (size_t)(t * SM_P2P_WORDS));
 }
 
 void sm_denoise_place(const sm_denoise *d, const sm_denoise_part *q, const sm_precond *pc, const sm_prediction *row, int at)

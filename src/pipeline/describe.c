@@ -29,16 +29,16 @@ static sumi_status texts_fit(const sm_denoiser *f, const sm_denoiser_config *d, 
     for (int i = 0; i < t->texts; i++) {
         const sm_clip_config *c = &t->text[i].clip;
         if (c->max_position_embeddings < 2 || c->max_position_embeddings > 4096 || c->hidden_size < 1 || c->hidden_size > 65536)
-            return sm_fail(e, SUMI_E_MODEL, "%s: %s: max_position_embeddings %d, hidden_size %d are out of range", what, t->text[i].component,
-                           c->max_position_embeddings, c->hidden_size);
+            return sm_fail(e, SUMI_E_MODEL, "%s: %s: max_position_embeddings %d, hidden_size %d are out of range",
+                           what, t->text[i].component, c->max_position_embeddings, c->hidden_size);
         if (c->max_position_embeddings != t->text[0].clip.max_position_embeddings)
-            return sm_fail(e, SUMI_E_MODEL, "%s: the text encoders take %d and %d tokens", what, t->text[0].clip.max_position_embeddings,
-                           c->max_position_embeddings);
+            return sm_fail(e, SUMI_E_MODEL, "%s: the text encoders take %d and %d tokens", what,
+                           t->text[0].clip.max_position_embeddings, c->max_position_embeddings);
         width += c->hidden_size;
     }
     if (f->context_width(d) != width)
-        return sm_fail(e, SUMI_E_MODEL, "%s: the %s takes text of width %d, the text encoder%s hidden_size is %d%s", what, f->component,
-                       f->context_width(d), t->texts > 1 ? "s'" : "'s", width, t->texts > 1 ? " together" : "");
+        return sm_fail(e, SUMI_E_MODEL, "%s: the %s takes text of width %d, the text encoder%s hidden_size is %d%s", what,
+                       f->component, f->context_width(d), t->texts > 1 ? "s'" : "'s", width, t->texts > 1 ? " together" : "");
     return SUMI_OK;
 }
 
@@ -46,7 +46,8 @@ sumi_status sm_components_fit(const sm_denoiser *f, const sm_denoiser_config *d,
                               const char *what, sm_err *e)
 {
     if (vae->in_channels != 3 || vae->out_channels != 3)
-        return sm_fail(e, SUMI_E_MODEL, "%s: vae: in_channels %d, out_channels %d; pictures have 3", what, vae->in_channels, vae->out_channels);
+        return sm_fail(e, SUMI_E_MODEL, "%s: vae: in_channels %d, out_channels %d; pictures have 3", what,
+                       vae->in_channels, vae->out_channels);
     if (vae->latent_channels < 1 || vae->latent_channels > 1024 || vae->scaling_factor == 0)
         return sm_fail(e, SUMI_E_MODEL, "%s: vae: latent_channels %d, scaling_factor %g are out of range", what,
                        vae->latent_channels, (double)vae->scaling_factor);

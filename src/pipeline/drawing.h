@@ -10,7 +10,8 @@ typedef struct sm_drawing {
     int round;         /* pictures at once */
     int passes;
     sm_pass pass[2];
-    uint8_t *pixels;   /* [round, height, width, 3], results that are laid into the edited picture; NULL: they come out as they are */
+    uint8_t *pixels;   /* [round, height, width, 3], results that are laid into the edited picture; NULL: they come out as they
+                          are */
     int64_t evals;     /* denoiser calls so far */
 } sm_drawing;
 

@@ -48,13 +48,16 @@ static sumi_status check_together(const sumi_request *r, sm_err *e)
     const char *lone = r->mask[0] ? "mask" : extends(r) ? "outpaint-..." : r->only_masked ? "only-masked" : NULL;
     if (!r->init_image[0] && lone)
         return sm_fail(e, SUMI_E_ARG, "--%s needs a picture: --init-image FILE", lone);
-    if (!r->init_image[0] && r->strength >= 0 && r->strength < 1 && !sm_hires_wanted(r)) /* A1111's infotexts do not name the picture */
-        return sm_fail(e, SUMI_E_ARG, "--strength %g needs a picture, --init-image FILE, or hires fix; --strength -1 draws from noise",
+    /* A1111's infotexts do not name the picture */
+    if (!r->init_image[0] && r->strength >= 0 && r->strength < 1 && !sm_hires_wanted(r))
+        return sm_fail(e, SUMI_E_ARG,
+                       "--strength %g needs a picture, --init-image FILE, or hires fix; --strength -1 draws from noise",
                        (double)r->strength);
     if (r->only_masked && !r->mask[0])
         return sm_fail(e, SUMI_E_ARG, "--only-masked needs a mask: --mask FILE");
     if (r->only_masked && extends(r))
-        return sm_fail(e, SUMI_E_ARG, "--only-masked and --outpaint-... do not go together: an extended picture is drawn as a whole");
+        return sm_fail(e, SUMI_E_ARG,
+                       "--only-masked and --outpaint-... do not go together: an extended picture is drawn as a whole");
     if (masked && !strcmp(r->resize_mode, "latent"))
         return sm_fail(e, SUMI_E_ARG, "--resize-mode latent does not go with masks: resize, crop or fill");
     return SUMI_OK;
@@ -76,14 +79,15 @@ static sumi_status read_mask(const sm_job *j, sm_edit *d, sm_err *e)
         return e->code;
     size_t n = (size_t)im.width * (size_t)im.height, white = 0;
     if (im.width != d->width || im.height != d->height)
-        sm_fail(e, SUMI_E_ARG, "--mask: %s is %dx%d, the init image %dx%d; both must have one size", j->r.mask, im.width, im.height,
-                d->width, d->height);
+        sm_fail(e, SUMI_E_ARG, "--mask: %s is %dx%d, the init image %dx%d; both must have one size",
+                j->r.mask, im.width, im.height, d->width, d->height);
     else if ((d->mask = pixels(j, im.width, im.height, 1, e)))
         sm_mask_read(&im, d->mask);
     for (size_t i = 0; d->mask && i < n; i++)
         white += (d->mask[i] = j->r.mask_invert ? 255 - d->mask[i] : d->mask[i]) > 127;
     if (d->mask && !white)
-        sm_fail(e, SUMI_E_ARG, "--mask: %s has no %s: there is nothing to draw anew", j->r.mask, j->r.mask_invert ? "black" : "white");
+        sm_fail(e, SUMI_E_ARG, "--mask: %s has no %s: there is nothing to draw anew", j->r.mask,
+                j->r.mask_invert ? "black" : "white");
     sm_image_free(&im);
     return e->code;
 }
@@ -127,7 +131,8 @@ sumi_status sm_edit_open(sm_job *j, sm_err *e)
         r->height = r->height ? r->height : side(d->height, r->outpaint_up + r->outpaint_down, step);
     }
     if (r->width > 8192 || r->height > 8192 || (int64_t)r->width * r->height > MAX_PIXELS)
-        return sm_fail(e, SUMI_E_ARG, "--init-image: %s is %dx%d; say at what size to draw (--size)", r->init_image, d->width, d->height);
+        return sm_fail(e, SUMI_E_ARG, "--init-image: %s is %dx%d; say at what size to draw (--size)", r->init_image, d->width,
+                       d->height);
     return SUMI_OK;
 }
 
@@ -156,7 +161,8 @@ static void extend(const sumi_request *r, const uint8_t *x, int w, int h, int c,
 {
     for (int y = 0; y < r->height; y++)
         for (int i = 0; i < r->width; i++, out += c) {
-            int sy = y - r->outpaint_up, sx = i - r->outpaint_left, iy = SM_MIN(SM_MAX(sy, 0), h - 1), ix = SM_MIN(SM_MAX(sx, 0), w - 1);
+            int sy = y - r->outpaint_up, sx = i - r->outpaint_left, iy = SM_MIN(SM_MAX(sy, 0), h - 1),
+                ix = SM_MIN(SM_MAX(sx, 0), w - 1);
             if (mask && (sy != iy || sx != ix))
                 *out = 255;
             else
@@ -279,7 +285,8 @@ sumi_status sm_edit_stretch(const sm_job *j, int steps, sm_stretch *out, sm_err 
 {
     double s = round(j->r.strength * 1e6) / 1e6; /* the number as it was written, which a float is not */
     bool masked = j->edit->mask != NULL, flow = !j->m->traits.beta_schedule[0] && j->m->traits.sigma_data == 0;
-    *out = (sm_stretch){.all = steps, .noise = s == 1 && !j->r.invert && (j->m->traits.extra == SM_EXTRA_EDIT || (j->edit->diffusers && masked))};
+    *out = (sm_stretch){.all = steps, .noise = s == 1 && !j->r.invert &&
+                        (j->m->traits.extra == SM_EXTRA_EDIT || (j->edit->diffusers && masked))};
     if (out->noise)
         out->run = steps;
     else if (j->r.exact_steps) {
@@ -308,7 +315,8 @@ sumi_status sm_edit_finish(const sm_job *j, const uint8_t *rgb, uint8_t *out, sm
     if (part && !sm_fit_picture(rgb, r->width, r->height, 3, SM_FIT_CROP, SM_FILTER_LANCZOS, part, d->at.w, d->at.h, j->mem, e)) {
         memcpy(out, d->under, 3 * n);
         for (int y = 0; y < d->at.h; y++)
-            memcpy(out + (size_t)(d->at.y + y) * line + (size_t)d->at.x * 3, part + (size_t)y * (size_t)d->at.w * 3, (size_t)d->at.w * 3);
+            memcpy(out + (size_t)(d->at.y + y) * line + (size_t)d->at.x * 3, part + (size_t)y * (size_t)d->at.w * 3,
+                   (size_t)d->at.w * 3);
         for (size_t i = 0; i < 3 * n; i++)
             out[i] = blend(d->under[i], d->cover[i / 3], out[i]);
     }

@@ -1,12 +1,12 @@
-/* Pictures that a request begins from: what is read and prepared before drawing (sm_edit), the latents made of it (sm_edit_latents),
- * and how the result goes back into the picture.
+/* Pictures that a request begins from: what is read and prepared before drawing (sm_edit), the latents made of it
+ * (sm_edit_latents), and how the result goes back into the picture.
  *
  * Two sets of rules, the parameter edit_rules. A1111 (modules/processing.py, StableDiffusionProcessingImg2Img): of N steps
- * int(min(strength, 0.999) N) + 1 are run; the mask is blurred, shrunk bicubically and rounded; every estimate x0 keeps the picture's
- * latents outside the mask; the unmasked pixels are put back at the end. diffusers (StableDiffusion*Img2ImgPipeline and
- * *InpaintPipeline): min(int(N strength), N) steps, for flow models N - int(N - N strength); the mask is cut at one half and shrunk to
- * the nearest; after every step the picture's latents, noised to that level by the start's noise, are put outside the mask; the
- * autoencoder's noise comes from the picture's generator, before the start's. */
+ * int(min(strength, 0.999) N) + 1 are run; the mask is blurred, shrunk bicubically and rounded; every estimate x0 keeps the
+ * picture's latents outside the mask; the unmasked pixels are put back at the end. diffusers (StableDiffusion*Img2ImgPipeline and
+ * *InpaintPipeline): min(int(N strength), N) steps, for flow models N - int(N - N strength); the mask is cut at one half and
+ * shrunk to the nearest; after every step the picture's latents, noised to that level by the start's noise, are put outside the
+ * mask; the autoencoder's noise comes from the picture's generator, before the start's. */
 #ifndef SM_PIPELINE_EDIT_H
 #define SM_PIPELINE_EDIT_H
 
@@ -29,13 +29,14 @@ typedef struct sm_edit {
     int width, height;  /* of picture; not the request's with resize_mode latent */
     uint8_t *picture;   /* [height, width, 3], what is encoded */
     uint8_t *mask;      /* [height, width], 255 where to draw anew; NULL without a mask */
-    uint8_t *under;     /* [out_height, out_width, 3] of the job: the picture that the result is laid on; NULL: the result is all */
+    uint8_t *under;     /* [out_height, out_width, 3] of the job: the picture that the result is laid on; NULL: the result is
+                           all */
     uint8_t *cover;     /* [out_height, out_width]: how much of `under` stays */
     sm_rect at;         /* where in it the result goes */
 } sm_edit;
 
-/* Reads and prepares the request's pictures into j->edit, and fills the sizes that depend on them: r.width and r.height where they are
- * 0, out_width and out_height. Without pictures j->edit is NULL. sm_edit_free in any case. */
+/* Reads and prepares the request's pictures into j->edit, and fills the sizes that depend on them: r.width and r.height where
+ * they are 0, out_width and out_height. Without pictures j->edit is NULL. sm_edit_free in any case. */
 sumi_status sm_edit_open(sm_job *j, sm_err *e);
 /* The rest, when r is complete: resizing, masks. */
 sumi_status sm_edit_prepare(sm_job *j, sm_err *e);
@@ -62,8 +63,8 @@ typedef struct sm_edit_latents {
     float *room;        /* [eh, ew, c] twice, and the same at h, w */
 } sm_edit_latents;
 
-/* For rounds of up to most pictures of h x w latents. with_init: they begin from latents that the caller puts into init (hires fix).
- * sm_edit_latents_close in any case. */
+/* For rounds of up to most pictures of h x w latents. with_init: they begin from latents that the caller puts into init (hires
+ * fix). sm_edit_latents_close in any case. */
 sumi_status sm_edit_latents_open(sm_edit_latents *l, const sm_job *j, int h, int w, int most, bool with_init, sm_err *e);
 void sm_edit_latents_close(sm_edit_latents *l);
 /* Encodes what the request begins from; once. */

@@ -1,5 +1,5 @@
-/* Latents of what a request begins from (see edit.h). The picture is encoded once; each picture that is drawn gets a draw of its own of
- * the autoencoder's noise. */
+/* Latents of what a request begins from (see edit.h). The picture is encoded once; each picture that is drawn gets a draw of its
+ * own of the autoencoder's noise. */
 #include <string.h>
 
 #include "pipeline/edit.h"
@@ -57,7 +57,8 @@ static sumi_status open_mask(sm_edit_latents *l, sm_err *e)
         return e->code;
     for (int i = 0; i < n; i++)
         white += l->mask[i] > 0;
-    return white ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "--mask: what is to be drawn anew is smaller than one of the %dx%d latents", l->w, l->h);
+    return white ? SUMI_OK : sm_fail(e, SUMI_E_ARG, "--mask: what is to be drawn anew is smaller than one of the %dx%d latents",
+                                     l->w, l->h);
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------------- */
@@ -85,7 +86,8 @@ static sumi_status open_picture(sm_edit_latents *l, sm_err *e)
     if (!(l->moments = floats(l->j, (int64_t)l->eh * l->ew * 2 * l->c, e)) || !(l->init = floats(l->j, all, e)) ||
         !(l->room = floats(l->j, 2 * (int64_t)l->c * SM_MAX(l->eh * l->ew, l->h * l->w) * l->most, e)))
         return e->code;
-    bool blends = d->mask && !(d->diffusers && l->j->m->traits.extra == SM_EXTRA_INPAINT); /* there the model sees the mask itself */
+    /* there the model sees the mask itself */
+    bool blends = d->mask && !(d->diffusers && l->j->m->traits.extra == SM_EXTRA_INPAINT);
     if (blends && open_mask(l, e))
         return e->code;
     if (d->diffusers && blends && !(l->noise = floats(l->j, all, e)))

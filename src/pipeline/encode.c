@@ -12,7 +12,8 @@
 static sm_tiled_vae tiles_of(const sm_job *j, int tile)
 {
     return (sm_tiled_vae){.mem = j->mem, .be = j->be, .pool = j->pool, .w = j->m->w, .component = "vae", .c = &j->m->vae,
-                          .opts = sm_job_plan_opts(j), .tile = tile, .circular = {j->circular[0], j->circular[1]}, .cancel = sm_job_cancel(j)};
+                          .opts = sm_job_plan_opts(j), .tile = tile, .circular = {j->circular[0], j->circular[1]},
+                          .cancel = sm_job_cancel(j)};
 }
 
 static sumi_status open_whole(sm_part *p, const sm_job *j, int h, int w, sm_err *e)

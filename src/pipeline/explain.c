@@ -1,5 +1,5 @@
-/* The public call that shows what is made of a prompt: sides of AND, which text holds at which call of the denoiser, its chunks and
- * weights, networks. For people, who debug prompts with it, or as JSON. */
+/* The public call that shows what is made of a prompt: sides of AND, which text holds at which call of the denoiser, its chunks
+ * and weights, networks. For people, who debug prompts with it, or as JSON. */
 #include <stdio.h>
 #include <string.h>
 
@@ -149,7 +149,8 @@ sumi_status sumi_prompt_explain(sumi_context *ctx, const sumi_model *m, const su
     if (sm_request_check(r, e))
         return e->code;
     const sm_sampler *s = sm_sampler_find(r->sampler[0] ? r->sampler : m->traits.sampler);
-    shown x = {.bpe = m->bpe, .mem = &ctx->mem, .length = m->traits.text[0].clip.max_position_embeddings, .json = json != 0, .out = &b, .e = e};
+    shown x = {.bpe = m->bpe, .mem = &ctx->mem, .length = m->traits.text[0].clip.max_position_embeddings,
+               .json = json != 0, .out = &b, .e = e};
     int steps = r->steps;
     char *list = NULL;
     if (r->sigmas[0] && sm_levels_list(r->sigmas, &steps, x.mem, &list, e))

@@ -18,7 +18,8 @@ static sumi_status open_pixels(sm_drawing *d, sm_err *e)
     if (!j->edit || !j->edit->under)
         return SUMI_OK;
     d->pixels = sm_alloc(j->mem, SM_MEM_DATA, (size_t)d->round * (size_t)j->r.width * (size_t)j->r.height * 3);
-    return d->pixels ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", d->round, j->r.width, j->r.height);
+    return d->pixels ? SUMI_OK
+                     : sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", d->round, j->r.width, j->r.height);
 }
 
 static int round_of(const sm_job *j)

@@ -16,7 +16,8 @@ typedef struct sm_job {
     const char *const *prompts; /* r.count prompts; NULL: r.prompt for all */
     int prompt_steps;           /* steps that prompts count in ([a:b:0.5]) where only a part of them runs; 0: r.steps */
     const char *const *sources; /* r.count prompts to edit from, where choices made them differ; NULL: r.edit_from_prompt */
-    const char *const *negatives; /* r.count negative prompts, where choices made them differ; such pictures are drawn one by one */
+    const char *const *negatives; /* r.count negative prompts, where choices made them differ; such pictures are drawn one by
+                                     one */
     double started;
     char *sigmas;               /* of r.sigmas, sm_job_done; NULL: none */
     bool circular[2];           /* the picture's edges meet, y, x */
@@ -55,8 +56,8 @@ const int *sm_job_cancel(const sm_job *j);
 void sm_job_tell(const sm_job *j, const char *stage, int64_t step, int64_t steps, double eta);
 /* What plans may hold: with low_memory nothing that can be had again. */
 sm_plan_opts sm_job_plan_opts(const sm_job *j);
-/* Bytes of the model's mapped weights whose names begin so (NULL: of all), which the memory's count leaves out; and whether the model
- * is so large that only the component at work is kept. */
+/* Bytes of the model's mapped weights whose names begin so (NULL: of all), which the memory's count leaves out; and whether the
+ * model is so large that only the component at work is kept. */
 size_t sm_job_mapped(const sumi_model *m, const char *prefix);
 bool sm_job_large(const sumi_model *m);
 /* The scope of a component of the model, with the request's way of padding. */

@@ -1,5 +1,5 @@
-/* Grids over parameters: every combination of the axes' values is a request of its own, checked before the first is drawn. The sheets'
- * infotext is that of the first picture and, in the keys of AUTOMATIC1111's script "X/Y/Z plot", the axes. */
+/* Grids over parameters: every combination of the axes' values is a request of its own, checked before the first is drawn. The
+ * sheets' infotext is that of the first picture and, in the keys of AUTOMATIC1111's script "X/Y/Z plot", the axes. */
 #include "pipeline/grid.h"
 
 #include <stdio.h>
@@ -105,7 +105,8 @@ static bool on_axis(const grid *g, const char *key)
 /* What pictures of a sheet have alike and no legend needs. */
 static bool untold(const grid *g, const char *key)
 {
-    return on_axis(g, key) || strstr(key, " file") || !strcmp(key, "Version") || !strcmp(key, "Template") || !strcmp(key, "Negative Template");
+    return on_axis(g, key) || strstr(key, " file") || !strcmp(key, "Version") || !strcmp(key, "Template") ||
+           !strcmp(key, "Negative Template");
 }
 
 static bool has(const sumi_infotext *t, const char *key, const char *value)
@@ -116,7 +117,8 @@ static bool has(const sumi_infotext *t, const char *key, const char *value)
     return false;
 }
 
-/* [t->count]: whether another picture lacks the field or has another value: numbers that are filled in by what an axis chooses. */
+/* [t->count]: whether another picture lacks the field or has another value: numbers that are filled in by what an axis
+ * chooses. */
 static const bool *differing(grid *g, const sumi_infotext *t, sm_mem *mem, sm_err *e)
 {
     bool *differs = sm_arena_get(&g->texts, t->count + 1);
@@ -200,15 +202,16 @@ static char *infotext(const grid *g, int z, sm_mem *mem)
 static sumi_status lay_out(grid *g, sm_mem *mem, int *sheets, sumi_images **out, sm_err *e)
 {
     int nx = g->axis[0].n, ny = g->axis[1].n, nz = g->axis[2].n;
-    const char *const *above = titles(g, &g->axis[0], e), *const *beside = titles(g, &g->axis[1], e), *const *on_top = titles(g, &g->axis[2], e);
+    const char *const *above = titles(g, &g->axis[0], e), *const *beside = titles(g, &g->axis[1], e),
+               *const *on_top = titles(g, &g->axis[2], e);
     const char *below = e->code ? NULL : legend(g, mem, e);
     sumi_images *im = e->code ? NULL : sm_images_new(mem, (size_t)(nz + g->cells));
     if (!im)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for a grid of %d pictures", g->cells);
     for (int z = 0; z < nz && !e->code; z++) {
         sumi_image *at = sm_images_put(im, (size_t)z);
-        sm_sheet s = {.columns = nx, .rows = ny, .column_title = above, .row_title = beside, .title = on_top ? on_top[z] : NULL, .legend = below,
-                      .cell = g->picture + z * nx * ny, .margin = g->o->margin};
+        sm_sheet s = {.columns = nx, .rows = ny, .column_title = above, .row_title = beside, .title = on_top ? on_top[z] : NULL,
+                      .legend = below, .cell = g->picture + z * nx * ny, .margin = g->o->margin};
         if (!sm_sheet_draw(&s, mem, at, e) && !(at->infotext = infotext(g, z, mem)))
             sm_fail(e, SUMI_E_MEMORY, "out of memory for a grid's infotext");
         at->seed = g->cell[z * nx * ny].seed;
@@ -237,7 +240,8 @@ static sumi_status run(grid *g, sumi_context *ctx, sumi_model *m, const sumi_req
     if (sm_request_check(r, e))
         return e->code;
     if (r->save_latents[0] || r->save_inverted[0])
-        return sm_fail(e, SUMI_E_ARG, "--%s: every picture of a grid would write the same file", r->save_latents[0] ? "save-latents" : "save-inverted");
+        return sm_fail(e, SUMI_E_ARG, "--%s: every picture of a grid would write the same file",
+                       r->save_latents[0] ? "save-latents" : "save-inverted");
     for (int k = 0; k < 3 && !e->code; k++)
         sm_axis_read(&g->axis[k], text[k], &g->texts, e);
     if (!e->code && !fix_seeds(g, &base, e) && !make_cells(g, &base, e) && !draw_cells(g, ctx, m, cb, e))
@@ -245,8 +249,8 @@ static sumi_status run(grid *g, sumi_context *ctx, sumi_model *m, const sumi_req
     return e->code;
 }
 
-sumi_status sumi_grid(sumi_context *ctx, sumi_model *m, const sumi_request *r, const sumi_grid_options *o, const sumi_callbacks *cb,
-                      int *sheets, sumi_images **out)
+sumi_status sumi_grid(sumi_context *ctx, sumi_model *m, const sumi_request *r, const sumi_grid_options *o,
+                      const sumi_callbacks *cb, int *sheets, sumi_images **out)
 {
     sm_err *e = sm_begin(ctx);
     grid g = {.o = o};

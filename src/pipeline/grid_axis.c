@@ -1,5 +1,6 @@
-/* Axes of grids: reading "NAME=VALUES" and changing requests by them. Ranges, "Prompt S/R" and "Prompt order" mean what they mean in
- * AUTOMATIC1111's script "X/Y/Z plot" (scripts/xyz_grid.py), whose ranges of numbers with points end where numpy.arange does. */
+/* Axes of grids: reading "NAME=VALUES" and changing requests by them. Ranges, "Prompt S/R" and "Prompt order" mean what they mean
+ * in AUTOMATIC1111's script "X/Y/Z plot" (scripts/xyz_grid.py), whose ranges of numbers with points end where numpy.arange
+ * does. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@ enum { MOST_WORDS = 6 }; /* of which there are 720 orders */
 
 /* ---- values between commas --------------------------------------------------------------------------------------------- */
 
-/* The value at *s, blanks around it and quotes taken away ("" in quotes is one); *s moves behind its comma, *more: there was one. */
+/* The value at *s, blanks around it and quotes taken away ("" in quotes is one); *s moves behind its comma, *more: there was
+ * one. */
 static char *next_value(const char **s, bool *more, sm_arena *a)
 {
     const char *p = *s + strspn(*s, " \t\n");
@@ -151,7 +153,8 @@ static sumi_status find_name(sm_axis *x, const char *text, size_t n, sm_err *e)
     x->kind = SM_AXIS_PARAM;
     x->p = sm_param_find_n(text, n);
     if (!x->p)
-        return sm_fail(e, SUMI_E_ARG, "axis: unknown parameter '%.*s'; a parameter's name, Prompt S/R or Prompt order", (int)SM_MIN(n, (size_t)60), text);
+        return sm_fail(e, SUMI_E_ARG, "axis: unknown parameter '%.*s'; a parameter's name, Prompt S/R or Prompt order",
+                       (int)SM_MIN(n, (size_t)60), text);
     for (size_t i = 0; i < SM_COUNT(unfit); i++)
         if (!strcmp(x->p->name, unfit[i]))
             return sm_fail(e, SUMI_E_ARG, "axis: %s cannot be one", x->p->name);

@@ -76,11 +76,13 @@ static sumi_status measure(layout *l, sumi_image *out, sm_err *e)
     int64_t w = l->left + s->margin + (int64_t)s->columns * (l->pitch_w + s->margin);
     int heading = titles_height(l, &s->title, s->title ? 1 : 0, (int)SM_MIN(w, SM_IMAGE_MAX_SIDE));
     l->top = heading + titles_height(l, s->column_title, s->columns, l->pitch_w);
-    l->bottom = s->legend ? (int)(lines_of(l, s->legend, l->small, (int)SM_MIN(w, SM_IMAGE_MAX_SIDE) - 2 * s->margin) * l->small + l->small / 2) : 0;
+    l->bottom = s->legend ? (int)(lines_of(l, s->legend, l->small, (int)SM_MIN(w, SM_IMAGE_MAX_SIDE) - 2 * s->margin) * l->small +
+                                  l->small / 2) : 0;
     int64_t h = l->top + s->margin + (int64_t)s->rows * (l->pitch_h + s->margin) + l->bottom;
     if (w > SM_IMAGE_MAX_SIDE || h > SM_IMAGE_MAX_SIDE)
-        return sm_fail(e, SUMI_E_ARG, "the sheet would have %lld x %lld pixels, at most %d a side: fewer values, or smaller pictures", (long long)w,
-                       (long long)h, SM_IMAGE_MAX_SIDE);
+        return sm_fail(e, SUMI_E_ARG,
+                       "the sheet would have %lld x %lld pixels, at most %d a side: fewer values, or smaller pictures",
+                       (long long)w, (long long)h, SM_IMAGE_MAX_SIDE);
     *out = (sumi_image){.width = (int)w, .height = (int)h, .channels = 3};
     return SUMI_OK;
 }
@@ -88,7 +90,8 @@ static sumi_status measure(layout *l, sumi_image *out, sm_err *e)
 static void place(const sumi_image *im, const sm_canvas *c, int x, int y)
 {
     for (int row = 0; row < im->height; row++)
-        memcpy(c->rgb + 3 * ((size_t)(y + row) * (size_t)c->w + (size_t)x), im->pixels + 3 * (size_t)row * (size_t)im->width, 3 * (size_t)im->width);
+        memcpy(c->rgb + 3 * ((size_t)(y + row) * (size_t)c->w + (size_t)x), im->pixels + 3 * (size_t)row * (size_t)im->width,
+               3 * (size_t)im->width);
 }
 
 static void draw(const layout *l, const sm_canvas *c)
@@ -108,7 +111,8 @@ static void draw(const layout *l, const sm_canvas *c)
     }
     for (int i = 0; s->row_title && i < s->rows; i++) {
         double high = lines_of(l, s->row_title[i], l->px, l->left) * l->px;
-        draw_text(l, c, s->row_title[i], l->px, 0, l->top + s->margin + i * (l->pitch_h + s->margin) + (l->pitch_h - high) / 2, l->left, true);
+        draw_text(l, c, s->row_title[i], l->px, 0, l->top + s->margin + i * (l->pitch_h + s->margin) + (l->pitch_h - high) / 2,
+                  l->left, true);
     }
     draw_text(l, c, s->legend, l->small, s->margin, c->h - l->bottom + l->small / 4, c->w - 2 * s->margin, false);
 }

@@ -36,7 +36,8 @@ sumi_status sm_hires_open(sm_job *j, int multiple, sm_err *e)
     if (!sm_hires_wanted(r))
         return SUMI_OK;
     if (j->edit)
-        return sm_fail(e, SUMI_E_ARG, "--hires-...: hires fix begins from noise; with --init-image draw at the larger --size instead");
+        return sm_fail(e, SUMI_E_ARG,
+                       "--hires-...: hires fix begins from noise; with --init-image draw at the larger --size instead");
     r->hires_upscaler = r->hires_upscaler[0] ? r->hires_upscaler : "Latent";
     if (r->hires_upscale > 0 && (r->hires_width || r->hires_height))
         return sm_fail(e, SUMI_E_ARG, "--hires-upscale and --hires-width or --hires-height both say how large: give one");
@@ -88,8 +89,8 @@ static cover cover_of(const sm_pass *from, const sm_pass *to)
 }
 
 /* One picture, decoded, to latents by way of its pixels; `small` and `large` have room for both. */
-static sumi_status by_pixels(const sm_pass *from, sm_pass *to, cover v, const uint8_t *small, uint8_t *large, float *x, float *moments,
-                             sm_err *e)
+static sumi_status by_pixels(const sm_pass *from, sm_pass *to, cover v, const uint8_t *small, uint8_t *large,
+                             float *x, float *moments, sm_err *e)
 {
     const sumi_request *a = &from->j.r, *b = &to->j.r;
     size_t line = (size_t)b->width * 3;
@@ -98,7 +99,8 @@ static sumi_status by_pixels(const sm_pass *from, sm_pass *to, cover v, const ui
         return e->code;
     for (int y = 0; y < b->height; y++)
         for (size_t i = 0; i < line; i++)
-            x[(size_t)y * line + i] = (float)(large[((size_t)(v.y * f + y) * (size_t)v.w + (size_t)(v.x * f)) * 3 + i] / 127.5 - 1);
+            x[(size_t)y * line + i] =
+                (float)(large[((size_t)(v.y * f + y) * (size_t)v.w + (size_t)(v.x * f)) * 3 + i] / 127.5 - 1);
     return sm_encode_run(&to->j, to->h, to->w, x, moments, e);
 }
 
@@ -114,7 +116,8 @@ static size_t rgb_bytes(const sm_pass *from, const sm_pass *to, int n)
 /* That for the encoder, and its moments. */
 static size_t x_bytes(const sm_pass *to)
 {
-    return sizeof(float) * ((size_t)to->j.r.width * (size_t)to->j.r.height * 3 + 2 * (size_t)to->h * (size_t)to->w * (size_t)to->c);
+    return sizeof(float) * ((size_t)to->j.r.width * (size_t)to->j.r.height * 3 +
+                            2 * (size_t)to->h * (size_t)to->w * (size_t)to->c);
 }
 
 static size_t enlarged_bytes(const sm_pass *from, const sm_pass *to)
@@ -148,7 +151,8 @@ static sumi_status enlarge_pixels(sm_pass *from, sm_pass *to, int first, int n, 
         sm_randn_draw(&to->edit.randn, -2, to->edit.room);
     for (int k = 0; k < n && !e->code; k++)
         if (!by_pixels(from, to, v, rgb + (size_t)k * small, rgb + (size_t)n * small, x, x + large, e))
-            sm_encode_latent(from->j.m, x + large, sampled ? to->edit.room + k * each : NULL, true, pixels, to->edit.init + k * each);
+            sm_encode_latent(from->j.m, x + large, sampled ? to->edit.room + k * each : NULL, true, pixels,
+                             to->edit.init + k * each);
     sm_free(rgb);
     sm_free(x);
     return e->code;

@@ -1,5 +1,5 @@
-/* Parameters that have no effect in a request, because what they belong to is off. They are told, not refused: infotexts of A1111 carry
- * such keys (a mask's blur without the mask, which no infotext holds), and one flag less should not make others wrong. */
+/* Parameters that have no effect in a request, because what they belong to is off. They are told, not refused: infotexts of A1111
+ * carry such keys (a mask's blur without the mask, which no infotext holds), and one flag less should not make others wrong. */
 #include "pipeline/params.h"
 
 #include <string.h>
@@ -9,20 +9,29 @@
 
 static bool picture(const sumi_request *r) { return r->init_image[0]; }
 static bool mask(const sumi_request *r) { return r->mask[0]; }
-static bool masked(const sumi_request *r) { return r->mask[0] || r->outpaint_left || r->outpaint_right || r->outpaint_up || r->outpaint_down; }
+static bool masked(const sumi_request *r)
+{
+    return r->mask[0] || r->outpaint_left || r->outpaint_right || r->outpaint_up || r->outpaint_down;
+}
 static bool only_masked(const sumi_request *r) { return r->only_masked; }
 static bool inverts(const sumi_request *r) { return r->invert; }
 static bool refiner(const sumi_request *r) { return r->refiner[0]; }
 static bool variation(const sumi_request *r) { return r->variation_strength > 0; }
 static bool mimics(const sumi_request *r) { return r->mimic_scale > 0; }
-static bool curved(const sumi_request *r) { return strcmp(r->cfg_mode, "constant") || (mimics(r) && strcmp(r->mimic_mode, "constant")); }
+static bool curved(const sumi_request *r)
+{
+    return strcmp(r->cfg_mode, "constant") || (mimics(r) && strcmp(r->mimic_mode, "constant"));
+}
 static bool bent(const sumi_request *r) { return strcmp(r->cfg_mode, "constant"); }
 static bool limited(const sumi_request *r) { return r->dynamic_thresholding_ratio > 0; }
 static bool projects(const sumi_request *r) { return strcmp(r->guidance, "cfg"); }
 static bool perturbs(const sumi_request *r) { return r->pag_scale > 0; }
 static bool attends(const sumi_request *r) { return r->sag_scale != 0; }
 static bool freeu(const sumi_request *r) { return r->freeu[0]; }
-static bool merges(const sumi_request *r) { return r->token_merging_ratio > 0 || (sm_hires_wanted(r) && r->token_merging_ratio_hr > 0); }
+static bool merges(const sumi_request *r)
+{
+    return r->token_merging_ratio > 0 || (sm_hires_wanted(r) && r->token_merging_ratio_hr > 0);
+}
 static bool blends(const sumi_request *r) { return r->p2p_blend[0]; }
 static bool churns(const sumi_request *r) { return r->s_churn > 0; }
 static bool classifies(const sumi_request *r) { return r->classifier[0]; }
@@ -32,7 +41,10 @@ static bool caches_tea(const sumi_request *r) { return !strcmp(r->step_cache, "t
 static bool caches_by_steps(const sumi_request *r) { return caches_deep(r) || !strcmp(r->step_cache, "taylorseer"); }
 static bool caches_by_change(const sumi_request *r) { return caches_tea(r) || !strcmp(r->step_cache, "easycache"); }
 static bool latents(const sumi_request *r) { return r->init_latents[0]; }
-static bool tiles(const sumi_request *r) { return strcmp(r->vae_decoder, "taesd") || (strcmp(r->vae_encoder, "taesd") && sm_request_encodes(r)); }
+static bool tiles(const sumi_request *r)
+{
+    return strcmp(r->vae_decoder, "taesd") || (strcmp(r->vae_encoder, "taesd") && sm_request_encodes(r));
+}
 
 bool sm_request_encodes(const sumi_request *r) { return r->init_image[0] || (sm_hires_wanted(r) && sm_hires_pixels(r)); }
 

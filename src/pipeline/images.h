@@ -5,7 +5,8 @@
 #include "base/base.h"
 
 sumi_images *sm_images_new(sm_mem *mem, size_t n); /* all empty; NULL: out of memory */
-sumi_image *sm_images_put(sumi_images *im, size_t i); /* the i-th, to be filled; its pixels and infotext are released with the list */
+sumi_image *sm_images_put(sumi_images *im, size_t i); /* the i-th, to be filled; its pixels and infotext are released with the
+                                                         list */
 /* Releases the list, but not its pictures. */
 void sm_images_release(sumi_images *im);
 

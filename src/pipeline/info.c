@@ -1,5 +1,5 @@
-/* What a picture file says of its making: A1111's infotext, which most programs write, and the graphs that ComfyUI keeps in PNG texts
- * "prompt" (what ran) and "workflow" (what was on the screen), in WebP as EXIF's Make and Model. */
+/* What a picture file says of its making: A1111's infotext, which most programs write, and the graphs that ComfyUI keeps in PNG
+ * texts "prompt" (what ran) and "workflow" (what was on the screen), in WebP as EXIF's Make and Model. */
 #include <stdio.h>
 #include <string.h>
 
@@ -68,9 +68,11 @@ static void put_graph(const facts *f, sm_mem *mem, sm_buf *b)
 {
     sm_err why = {0};
     cJSON *root = f->graph ? sm_json_parse(mem, f->graph, strlen(f->graph), 32, 1 << 20, "ComfyUI's graph", &why) : NULL;
-    sm_buf_fmt(b, "ComfyUI's graph%s\n", !f->graph ? ": only its workflow is here; --json prints it" : why.code ? ", which cannot be read" : "");
+    sm_buf_fmt(b, "ComfyUI's graph%s\n", !f->graph ? ": only its workflow is here; --json prints it"
+                                                   : why.code ? ", which cannot be read" : "");
     for (const cJSON *n = root ? root->child : NULL; n; n = n->next) {
-        const cJSON *type = cJSON_GetObjectItemCaseSensitive(n, "class_type"), *in = cJSON_GetObjectItemCaseSensitive(n, "inputs");
+        const cJSON *type = cJSON_GetObjectItemCaseSensitive(n, "class_type"),
+                    *in = cJSON_GetObjectItemCaseSensitive(n, "inputs");
         if (!n->string || !cJSON_IsString(type))
             continue;
         sm_buf_fmt(b, "  %s %s:", n->string, type->valuestring);

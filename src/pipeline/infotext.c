@@ -1,6 +1,6 @@
-/* Writing infotexts in the format of AUTOMATIC1111's stable-diffusion-webui: the prompt, "Negative prompt: ...", and a line of "Key:
- * value" pairs, whose keys and order are those of the parameter table. What that format loses (blanks at the ends of a prompt's
- * lines) and what it has no key for (model files, prompts before choices were made) goes into keys of our own. */
+/* Writing infotexts in the format of AUTOMATIC1111's stable-diffusion-webui: the prompt, "Negative prompt: ...", and a line of
+ * "Key: value" pairs, whose keys and order are those of the parameter table. What that format loses (blanks at the ends of a
+ * prompt's lines) and what it has no key for (model files, prompts before choices were made) goes into keys of our own. */
 #include "pipeline/infotext.h"
 
 #include <string.h>
@@ -44,7 +44,8 @@ bool sm_infotext_plain(const char *prompt)
         const char *end = strchr(line, '\n');
         size_t whole = end ? (size_t)(end - line) : strlen(line);
         n = whole;
-        if (sm_infotext_strip(line, &n) != line || n != whole || !strncmp(line, SM_INFOTEXT_NEGATIVE, strlen(SM_INFOTEXT_NEGATIVE)))
+        if (sm_infotext_strip(line, &n) != line || n != whole ||
+            !strncmp(line, SM_INFOTEXT_NEGATIVE, strlen(SM_INFOTEXT_NEGATIVE)))
             return false;
         line = end ? end + 1 : NULL;
     }

@@ -1,9 +1,9 @@
-/* Reading infotexts as AUTOMATIC1111's stable-diffusion-webui does (modules/infotext_utils.py, parse_generation_parameters): the last
- * line holds parameters if at least three are found in it, found from left to right are
+/* Reading infotexts as AUTOMATIC1111's stable-diffusion-webui does (modules/infotext_utils.py, parse_generation_parameters): the
+ * last line holds parameters if at least three are found in it, found from left to right are
  *   key    a word character, then one or more word characters, blanks, '-' and '/', up to a colon
  *   value  a string in double quotes (backslash escapes) that a comma or the end follows, or else all up to the next comma
- * and the lines before are the prompt and, from the line that begins so, the negative prompt. Older spellings are understood: schedules at
- * the end of a sampler's name, "First pass size" of the first hires fix. */
+ * and the lines before are the prompt and, from the line that begins so, the negative prompt. Older spellings are understood:
+ * schedules at the end of a sampler's name, "First pass size" of the first hires fix. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,7 +84,8 @@ static bool next_pair(const char **s, const char *end, span *key, span *value)
             *value = value_at(b + 1, end, s);
             return true;
         } else {
-            *s = b < end ? b + 1 : end; /* no other beginning in this run does better, but for a last character before the colon */
+            *s = b < end ? b + 1 : end; /* no other beginning in this run does better, but for a last character before the
+                                           colon */
         }
     }
     return false;
@@ -158,7 +159,8 @@ static bool set_row(reader *r, const char *key, const char *value)
         if (!text || strlen(text) > SUMI_TEXT_MAX || /* a home folder's name makes it longer */
             (t[i].type == SUMI_PARAM_TEXT && sm_choice_at(&t[i], 0, &c) && !sm_choice_find(&t[i], text, &c)))
             return false;
-        return !sm_param_set(&t[i], &r->out.request, t[i].type == SUMI_PARAM_TEXT && sm_choice_find(&t[i], text, &c) ? c.name : text, &why);
+        return !sm_param_set(&t[i], &r->out.request, t[i].type == SUMI_PARAM_TEXT &&
+                             sm_choice_find(&t[i], text, &c) ? c.name : text, &why);
     }
     return false;
 }
@@ -192,7 +194,8 @@ static bool set_other(reader *r, const char *key, const char *value)
     sumi_infotext *o = &r->out;
     const char **file = sm_origin_member(&o->model, key);
     const struct { const char *key, **at; } texts[] = {
-        {"Sampler", &r->sampler}, {"Schedule type", &r->schedule}, {"RNG", &r->rng}, {"Model", &o->model_name}, {"Model hash", &o->model_hash},
+        {"Sampler", &r->sampler}, {"Schedule type", &r->schedule}, {"RNG", &r->rng}, {"Model", &o->model_name},
+        {"Model hash", &o->model_hash},
         {"Version", &o->version}, {"Prompt", &o->request.prompt}, {"Negative prompt", &o->request.negative_prompt}};
     for (size_t i = 0; i < SM_COUNT(texts); i++)
         if (!strcmp(texts[i].key, key)) {
@@ -229,7 +232,8 @@ static const char *automatic(const sm_sampler *s, bool said)
     static const struct { const char *a1111, *schedule; bool always; } list[] = {
         {"DPM++ 2M", "karras", false}, {"DPM++ SDE", "karras", false}, {"DPM++ 2S a", "karras", false}, {"DPM2", "karras", false},
         {"DPM2 a", "karras", false}, {"DPM++ 2M SDE", "exponential", false}, {"DPM++ 2M SDE Heun", "exponential", false},
-        {"DPM++ 3M SDE", "exponential", false}, {"Restart", "karras", true}, {"DDIM", "ddim_uniform", true}, {"PLMS", "ddim_uniform", true}};
+        {"DPM++ 3M SDE", "exponential", false}, {"Restart", "karras", true}, {"DDIM", "ddim_uniform", true},
+        {"PLMS", "ddim_uniform", true}};
     for (size_t i = 0; i < SM_COUNT(list); i++)
         if (!strcmp(s->a1111, list[i].a1111))
             return said || list[i].always ? list[i].schedule : "normal";
@@ -269,7 +273,8 @@ static void settle_sampler(reader *r)
     c = c ? c : said;
     if (s) {
         r->out.request.sampler = s->name;
-        r->out.request.schedule = c ? c->name : !r->schedule || !strcasecmp(r->schedule, "Automatic") ? automatic(s, r->schedule != NULL) : "normal";
+        r->out.request.schedule = c ? c->name : !r->schedule ||
+                                  !strcasecmp(r->schedule, "Automatic") ? automatic(s, r->schedule != NULL) : "normal";
         if (!r->schedule && r->out.request.sigmas[0]) /* the list is in its place */
             r->out.request.schedule = "";
     }
@@ -298,7 +303,8 @@ static void settle_merging(reader *r)
     for (size_t i = 0; i < r->out.count; i++)
         if (!strcmp(r->field[i].key, "Token merging random"))
             return;
-    if (strncmp(r->out.version, "sumi", 4) && (r->out.request.token_merging_ratio > 0 || r->out.request.token_merging_ratio_hr > 0))
+    if (strncmp(r->out.version, "sumi", 4) &&
+        (r->out.request.token_merging_ratio > 0 || r->out.request.token_merging_ratio_hr > 0))
         r->out.request.token_merging_random = 0;
 }
 
@@ -384,7 +390,8 @@ sumi_status sm_infotext_read(sm_mem *mem, const char *text, sumi_infotext **out,
     if (!r)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for an infotext");
     sm_arena_init(&r->arena, mem, SM_MEM_DATA);
-    r->out = (sumi_infotext){.request = sumi_request_default(), .model_name = "", .model_hash = "", .version = "", .field = r->field};
+    r->out = (sumi_infotext){.request = sumi_request_default(), .model_name = "", .model_hash = "",
+                             .version = "", .field = r->field};
     r->out.request.choices = 0; /* the prompt is what was drawn */
     r->first_pass[0] = -1;
     read_text(r, text);

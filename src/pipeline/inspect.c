@@ -121,7 +121,8 @@ static void write_groups(sm_buf *b, const char *title, const group *g, int n)
 static void write_text(const report *r, const char *path, sm_buf *b)
 {
     char file[4096];
-    sm_buf_fmt(b, "%-12s %s, a %s\n%-12s %s\n", "file", sm_shown(path, file, sizeof file), r->format ? r->format : "folder", "family", r->family[0] ? r->family : "not a model that this version runs");
+    sm_buf_fmt(b, "%-12s %s, a %s\n%-12s %s\n", "file", sm_shown(path, file, sizeof file), r->format ? r->format : "folder",
+               "family", r->family[0] ? r->family : "not a model that this version runs");
     write_groups(b, "components", r->component, r->components);
     write_groups(b, "types", r->type, r->types);
     sm_buf_fmt(b, "%-12s %d tensors, %.3f M parameters, %.2f MB\n", "all", r->tensors, r->params / 1e6, r->bytes / 1e6);

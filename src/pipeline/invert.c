@@ -33,21 +33,25 @@ sumi_status sm_inversion_check(const sm_job *j, sm_err *e)
     if (!r->init_image[0])
         return sm_fail(e, SUMI_E_ARG, "--invert needs a picture: --init-image FILE");
     if (m->traits.extra != SM_EXTRA_NONE)
-        return sm_fail(e, SUMI_E_ARG, "--invert: %s looks at the picture beside the noise and needs no inversion of it; leave it out",
-                       m->name);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--invert: %s looks at the picture beside the noise and needs no inversion of it; leave it out", m->name);
     if (r->init_latents[0])
         return sm_fail(e, SUMI_E_ARG, "--init-latents: --invert makes the start itself; leave one of them out");
     if (r->variation_strength > 0 || r->seed_resize_width) /* all pictures would be the same, or nothing changed */
-        return sm_fail(e, SUMI_E_ARG, "--%s: it changes the noise of the start, which --invert makes of the picture; leave one of them out",
+        return sm_fail(e, SUMI_E_ARG,
+                       "--%s: it changes the noise of the start, which --invert makes of the picture; leave one of them out",
                        r->seed_resize_width ? "seed-resize" : "variation-strength");
     if (r->refiner[0])
         return sm_fail(e, SUMI_E_ARG, "--refiner: --invert goes up with one model only; leave one of them out");
     if (r->invert_steps && r->sigmas[0])
         return sm_fail(e, SUMI_E_ARG, "--invert-steps: --sigmas lists the levels, which are the inversion's too");
     if (r->invert_steps && j->edit->diffusers && j->edit->mask)
-        return sm_fail(e, SUMI_E_ARG, "--invert-steps: masks by --edit-rules diffusers blend with the inversion at the levels of drawing");
+        return sm_fail(e, SUMI_E_ARG,
+                       "--invert-steps: masks by --edit-rules diffusers blend with the inversion at the levels of drawing");
     if (own_levels(r->sampler) && j->edit->diffusers && j->edit->mask)
-        return sm_fail(e, SUMI_E_ARG, "--sampler: %s goes by levels of its own, where the inversion has nothing for masks by --edit-rules diffusers to "
+        return sm_fail(e, SUMI_E_ARG,
+                       "--sampler: %s goes by levels of its own, where the inversion has nothing for masks by --edit-rules "
+                       "diffusers to "
                        "blend with; choose another, or --edit-rules a1111", r->sampler);
     if (!strcmp(r->masked_content, "latent noise") || !strcmp(r->masked_content, "latent nothing"))
         return sm_fail(e, SUMI_E_ARG, "--masked-content: %s leaves nothing under the mask to invert; original or fill",
@@ -65,15 +69,17 @@ static bool draws_noise(const sumi_request *r)
 static void warn(const sm_job *j)
 {
     sumi_progress p = {.stage = "invert", .seconds = sm_now() - j->started, .eta = -1,
-                       .message = "--invert: the sampler draws noise on its way, which leads away from the picture; ddim and euler do not"};
+                       .message =
+                           "--invert: the sampler draws noise on its way, which leads away from the picture; ddim and euler do "
+                           "not"};
     if (j->cb && j->cb->progress)
         j->cb->progress(j->cb->user, &p);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
-/* The request as the inversion sees it: its prompt, which with Prompt-to-Prompt is the source's unless said, and plain guidance by
- * its scale. */
+/* The request as the inversion sees it: its prompt, which with Prompt-to-Prompt is the source's unless said, and plain guidance
+ * by its scale. */
 static void told(sm_job *j)
 {
     sumi_request d = sumi_request_default(), *r = &j->r;

@@ -1,7 +1,8 @@
-/* Drawing text from glyphs that were rendered once (label_font.bin.gz, made by tools/make_font.py) and are scaled by a triangle filter.
- * The file holds faces one after the other: "face", u32 em in pixels, u32 glyphs, u32 bytes of their pixels; the glyphs' rows, sorted by
- * code point: u32 code point, u16 advance in quarter pixels, i8 x, i8 y of the upper left corner from the origin on the base line, u8
- * width, u8 height, u16 0, u32 offset of the pixels; the pixels, four bits each, the first in the low half. Little endian. */
+/* Drawing text from glyphs that were rendered once (label_font.bin.gz, made by tools/make_font.py) and are scaled by a triangle
+ * filter. The file holds faces one after the other: "face", u32 em in pixels, u32 glyphs, u32 bytes of their pixels; the glyphs'
+ * rows, sorted by code point: u32 code point, u16 advance in quarter pixels, i8 x, i8 y of the upper left corner from the origin
+ * on the base line, u8 width, u8 height, u16 0, u32 offset of the pixels; the pixels, four bits each, the first in the low half.
+ * Little endian. */
 #include "pipeline/label.h"
 
 #include <math.h>

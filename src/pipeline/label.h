@@ -1,5 +1,5 @@
-/* Text on pictures: labels of grids. Latin, Greek, Cyrillic, Chinese, Japanese, Korean and signs, from left to right; anything else is
- * drawn as U+FFFD. The same on every machine: the glyphs are in the library. */
+/* Text on pictures: labels of grids. Latin, Greek, Cyrillic, Chinese, Japanese, Korean and signs, from left to right; anything
+ * else is drawn as U+FFFD. The same on every machine: the glyphs are in the library. */
 #ifndef SM_LABEL_H
 #define SM_LABEL_H
 

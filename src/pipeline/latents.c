@@ -27,7 +27,8 @@ static sumi_status read_from(const sm_weights *w, const sm_job *j, int h, int wd
     const int64_t *d = x->t.dims;
     int64_t at = j->r.init_latents_at, n = at + j->r.count;
     if (x->t.dtype != SM_F32 || x->t.rank != 4 || d[0] < n || d[1] != c || d[2] != h || d[3] != wd)
-        return sm_fail(e, SUMI_E_FORMAT, "--init-latents: %s: 'latents' must be f32 of shape [%lld, %d, %d, %d] (pictures, channels, height/%d, "
+        return sm_fail(e, SUMI_E_FORMAT,
+                       "--init-latents: %s: 'latents' must be f32 of shape [%lld, %d, %d, %d] (pictures, channels, height/%d, "
                        "width/%d) for this request", path, (long long)n, c, h, wd, j->r.height / h, j->r.width / wd);
     const float *v = (const float *)x->t.data + at * c * h * wd;
     for (int64_t i = 0; i < (int64_t)j->r.count * c * h * wd; i++)
@@ -51,7 +52,8 @@ static sumi_status check_folder(const char *path, const char *flag, sm_err *e)
 {
     const char *slash = strrchr(path, '/');
     char folder[4096];
-    int n = !slash ? snprintf(folder, sizeof folder, ".") : snprintf(folder, sizeof folder, "%.*s", (int)(slash - path) + 1, path);
+    int n = !slash ? snprintf(folder, sizeof folder, ".")
+                   : snprintf(folder, sizeof folder, "%.*s", (int)(slash - path) + 1, path);
     if (n < (int)sizeof folder && access(folder, W_OK | X_OK))
         return sm_fail(e, SUMI_E_FILE, "--%s: %.300s: the folder cannot be written to: %s", flag, path, strerror(errno));
     return SUMI_OK;
@@ -64,10 +66,13 @@ sumi_status sm_kept_open(sm_kept *k, const sm_job *j, const char *flag, int h, i
     if (!j->r.save_latents[0])
         return SUMI_OK;
     if (j->r.save_steps && sm_sampler_find(j->r.sampler)->alone)
-        return sm_fail(e, SUMI_E_ARG, "--save-steps: %s takes another number of steps for each picture; without it the result is kept", j->r.sampler);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--save-steps: %s takes another number of steps for each picture; without it the result is kept",
+                       j->r.sampler);
     if (check_folder(j->r.save_latents, flag, e))
         return e->code;
-    k->all = sm_alloc(j->mem, SM_MEM_DATA, sizeof(float) * (size_t)k->blocks * (size_t)k->count * (size_t)h * (size_t)w * (size_t)c);
+    k->all = sm_alloc(j->mem, SM_MEM_DATA,
+                      sizeof(float) * (size_t)k->blocks * (size_t)k->count * (size_t)h * (size_t)w * (size_t)c);
     return k->all ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the latents of %d steps", k->blocks);
 }
 
@@ -99,7 +104,8 @@ sumi_status sm_kept_write(const sm_kept *k, const sm_job *j, sm_err *e)
         bool result = i == k->moves;
         float *data = k->all + (result ? k->blocks - 1 : i) * block;
         snprintf(name[i], sizeof name[i], result ? "latents" : "latents.%d", i);
-        item[i] = (sm_st_item){.name = name[i], .t = {.dtype = SM_F32, .rank = 4, .dims = {k->count, k->c, k->h, k->w}, .data = data}};
+        item[i] = (sm_st_item){.name = name[i],
+                               .t = {.dtype = SM_F32, .rank = 4, .dims = {k->count, k->c, k->h, k->w}, .data = data}};
     }
     if (item && name)
         sm_st_write(j->r.save_latents, (size_t)k->moves + 1, item, 0, NULL, j->mem, e);

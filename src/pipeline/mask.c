@@ -19,13 +19,13 @@ static void paste(const uint8_t *src, int w, int h, int c, uint8_t *dst, int dw,
 {
     int from = SM_MAX(-x, 0), n = SM_MIN(w, dw - x) - from;
     for (int r = SM_MAX(-y, 0); r < h && y + r < dh && n > 0; r++)
-        memcpy(dst + ((size_t)(y + r) * (size_t)dw + (size_t)(x + from)) * (size_t)c, src + ((size_t)r * (size_t)w + (size_t)from) * (size_t)c,
-               (size_t)n * (size_t)c);
+        memcpy(dst + ((size_t)(y + r) * (size_t)dw + (size_t)(x + from)) * (size_t)c,
+               src + ((size_t)r * (size_t)w + (size_t)from) * (size_t)c, (size_t)n * (size_t)c);
 }
 
 /* A band of bw x bh beside the picture: its edge, drawn out from a box without width or height. */
-static sumi_status band(const uint8_t *src, int w, int h, int c, sm_box edge, int bw, int bh, uint8_t *room, uint8_t *dst, int dw, int dh,
-                        int x, int y, sm_mem *mem, sm_err *e)
+static sumi_status band(const uint8_t *src, int w, int h, int c, sm_box edge, int bw, int bh, uint8_t *room,
+                        uint8_t *dst, int dw, int dh, int x, int y, sm_mem *mem, sm_err *e)
 {
     if (bw < 1 || bh < 1 || sm_resize(src, w, h, c, &edge, SM_FILTER_BICUBIC, room, bw, bh, mem, e))
         return e->code;
@@ -33,7 +33,8 @@ static sumi_status band(const uint8_t *src, int w, int h, int c, sm_box edge, in
     return SUMI_OK;
 }
 
-static sumi_status bands(const uint8_t *src, int w, int h, int c, uint8_t *room, uint8_t *dst, int dw, int dh, sm_mem *mem, sm_err *e)
+static sumi_status bands(const uint8_t *src, int w, int h, int c, uint8_t *room, uint8_t *dst, int dw,
+                         int dh, sm_mem *mem, sm_err *e)
 {
     int x = dw / 2 - w / 2, y = dh / 2 - h / 2;
     if (h < dh && (band(src, w, h, c, (sm_box){0, 0, w, 0}, dw, y, room, dst, dw, dh, 0, 0, mem, e) ||
@@ -45,8 +46,8 @@ static sumi_status bands(const uint8_t *src, int w, int h, int c, uint8_t *room,
     return SUMI_OK;
 }
 
-sumi_status sm_fit_picture(const uint8_t *src, int w, int h, int c, sm_fit fit, sm_filter f, uint8_t *dst, int dw, int dh, sm_mem *mem,
-                           sm_err *e)
+sumi_status sm_fit_picture(const uint8_t *src, int w, int h, int c, sm_fit fit, sm_filter f, uint8_t *dst,
+                           int dw, int dh, sm_mem *mem, sm_err *e)
 {
     double ratio = (double)dw / dh, own = (double)w / h;
     bool wide = fit == SM_FIT_CROP ? ratio > own : ratio < own, high = fit == SM_FIT_CROP ? ratio <= own : ratio >= own;

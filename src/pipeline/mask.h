@@ -9,10 +9,10 @@ typedef struct sm_rect { int x, y, w, h; } sm_rect;
 
 typedef enum sm_fit { SM_FIT_STRETCH, SM_FIT_CROP, SM_FIT_FILL } sm_fit;
 
-/* src [h, w, c] to dst [dh, dw, c]: stretched; scaled to cover it, what is over being cut off; or scaled to fit in, the rest filled
- * with the edges' colours. */
-sumi_status sm_fit_picture(const uint8_t *src, int w, int h, int c, sm_fit fit, sm_filter f, uint8_t *dst, int dw, int dh, sm_mem *mem,
-                           sm_err *e);
+/* src [h, w, c] to dst [dh, dw, c]: stretched; scaled to cover it, what is over being cut off; or scaled to fit in, the rest
+ * filled with the edges' colours. */
+sumi_status sm_fit_picture(const uint8_t *src, int w, int h, int c, sm_fit fit, sm_filter f, uint8_t *dst,
+                           int dw, int dh, sm_mem *mem, sm_err *e);
 /* The part r of src [.., w, c]. */
 void sm_cut_picture(const uint8_t *src, int w, int c, sm_rect r, uint8_t *dst);
 

@@ -33,7 +33,10 @@ void sm_merging_choose(const sm_denoise *d, const sm_denoise_part *p)
     }
 }
 
-static bool wanted(const sumi_request *r) { return r->token_merging_ratio > 0 || (sm_hires_wanted(r) && r->token_merging_ratio_hr > 0); }
+static bool wanted(const sumi_request *r)
+{
+    return r->token_merging_ratio > 0 || (sm_hires_wanted(r) && r->token_merging_ratio_hr > 0);
+}
 
 sumi_status sm_merging_check(const sm_job *j, sm_err *e)
 {
@@ -61,5 +64,6 @@ void sm_merging_idle(const sm_job *j, sm_buf *line)
         return;
     sm_buf_fmt(line, "%s--token-merging-ratio: this model has no self-attention", line->len ? "; " : "no effect: ");
     if (at)
-        sm_buf_fmt(line, " on more than 1/%d of the latents' places a side, which --token-merging-max-downsample %d allows", at, at);
+        sm_buf_fmt(line, " on more than 1/%d of the latents' places a side, which --token-merging-max-downsample %d allows", at,
+                   at);
 }

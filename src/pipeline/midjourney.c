@@ -1,5 +1,5 @@
-/* The public call that gives Midjourney's suffixes (text/mj.h) their meaning here: one row each. What is none of Midjourney's may be
- * any parameter of the request by its flag. */
+/* The public call that gives Midjourney's suffixes (text/mj.h) their meaning here: one row each. What is none of Midjourney's may
+ * be any parameter of the request by its flag. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,8 +32,8 @@ static void set(asked *a, const char *field, const char *value)
 
 /* ---- the suffixes ---------------------------------------------------------------------------------------------------- */
 
-/* The proportions at the area that was asked for or is the model's; sides are multiples of 64 where pictures are large, as the models
- * were trained, else of what the model needs. */
+/* The proportions at the area that was asked for or is the model's; sides are multiples of 64 where pictures are large, as the
+ * models were trained, else of what the model needs. */
 static void aspect(asked *a)
 {
     int w = 0, h = 0, used = 0;
@@ -91,10 +91,12 @@ static void nothing(asked *a) {}
 static const struct { const char *name; void (*apply)(asked *a); bool bare; } suffixes[] = {
     {"ar", aspect, false}, {"aspect", aspect, false}, {"no", no, false}, {"seed", seed, false}, {"sameseed", seed, false},
     {"chaos", chaos, false}, {"c", chaos, false}, {"stylize", stylize, false}, {"s", stylize, false}, {"quality", quality, false},
-    {"q", quality, false}, {"tile", tile, true}, {"image", image, false}, {"iw", image_weight, false}, {"repeat", repeat, false}, {"r", repeat, false},
+    {"q", quality, false}, {"tile", tile, true}, {"image", image, false}, {"iw", image_weight, false}, {"repeat", repeat, false},
+    {"r", repeat, false},
     /* Midjourney's own models and queues */
     {"v", nothing, true}, {"version", nothing, true}, {"niji", nothing, true}, {"style", nothing, true}, {"raw", nothing, true},
-    {"fast", nothing, true}, {"relax", nothing, true}, {"turbo", nothing, true}, {"draft", nothing, true}, {"stealth", nothing, true},
+    {"fast", nothing, true}, {"relax", nothing, true}, {"turbo", nothing, true}, {"draft", nothing, true},
+    {"stealth", nothing, true},
     {"public", nothing, true},
 };
 
@@ -112,7 +114,8 @@ static void apply(asked *a)
     if (p && !strcmp(p->name, "prompt"))
         p = NULL;
     if (!p || !a->value[0])
-        sm_fail(a->e, SUMI_E_ARG, p ? "--%.40s in the prompt needs a value" : "--%.40s in the prompt is unknown: --ar 16:9, --no, --seed, --chaos, --stylize, "
+        sm_fail(a->e, SUMI_E_ARG, p ? "--%.40s in the prompt needs a value"
+                                    : "--%.40s in the prompt is unknown: --ar 16:9, --no, --seed, --chaos, --stylize, "
                 "--quality, --tile, --image, --iw, --repeat, or a flag of `sumi generate --help`", a->name);
     else
         sm_param_set(p, a->r, a->value, a->e);

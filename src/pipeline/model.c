@@ -17,8 +17,8 @@ static sumi_status check_vocabulary(const sumi_model *m, const char *path, sm_er
 {
     for (int i = 0; i < m->traits.texts; i++)
         if (sm_bpe_size(m->bpe) > m->traits.text[i].clip.vocab_size)
-            return sm_fail(e, SUMI_E_MODEL, "%s: the tokenizer has %d tokens, the %s's vocab_size is %d", path, (int)sm_bpe_size(m->bpe),
-                           m->traits.text[i].component, m->traits.text[i].clip.vocab_size);
+            return sm_fail(e, SUMI_E_MODEL, "%s: the tokenizer has %d tokens, the %s's vocab_size is %d", path,
+                           (int)sm_bpe_size(m->bpe), m->traits.text[i].component, m->traits.text[i].clip.vocab_size);
     return SUMI_OK;
 }
 
@@ -32,8 +32,10 @@ static void summarise(sumi_model *m)
             c *= (double)t->dims[d];
         n += c;
     }
-    snprintf(m->summary, sizeof m->summary, "%s: %s, %s, %.1f M parameters, %dx%d%s%s", m->name, m->traits.label, m->family->class_name, n / 1e6,
-             m->traits.width, m->traits.height, m->traits.assumed ? ", assumed " : "", m->traits.assumed ? m->traits.prediction : "");
+    snprintf(m->summary, sizeof m->summary, "%s: %s, %s, %.1f M parameters, %dx%d%s%s", m->name, m->traits.label,
+             m->family->class_name, n / 1e6,
+             m->traits.width, m->traits.height, m->traits.assumed ? ", assumed " : "",
+             m->traits.assumed ? m->traits.prediction : "");
 }
 
 static sumi_status open_path(sumi_model *m, const sumi_model_options *o, bool words, sm_err *e)

@@ -25,7 +25,8 @@ struct sumi_model {
 /* One text encoder, used as the small flow models do: its last output, padded with the end mark. */
 static inline sm_traits sm_traits_flow(const sm_clip_config *clip, float shift)
 {
-    return (sm_traits){.label = "rectified flow", .prediction = "flow_prediction", .beta_schedule = "", .shift = shift, .texts = 1,
+    return (sm_traits){.label = "rectified flow", .prediction = "flow_prediction", .beta_schedule = "",
+                       .shift = shift, .texts = 1,
                        .text = {{.component = "text_encoder", .clip = *clip, .final_norm = true, .pad = -1}}};
 }
 

@@ -29,8 +29,8 @@ static void drop(void *w)
 static sumi_status merge(sumi_model *m, sm_weights *part, const char *component, sm_err *e)
 {
     sm_weights *both = sm_weights_new(m->mem, e);
-    if (both && !add_all(both, part, NULL, e) && !add_all(both, m->w, component, e) && !sm_weights_keep(both, drop, sm_weights_ref(part), e) &&
-        !sm_weights_keep(both, drop, sm_weights_ref(m->w), e)) {
+    if (both && !add_all(both, part, NULL, e) && !add_all(both, m->w, component, e) &&
+        !sm_weights_keep(both, drop, sm_weights_ref(part), e) && !sm_weights_keep(both, drop, sm_weights_ref(m->w), e)) {
         sm_weights_unref(&m->w);
         m->w = both;
         return SUMI_OK;
@@ -61,7 +61,8 @@ static sumi_status replace(sumi_model *m, sm_component c, const char *path, cons
     sm_tensors *f = part ? sm_tensors_open(path, m->mem, e) : NULL;
     if (f && !sm_layout_into(f, part, c, &r, m->mem, e)) {
         if (!r.found[c])
-            sm_fail(e, SUMI_E_MODEL, "--%s: %s holds no tensors of a %s%s%.100s", flag, path, name, r.unknown ? "; one of its own is " : "", r.first_unknown);
+            sm_fail(e, SUMI_E_MODEL, "--%s: %s holds no tensors of a %s%s%.100s", flag, path, name,
+                    r.unknown ? "; one of its own is " : "", r.first_unknown);
         else
             merge(m, part, name, e);
     }
@@ -128,8 +129,9 @@ sumi_status sm_open_tokenizer(sumi_model *m, const sumi_model_options *o, sm_err
     if (m->bpe)
         return SUMI_OK;
     if (!m->traits.texts || m->traits.text[0].clip.vocab_size < 49408)
-        return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder has %d tokens, CLIP's tokenizer 49408: give --tokenizer FOLDER (vocab.json, merges.txt)",
-                       o->path, m->traits.text[0].clip.vocab_size);
+        return sm_fail(e, SUMI_E_MODEL,
+                       "%s: its text encoder has %d tokens, CLIP's tokenizer 49408: give --tokenizer FOLDER (vocab.json, "
+                       "merges.txt)", o->path, m->traits.text[0].clip.vocab_size);
     m->bpe = sm_bpe_clip(m->mem, e);
     return e->code;
 }
@@ -167,7 +169,8 @@ static sumi_status no_model(const sm_layout_report *r, const sm_detected *d, con
                        : r->found[SM_COMPONENT_TEXT] || r->found[SM_COMPONENT_TEXT_2]
                            ? "it is a text encoder alone: give a model and this file with --text-encoder"
                            : "no component of it is known";
-    return sm_fail(e, SUMI_E_MODEL, "%s: not a whole model: %s%s%.100s", path, what, r->first_unknown[0] ? "; a tensor is " : "", r->first_unknown);
+    return sm_fail(e, SUMI_E_MODEL, "%s: not a whole model: %s%s%.100s", path, what, r->first_unknown[0] ? "; a tensor is " : "",
+                   r->first_unknown);
 }
 
 static void take_detected(sumi_model *m, const sm_detected *d, const char *path)
@@ -177,7 +180,8 @@ static void take_detected(sumi_model *m, const sm_detected *d, const char *path)
     m->denoiser = d->denoiser;
     m->vae = d->vae;
     m->traits = d->traits;
-    snprintf(m->name, sizeof m->name, "%.*s", (int)SM_MIN(dot && dot > name ? (size_t)(dot - name) : strlen(name), sizeof m->name - 1), name);
+    snprintf(m->name, sizeof m->name, "%.*s",
+             (int)SM_MIN(dot && dot > name ? (size_t)(dot - name) : strlen(name), sizeof m->name - 1), name);
     for (char *p = m->name; *p; p++)
         *p = (unsigned char)*p < 0x20 || *p == 0x7f ? ' ' : *p;
 }
@@ -186,7 +190,8 @@ static sumi_status open_any(sumi_model *m, sm_tensors *f, const sumi_model_optio
 {
     sm_layout_report r = {0};
     sm_detected d = {0};
-    if (sm_layout_into(f, m->w, SM_COMPONENTS, &r, m->mem, e) || sm_open_parts(m, o, &r, e) || sm_detect(m->w, &r, o->path, &d, e))
+    if (sm_layout_into(f, m->w, SM_COMPONENTS, &r, m->mem, e) || sm_open_parts(m, o, &r, e) ||
+        sm_detect(m->w, &r, o->path, &d, e))
         return e->code;
     if (!d.family)
         return no_model(&r, &d, o->path, e);

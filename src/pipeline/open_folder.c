@@ -107,7 +107,8 @@ static sumi_status take_betas(sumi_model *m, const cJSON *list, const char *dir,
     int n = cJSON_GetArraySize(list);
     sm_noise check;
     if (n < 2 || n != (m->train_steps ? m->train_steps : 1000))
-        return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: trained_betas: %d numbers for %d num_train_timesteps", dir, n,
+        return sm_fail(e, SUMI_E_FORMAT,
+                       "%s/scheduler/scheduler_config.json: trained_betas: %d numbers for %d num_train_timesteps", dir, n,
                        m->train_steps ? m->train_steps : 1000);
     m->trained_betas = sm_alloc(m->mem, SM_MEM_MISC, sizeof *m->trained_betas * (size_t)n);
     if (!m->trained_betas)
@@ -127,8 +128,10 @@ static sumi_status take_edm(sm_traits *t, const cJSON *j, const char *dir, sm_er
     t->sigma_min = number(j, "sigma_min", 0.002);
     t->sigma_max = number(j, "sigma_max", 80);
     t->sigma_data = number(j, "sigma_data", 0.5);
-    if (!(t->sigma_min >= 1e-6 && t->sigma_max > t->sigma_min && t->sigma_max <= 1e6 && t->sigma_data >= 1e-6 && t->sigma_data <= 1e6))
-        sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: sigma_min %g, sigma_max %g, sigma_data %g: min below max and all inside "
+    if (!(t->sigma_min >= 1e-6 && t->sigma_max > t->sigma_min && t->sigma_max <= 1e6 && t->sigma_data >= 1e-6 &&
+          t->sigma_data <= 1e6))
+        sm_fail(e, SUMI_E_FORMAT,
+                "%s/scheduler/scheduler_config.json: sigma_min %g, sigma_max %g, sigma_data %g: min below max and all inside "
                 "1e-6 to 1e6 were expected", dir, t->sigma_min, t->sigma_max, t->sigma_data);
     return e->code;
 }
@@ -142,20 +145,23 @@ static sumi_status take_scheduler(sumi_model *m, const cJSON *j, const char *dir
     const char *class_name = word(j, "_class_name"), *prediction = word(j, "prediction_type"), *beta = word(j, "beta_schedule");
     t->assumed = false;
     if (!(steps >= 2 && steps <= 100000 && steps == floor(steps)))
-        return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: num_train_timesteps is %g; 2 to 100000 were expected", dir, steps);
+        return sm_fail(e, SUMI_E_FORMAT,
+                       "%s/scheduler/scheduler_config.json: num_train_timesteps is %g; 2 to 100000 were expected", dir, steps);
     m->train_steps = (int)steps;
     if (strstr(class_name, "FlowMatch") || !strcmp(prediction, "flow_prediction")) {
         t->prediction = "flow_prediction";
         t->beta_schedule = "";
         t->shift = (float)number(j, strstr(class_name, "FlowMatch") ? "shift" : "flow_shift", 1);
         if (!(t->shift > 0 && t->shift <= 1000))
-            return sm_fail(e, SUMI_E_FORMAT, "%s/scheduler/scheduler_config.json: a shift of %g; it must be positive, 1000 at most", dir,
+            return sm_fail(e, SUMI_E_FORMAT,
+                           "%s/scheduler/scheduler_config.json: a shift of %g; it must be positive, 1000 at most", dir,
                            (double)t->shift);
         return SUMI_OK;
     }
     if (!strncmp(class_name, "EDM", 3)) {
         if (prediction[0] && strcmp(prediction, "epsilon")) /* CosXL: c_out has the other sign */
-            return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: %s with prediction_type '%.40s' is not supported", dir,
+            return sm_fail(e, SUMI_E_SUPPORT,
+                           "%s/scheduler/scheduler_config.json: %s with prediction_type '%.40s' is not supported", dir,
                            class_name, prediction);
         t->prediction = "edm";
         t->beta_schedule = "";
@@ -168,10 +174,12 @@ static sumi_status take_scheduler(sumi_model *m, const cJSON *j, const char *dir
         p++;
     while (b < SM_COUNT(betas) && strcmp(beta, betas[b]))
         b++;
-    const cJSON *zero = cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr"), *trained = cJSON_GetObjectItemCaseSensitive(j, "trained_betas");
+    const cJSON *zero = cJSON_GetObjectItemCaseSensitive(j, "rescale_betas_zero_snr"),
+                *trained = cJSON_GetObjectItemCaseSensitive(j, "trained_betas");
     bool listed = cJSON_IsArray(trained);
     if (p == SM_COUNT(predictions) || (b == SM_COUNT(betas) && beta[0] && !listed))
-        return sm_fail(e, SUMI_E_SUPPORT, "%s/scheduler/scheduler_config.json: prediction_type '%.40s', beta_schedule '%.40s': not known", dir,
+        return sm_fail(e, SUMI_E_SUPPORT,
+                       "%s/scheduler/scheduler_config.json: prediction_type '%.40s', beta_schedule '%.40s': not known", dir,
                        prediction, beta);
     t->prediction = predictions[p];
     t->beta_schedule = betas[b < SM_COUNT(betas) ? b : 1]; /* diffusers' default is linear */
@@ -189,7 +197,8 @@ static sumi_status read_scheduler(const folder *f, sm_err *e)
     if (!has(f, "scheduler", "scheduler_config.json"))
         return SUMI_OK;
     cJSON *j = read_config(f->dir, "scheduler", "scheduler_config.json", &text, e) ? NULL
-                                                                            : sm_json_parse(f->m->mem, text.data, text.len, 8, 200000, label, e);
+                                                                            : sm_json_parse(f->m->mem, text.data,
+                                                                                            text.len, 8, 200000, label, e);
     if (j)
         take_scheduler(f->m, j, f->dir, e);
     cJSON_Delete(j);
@@ -225,7 +234,8 @@ static sumi_status read_latents_stats(sumi_model *m, const char *dir, const char
     path_in(dir, part, "config.json", label);
     if (!is_in(dir, part, "config.json"))
         return SUMI_OK;
-    cJSON *j = read_config(dir, part, "config.json", &text, e) ? NULL : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
+    cJSON *j = read_config(dir, part, "config.json", &text, e) ? NULL
+                                                               : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
     sm_traits *t = &m->traits;
     if (!e->code && m->vae.latent_channels == 4)
         t->latents_stats = sm_latents_stats(j, label, t->latents_mean, t->latents_std, e);
@@ -284,7 +294,8 @@ static sumi_status open_texts(const folder *f, sm_err *e)
             n++;
     }
     if (!e->code && !n)
-        return sm_fail(e, SUMI_E_MODEL, "%s: has neither text_encoder/config.json nor text_encoder_2/config.json: no text encoder "
+        return sm_fail(e, SUMI_E_MODEL,
+                       "%s: has neither text_encoder/config.json nor text_encoder_2/config.json: no text encoder "
                        "(--text-encoder FILE, --text-encoder-2 FILE)", f->dir);
     if (!e->code)
         sm_traits_for(m->family, &m->denoiser, clip, n, NULL, &m->traits);
@@ -295,7 +306,8 @@ static sumi_status open_texts(const folder *f, sm_err *e)
     if (e->code)
         return e->code;
     sm_traits_missing(m->family, &m->denoiser, &m->traits, missing, sizeof missing);
-    return missing[0] && width < m->family->context_width(&m->denoiser) ? sm_fail(e, SUMI_E_MODEL, "%s: %s: %s", f->dir, m->traits.label, missing) : SUMI_OK;
+    return missing[0] && width < m->family->context_width(&m->denoiser) ? sm_fail(e, SUMI_E_MODEL, "%s: %s: %s", f->dir,
+                                                                                  m->traits.label, missing) : SUMI_OK;
 }
 
 static sumi_status open_tokenizer(const folder *f, sm_err *e)
@@ -318,7 +330,9 @@ static sumi_status check_index(folder *f, sm_err *e)
     sm_buf text = {.mem = f->m->mem};
     char label[700];
     path_of(f, ".", "model_index.json", label);
-    cJSON *j = read_config(f->dir, ".", "model_index.json", &text, e) ? NULL : sm_json_parse(f->m->mem, text.data, text.len, 8, 4096, label, e);
+    cJSON *j = read_config(f->dir, ".", "model_index.json", &text, e) ? NULL
+                                                                      : sm_json_parse(f->m->mem, text.data,
+                                                                                      text.len, 8, 4096, label, e);
     if (j && !cJSON_IsObject(j))
         sm_fail(e, SUMI_E_FORMAT, "%s: no JSON object", label);
     const cJSON *zeros = cJSON_GetObjectItemCaseSensitive(j, "force_zeros_for_empty_prompt");
@@ -339,7 +353,8 @@ static sumi_status read_size(const folder *f, sm_err *e)
     if (!has(f, m->family->component, "config.json"))
         return SUMI_OK;
     cJSON *j = read_config(f->dir, m->family->component, "config.json", &text, e) ? NULL
-                                                                                  : sm_json_parse(m->mem, text.data, text.len, 8, 4096, label, e);
+                                                                                  : sm_json_parse(m->mem, text.data,
+                                                                                                  text.len, 8, 4096, label, e);
     double side = number(j, "sample_size", 0) * sm_vae_factor(&m->vae);
     int step = sm_vae_factor(&m->vae) * m->family->multiple(&m->denoiser);
     if (step > 0 && side >= 1 && side <= 8192 && side == (int)side && (int)side % step == 0)
@@ -370,7 +385,8 @@ sumi_status sm_parts_config(sumi_model *m, const sumi_model_options *o, sm_err *
         part_config(o->unet, SM_MODEL_UNET, &m->denoiser, m->mem, e))
         return e->code;
     for (int i = 0; i < t->texts && !e->code; i++)
-        part_config(strcmp(t->text[i].component, "text_encoder") ? o->text_encoder_2 : o->text_encoder, SM_MODEL_CLIP, &t->text[i].clip, m->mem, e);
+        part_config(strcmp(t->text[i].component, "text_encoder") ? o->text_encoder_2 : o->text_encoder, SM_MODEL_CLIP,
+                    &t->text[i].clip, m->mem, e);
     return e->code;
 }
 

@@ -1,6 +1,6 @@
-/* Model hash and file names of infotexts (see origin.h). The hash is A1111's: SHA-256 of the file, cut to ten digits. At some 1.8 GB a
- * second it takes less than a sampling step of a model of that size, so it is read once a model and cached nowhere. Files below the
- * home folder are written with "~", which keeps the user's name out of pictures. */
+/* Model hash and file names of infotexts (see origin.h). The hash is A1111's: SHA-256 of the file, cut to ten digits. At some 1.8
+ * GB a second it takes less than a sampling step of a model of that size, so it is read once a model and cached nowhere. Files
+ * below the home folder are written with "~", which keeps the user's name out of pictures. */
 #include "pipeline/origin.h"
 
 #include <fcntl.h>

@@ -57,7 +57,8 @@ static sumi_status text_of(sm_p2p *p, const sm_text_table *t, int k, const char 
         return sm_fail(e, SUMI_E_ARG, "--%s: the %s changes between steps ([a:b:0.5], [a|b]); Prompt-to-Prompt needs one text",
                        flag, which);
     if (s->read.join)
-        return sm_fail(e, SUMI_E_ARG, "--%s: the %s is put together of texts (.and, .blend); Prompt-to-Prompt needs one text", flag, which);
+        return sm_fail(e, SUMI_E_ARG, "--%s: the %s is put together of texts (.and, .blend); Prompt-to-Prompt needs one text",
+                       flag, which);
     const sm_text_row *row = &t->row[s->span[0].pick[0].row];
     const sm_chunks *c = &t->group[row->group].text[row->text].words;
     if (row->tokens != t->length)

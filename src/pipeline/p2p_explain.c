@@ -21,7 +21,8 @@ static const char *only_text(const char *prompt, const sm_prompt_how *how, sm_ar
         return NULL;
     if (p.parts > 1 || p.join || p.part[0].stages > 1)
         return sm_fail(e, SUMI_E_ARG,
-                       "--edit-from-prompt: AND, .and, .blend, [a:b:0.5] and [a|b] make several texts of a prompt; Prompt-to-Prompt needs one"),
+                       "--edit-from-prompt: AND, .and, .blend, [a:b:0.5] and [a|b] make several texts of a prompt; "
+                       "Prompt-to-Prompt needs one"),
                NULL;
     return p.part[0].stage[0].text;
 }
@@ -69,7 +70,8 @@ static sumi_status put_pair(const shown *x, const sumi_request *r, const sm_chun
         return sm_fail(x->e, SUMI_E_ARG, "--edit-from-prompt: both prompts must fit one chunk of %d tokens", c[0].length - 2);
     sm_align_text text[2] = {sm_p2p_text(x->bpe, &c[0], begins[0]), sm_p2p_text(x->bpe, &c[1], begins[1])};
     bool replaces = sm_p2p_replaces(r, text);
-    if (replaces ? sm_align_replace(&text[1], &text[0], map, own, x->e) : sm_align_refine(&text[1], &text[0], map, own, x->mem, x->e))
+    if (replaces ? sm_align_replace(&text[1], &text[0], map, own, x->e)
+                 : sm_align_refine(&text[1], &text[0], map, own, x->mem, x->e))
         return x->e->code;
     const char *source = r->edit_from_prompt[0] ? r->edit_from_prompt : r->prompt, *mode = replaces ? "replace" : "refine";
     if (x->json) {

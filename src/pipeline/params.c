@@ -102,7 +102,8 @@ sumi_status sumi_request_set(sumi_context *ctx, sumi_request *r, const char *nam
 double sm_param_number(const sumi_param_info *p, const sumi_request *r)
 {
     const void *at = (const char *)r + p->offset;
-    return p->type == SUMI_PARAM_INT ? *(const int *)at : p->type == SUMI_PARAM_INT64 ? (double)*(const int64_t *)at : *(const float *)at;
+    return p->type == SUMI_PARAM_INT ? *(const int *)at : p->type == SUMI_PARAM_INT64 ? (double)*(const int64_t *)at
+                                                                                      : *(const float *)at;
 }
 
 bool sm_param_is_default(const sumi_param_info *p, const sumi_request *r)
@@ -182,16 +183,18 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e)
             continue;
         }
         bool whole = p->type != SUMI_PARAM_FLOAT; /* 0.01 is less as a float */
-        double v = sm_param_number(p, r), low = whole ? p->low : (double)(float)p->low, high = whole ? p->high : (double)(float)p->high;
+        double v = sm_param_number(p, r), low = whole ? p->low : (double)(float)p->low,
+               high = whole ? p->high : (double)(float)p->high;
         if (!(v >= low && v <= high))
             return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.10g to %.10g", p->flag, v, p->low, p->high);
     }
     double last = sm_param_find("seed")->high;
     if (r->variation_strength <= 0 && (double)r->seed + (r->count - 1) > last) /* pictures whose infotext could not be read */
-        return sm_fail(e, SUMI_E_ARG, "--seed: %lld leaves no seeds for %d pictures, the last one is %.0f", (long long)r->seed, r->count, last);
+        return sm_fail(e, SUMI_E_ARG, "--seed: %lld leaves no seeds for %d pictures, the last one is %.0f",
+                       (long long)r->seed, r->count, last);
     if (r->variation_strength > 0 && (double)r->variation_seed + (r->count - 1) > last)
-        return sm_fail(e, SUMI_E_ARG, "--variation-seed: %lld leaves no seeds for %d pictures, the last one is %.0f", (long long)r->variation_seed,
-                       r->count, last);
+        return sm_fail(e, SUMI_E_ARG, "--variation-seed: %lld leaves no seeds for %d pictures, the last one is %.0f",
+                       (long long)r->variation_seed, r->count, last);
     return SUMI_OK;
 }
 
@@ -199,6 +202,7 @@ void sm_request_spell(sumi_request *r)
 {
     sm_choice c;
     for (size_t i = 0; i < SM_COUNT(table); i++)
-        if (table[i].type == SUMI_PARAM_TEXT && sm_choice_at(&table[i], 0, &c) && sm_choice_find(&table[i], sm_param_text(&table[i], r), &c))
+        if (table[i].type == SUMI_PARAM_TEXT && sm_choice_at(&table[i], 0, &c) &&
+            sm_choice_find(&table[i], sm_param_text(&table[i], r), &c))
             *(const char **)((char *)r + table[i].offset) = c.name;
 }

@@ -111,8 +111,8 @@ static sumi_status sample(sm_pass *p, sm_err *e)
     bool blends = (p->edit.mask && j->edit->diffusers) || (p->den.p2p && p->den.p2p->blends);
     sm_sampling s = {.mem = j->mem, .n = lanes(p) * latents(p), .flow = p->den.noise.flow, .levels = &p->den.noise,
                      .sigmas = p->sigmas,
-                     .steps = j->r.steps, .denoise = denoise, .denoise_both = denoise_both, .noise = step_noise, .on_step = on_step,
-                     .between = blends ? between : NULL, .ctx = p};
+                     .steps = j->r.steps, .denoise = denoise, .denoise_both = denoise_both,
+                     .noise = step_noise, .on_step = on_step, .between = blends ? between : NULL, .ctx = p};
     sm_levels_knobs(&j->r, &s);
     if (sm_sample(sm_sampler_find(j->r.sampler), &s, p->latents, e))
         return e->code;
@@ -154,7 +154,8 @@ static sumi_status read_given(sm_pass *p, sm_err *e)
     if (!j->r.init_latents[0])
         return SUMI_OK;
     p->given = sm_alloc(j->mem, SM_MEM_DATA, sizeof(float) * (size_t)j->r.count * (size_t)p->h * (size_t)p->w * (size_t)p->c);
-    return p->given ? sm_latents_read(j, p->h, p->w, p->c, p->given, e) : sm_fail(e, SUMI_E_MEMORY, "out of memory for --init-latents");
+    return p->given ? sm_latents_read(j, p->h, p->w, p->c, p->given, e)
+                    : sm_fail(e, SUMI_E_MEMORY, "out of memory for --init-latents");
 }
 
 static sumi_status open_levels(sm_pass *p, sm_err *e)
@@ -181,22 +182,25 @@ static sumi_status open_paths(sm_pass *p, sm_err *e)
     return sm_randn_open_paths(&p->randn, p->j.mem, last > 0 ? last : s[p->stretch.all - 1], s[0], e);
 }
 
-sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep, int64_t *done, sm_err *e)
+sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep,
+                         int64_t *done, sm_err *e)
 {
     int f = sm_vae_factor(&j->m->vae);
-    *p = (sm_pass){.j = *j, .h = height / f, .w = width / f, .c = j->m->vae.latent_channels, .most = most, .stretch = s, .done = done};
+    *p = (sm_pass){.j = *j, .h = height / f, .w = width / f, .c = j->m->vae.latent_channels, .most = most,
+                   .stretch = s, .done = done};
     p->j.r.width = width;
     p->j.r.height = height;
     p->j.prompt_steps = s.all == j->r.steps ? s.all : s.run; /* as asked for, in A1111's both ways of counting */
     p->j.r.steps = s.run;
     if (!keep)
         p->j.r.save_latents = "";
-    p->latents = sm_alloc(j->mem, SM_MEM_MISC, sizeof(float) * (size_t)(most * lanes(p)) * (size_t)p->h * (size_t)p->w * (size_t)p->c);
+    p->latents = sm_alloc(j->mem, SM_MEM_MISC,
+                          sizeof(float) * (size_t)(most * lanes(p)) * (size_t)p->h * (size_t)p->w * (size_t)p->c);
     if (!p->latents)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory for %d pictures of %dx%d", most, width, height);
     if (sm_denoise_init(&p->den, &p->j, p->h, p->w, e) || open_levels(p, e) || sm_decode_init(&p->dec, &p->j, p->h, p->w, e) ||
-        sm_kept_open(&p->kept, &p->j, "save-latents", p->h, p->w, p->c, e) || sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e) ||
-        sm_randn_vary(&p->randn, j->mem, &p->j.r, f, e))
+        sm_kept_open(&p->kept, &p->j, "save-latents", p->h, p->w, p->c, e) ||
+        sm_randn_open(&p->randn, j->mem, j->r.rng, most, p->h, p->w, p->c, e) || sm_randn_vary(&p->randn, j->mem, &p->j.r, f, e))
         return e->code;
     if (keep && sm_refine_open(&p->refine, &p->j, p->h, p->w, e))
         return e->code;

@@ -27,14 +27,16 @@ typedef struct sm_pass {
     sm_randn randn;
     sm_kept kept;
     sm_edit_latents edit;
-    float *latents;      /* [most, h, w, c], also x of the sampler; with Prompt-to-Prompt twice as many, the second half the sources' */
+    float *latents;      /* [most, h, w, c], also x of the sampler; with Prompt-to-Prompt twice as many, the second half the
+                            sources' */
     float *given;        /* start noise of all pictures from a file; NULL: from the generator */
     int64_t *done, all;  /* denoiser calls of the request: so far (all passes count there), in all */
 } sm_pass;
 
 /* width, height: the pass's. keep: it is the last one, whose latents save_latents wants. done is shared
  * by the passes. The pass stays where it is until sm_pass_close, which is called in any case. */
-sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep, int64_t *done, sm_err *e);
+sumi_status sm_pass_open(sm_pass *p, const sm_job *j, int width, int height, sm_stretch s, int most, bool keep,
+                         int64_t *done, sm_err *e);
 void sm_pass_close(sm_pass *p);
 int64_t sm_pass_evals(const sm_pass *p); /* of one round, its inversion included; 0: not known before */
 /* Draws the latents of n pictures; where the pass begins from latents they are in p->edit.init already, or made of the request's

@@ -1,5 +1,5 @@
-/* What a request would take, from the plans it would make. An open part holds what it will hold when it runs, so the peak is counted,
- * not guessed. */
+/* What a request would take, from the plans it would make. An open part holds what it will hold when it runs, so the peak is
+ * counted, not guessed. */
 #include "graph/packs.h"
 #include "pipeline/drawing.h"
 #include "sample/sampler.h"
@@ -38,7 +38,8 @@ static void plan_decoder(sm_pass *p, size_t beside, const rest *r, sumi_plan_inf
     if (sm_decode_tiled(&p->dec)) {
         if (sm_decode_plan_tiles(&p->dec, &tiles, e))
             return;
-        size_t bytes = beside + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height - (sm_job_held(j) - before);
+        size_t bytes = beside + tiles.bytes + sizeof(float) * 3 * (size_t)j->r.width * (size_t)j->r.height -
+                       (sm_job_held(j) - before);
         out->activation_bytes = SM_MAX(out->activation_bytes, tiles.bytes);
         peak(j, r, bytes, tiles_mapped(j, "vae.decoder."), out);
         out->decode_flops += tiles.flops * j->r.count;
@@ -98,7 +99,8 @@ static void add_classifier(sm_denoise *d, const rest *r, sumi_plan_info *out, sm
     peak(d->j, r, 0, beside + sm_plan_mapped_bytes(d->classifier.p), out);
 }
 
-static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, const rest *r, sumi_plan_info *out, sm_err *e)
+static void plan_denoiser(sm_denoise *d, const sm_text_cond *text, double calls, int n, const rest *r,
+                          sumi_plan_info *out, sm_err *e)
 {
     const sm_job *j = d->j;
     double call = 0;

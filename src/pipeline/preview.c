@@ -1,6 +1,6 @@
-/* Cheap previews (see preview.h): what a latent's channels add to red, green and blue, as in ComfyUI's Latent2RGB and A1111's "Approx
- * cheap". The numbers are those of ComfyUI's latent_formats (published facts about these autoencoders, of the denoiser's latents); for
- * any other autoencoder they are fitted to a picture that its own decoder gave. */
+/* Cheap previews (see preview.h): what a latent's channels add to red, green and blue, as in ComfyUI's Latent2RGB and A1111's
+ * "Approx cheap". The numbers are those of ComfyUI's latent_formats (published facts about these autoencoders, of the denoiser's
+ * latents); for any other autoencoder they are fitted to a picture that its own decoder gave. */
 #include "pipeline/preview.h"
 
 #include <math.h>
@@ -26,14 +26,24 @@ sumi_status sm_preview_method_of(const char *word, sm_preview_method *out, sm_er
 }
 
 static const struct { float scaling; bool stats; sm_linear_rgb l; } known[] = {
-    {0.18215f, false, {4, {{0.3512f, 0.2297f, 0.3227f}, {0.3250f, 0.4974f, 0.2350f}, {-0.2829f, 0.1762f, 0.2721f}, {-0.2120f, -0.2616f, -0.7177f}}, {0}}},
-    {0.13025f, false, {4, {{0.3651f, 0.4232f, 0.4341f}, {-0.2533f, -0.0042f, 0.1068f}, {0.1076f, 0.1111f, -0.0362f}, {-0.3165f, -0.2492f, -0.2188f}},
+    {0.18215f, false,
+     {4, {{0.3512f, 0.2297f, 0.3227f}, {0.3250f, 0.4974f, 0.2350f}, {-0.2829f, 0.1762f, 0.2721f}, {-0.2120f, -0.2616f, -0.7177f}},
+      {0}}},
+    {0.13025f, false,
+     {4, {{0.3651f, 0.4232f, 0.4341f}, {-0.2533f, -0.0042f, 0.1068f}, {0.1076f, 0.1111f, -0.0362f},
+          {-0.3165f, -0.2492f, -0.2188f}},
                        {0.1084f, -0.0175f, -0.0011f}}},
-    {0.5f, true, {4, {{0.3920f, 0.4054f, 0.4549f}, {-0.2634f, -0.0196f, 0.0653f}, {0.0568f, 0.1687f, -0.0755f}, {-0.3112f, -0.2359f, -0.2076f}}, {0}}},
-    {1.5305f, false, {16, {{-0.0922f, -0.0175f, 0.0749f}, {0.0311f, 0.0633f, 0.0954f}, {0.1994f, 0.0927f, 0.0458f}, {0.0856f, 0.0339f, 0.0902f},
-                           {0.0587f, 0.0272f, -0.0496f}, {-0.0006f, 0.1104f, 0.0309f}, {0.0978f, 0.0306f, 0.0427f}, {-0.0042f, 0.1038f, 0.1358f},
-                           {-0.0194f, 0.0020f, 0.0669f}, {-0.0488f, 0.0130f, -0.0268f}, {0.0922f, 0.0988f, 0.0951f}, {-0.0278f, 0.0524f, -0.0542f},
-                           {0.0332f, 0.0456f, 0.0895f}, {-0.0069f, -0.0030f, -0.0810f}, {-0.0596f, -0.0465f, -0.0293f}, {-0.1448f, -0.1463f, -0.1189f}},
+    {0.5f, true,
+     {4, {{0.3920f, 0.4054f, 0.4549f}, {-0.2634f, -0.0196f, 0.0653f}, {0.0568f, 0.1687f, -0.0755f},
+          {-0.3112f, -0.2359f, -0.2076f}}, {0}}},
+    {1.5305f, false,
+     {16, {{-0.0922f, -0.0175f, 0.0749f}, {0.0311f, 0.0633f, 0.0954f}, {0.1994f, 0.0927f, 0.0458f}, {0.0856f, 0.0339f, 0.0902f},
+                           {0.0587f, 0.0272f, -0.0496f}, {-0.0006f, 0.1104f, 0.0309f}, {0.0978f, 0.0306f, 0.0427f},
+                           {-0.0042f, 0.1038f, 0.1358f},
+                           {-0.0194f, 0.0020f, 0.0669f}, {-0.0488f, 0.0130f, -0.0268f}, {0.0922f, 0.0988f, 0.0951f},
+                           {-0.0278f, 0.0524f, -0.0542f},
+                           {0.0332f, 0.0456f, 0.0895f}, {-0.0069f, -0.0030f, -0.0810f}, {-0.0596f, -0.0465f, -0.0293f},
+                           {-0.1448f, -0.1463f, -0.1189f}},
                       {0.2394f, 0.2135f, 0.1925f}}},
 };
 

@@ -47,14 +47,16 @@ sumi_status sm_randn_vary(sm_randn *r, sm_mem *mem, const sumi_request *q, int f
         r->from_h = r->from_w = 0;
     if (!r->same && !r->from_h)
         return SUMI_OK;
-    size_t here = (size_t)r->h * (size_t)r->w, there = (size_t)r->from_h * (size_t)r->from_w, most = SM_MAX(here, there) * (size_t)r->c;
+    size_t here = (size_t)r->h * (size_t)r->w, there = (size_t)r->from_h * (size_t)r->from_w,
+           most = SM_MAX(here, there) * (size_t)r->c;
     r->room = sm_alloc(mem, SM_MEM_MISC, sizeof *r->room * 2 * most);
     if (r->planes && there > here) {
         sm_free(r->planes);
         r->planes = sm_alloc(mem, SM_MEM_MISC, sizeof *r->planes * most);
     }
     if (!r->room || (r->kind != SM_RANDN_SUMI && !r->planes))
-        return sm_fail(e, SUMI_E_MEMORY, "out of memory for the noise of a picture of %dx%d", q->seed_resize_width, q->seed_resize_height);
+        return sm_fail(e, SUMI_E_MEMORY, "out of memory for the noise of a picture of %dx%d",
+                       q->seed_resize_width, q->seed_resize_height);
     return SUMI_OK;
 }
 
@@ -128,7 +130,10 @@ static void to_channels_last(const sm_randn *r, size_t pixels, float *out)
 }
 
 /* What is drawn beside the sampler's noise has numbers from -2 down. */
-static uint64_t stream_of(int draw) { return draw == -1 ? STREAM_START : draw < 0 ? (uint64_t)draw : STREAM_STEP + (uint64_t)draw; }
+static uint64_t stream_of(int draw)
+{
+    return draw == -1 ? STREAM_START : draw < 0 ? (uint64_t)draw : STREAM_STEP + (uint64_t)draw;
+}
 
 /* The first noise of a seed at some size, by a generator of its own. */
 static void first_of(const sm_randn *r, uint64_t seed, size_t pixels, float *out)
@@ -144,8 +149,8 @@ static void first_of(const sm_randn *r, uint64_t seed, size_t pixels, float *out
 
 void sm_randn_plain(sm_randn *r, int k, float *out) { first_of(r, seed_of(r, k), (size_t)r->h * (size_t)r->w, out); }
 
-/* Lays the middle of from [from_h, from_w, c] over the middle of out [h, w, c]; what is larger is cut, the same on either side, and where
- * that leaves a half the place is A1111's. */
+/* Lays the middle of from [from_h, from_w, c] over the middle of out [h, w, c]; what is larger is cut, the same on either side,
+ * and where that leaves a half the place is A1111's. */
 static void lay_over(const sm_randn *r, const float *from, float *out)
 {
     int y = (r->h - r->from_h) >> 1, x = (r->w - r->from_w) >> 1; /* rounded down, as Python's // */

@@ -2,9 +2,9 @@
  * as diffusers, ComfyUI and A1111 use it: one generator per picture, seeded with the picture's seed, which draws the start
  * noise and then each step's, every time as one tensor (1, C, H, W). Noise of a picture depends on its own seeds only.
  *
- * What A1111 does with seeds (modules/rng.py, ImageRNG; processing.py): a variation seed's noise is gone towards by slerp, and then pictures
- * that follow count that seed up; a seed resized from another size lays the middle of the noise it has there over its own; with ENSD the
- * noise of steps is that of other seeds, from its beginning. */
+ * What A1111 does with seeds (modules/rng.py, ImageRNG; processing.py): a variation seed's noise is gone towards by slerp, and
+ * then pictures that follow count that seed up; a seed resized from another size lays the middle of the noise it has there over
+ * its own; with ENSD the noise of steps is that of other seeds, from its beginning. */
 #ifndef SM_RANDN_H
 #define SM_RANDN_H
 
@@ -35,7 +35,10 @@ typedef struct sm_randn {
 
 /* Seeds of a request's picture k. */
 static inline int64_t sm_seed_of(const sumi_request *q, int k) { return q->seed + (q->variation_strength > 0 ? 0 : k); }
-static inline int64_t sm_subseed_of(const sumi_request *q, int k) { return q->variation_seed + (q->variation_strength > 0 ? k : 0); }
+static inline int64_t sm_subseed_of(const sumi_request *q, int k)
+{
+    return q->variation_seed + (q->variation_strength > 0 ? k : 0);
+}
 /* The kind of that name, SM_RANDN_COUNT for none. */
 sm_randn_kind sm_randn_find(const char *name);
 /* A1111's word for it in the infotext; NULL for sumi's own. */
@@ -55,8 +58,9 @@ void sm_randn_draw(sm_randn *r, int draw, float *out);
 /* What picture k's seed alone gives first, [h, w, c], whatever was drawn. */
 void sm_randn_plain(sm_randn *r, int k, float *out);
 
-/* Brownian paths, for samplers that ask for increments of one: with torch and philox torchsde's tree between the lowest and the highest
- * sigma, as A1111 and ComfyUI (there on the CPU) make it from the picture's seed. Beside the other draws, which they leave as they are. */
+/* Brownian paths, for samplers that ask for increments of one: with torch and philox torchsde's tree between the lowest and the
+ * highest sigma, as A1111 and ComfyUI (there on the CPU) make it from the picture's seed. Beside the other draws, which they
+ * leave as they are. */
 sumi_status sm_randn_open_paths(sm_randn *r, sm_mem *mem, double low, double high, sm_err *e);
 /* The paths' unit increments [n, h, w, c] from one sigma down to another. */
 void sm_randn_step(sm_randn *r, double from, double to, float *out);

@@ -11,24 +11,28 @@
 static sumi_status check(const sumi_model *a, const sumi_model *b, const char *name, sm_err *e)
 {
     if (b->family->kind != SM_MODEL_UNET || b->traits.extra != SM_EXTRA_NONE)
-        return sm_fail(e, SUMI_E_SUPPORT, "--refiner: %s is %s; a UNet that takes latents and text is needed", name, b->traits.label);
+        return sm_fail(e, SUMI_E_SUPPORT, "--refiner: %s is %s; a UNet that takes latents and text is needed", name,
+                       b->traits.label);
     if (a->vae.latent_channels != b->vae.latent_channels || sm_vae_factor(&a->vae) != sm_vae_factor(&b->vae) ||
         a->vae.scaling_factor != b->vae.scaling_factor || strcmp(a->traits.prediction, b->traits.prediction))
-        return sm_fail(e, SUMI_E_ARG, "--refiner: %s has other latents or another prediction than the model it would go on from", name);
+        return sm_fail(e, SUMI_E_ARG, "--refiner: %s has other latents or another prediction than the model it would go on from",
+                       name);
     for (int i = 0; i < b->traits.texts; i++)
         if (b->traits.text[i].clip.vocab_size != a->traits.text[0].clip.vocab_size)
             return sm_fail(e, SUMI_E_ARG, "--refiner: %s has another vocabulary than the model", name);
     return SUMI_OK;
 }
 
-/* A1111's infotexts say "NAME [HASH]", eight or ten digits, whatever folder the file is in: its length without the hash; 0 for others. */
+/* A1111's infotexts say "NAME [HASH]", eight or ten digits, whatever folder the file is in: its length without the hash; 0 for
+ * others. */
 static size_t titled(const char *name)
 {
     size_t n = strlen(name), at = n;
     while (at && name[at - 1] != '[')
         at--;
     size_t digits = strspn(name + at, "0123456789abcdef");
-    return at > 2 && name[at - 2] == ' ' && (digits == 8 || digits == 10) && at + digits + 1 == n && name[n - 1] == ']' ? at - 2 : 0;
+    return at > 2 && name[at - 2] == ' ' && (digits == 8 || digits == 10) && at + digits + 1 == n &&
+           name[n - 1] == ']' ? at - 2 : 0;
 }
 
 /* The file of such a name beside the model, into path. */
@@ -41,7 +45,9 @@ static sumi_status find_titled(const sm_job *j, size_t n, char *path, size_t siz
         if (len > 0 && (size_t)len < size && !access(path, R_OK))
             return SUMI_OK;
     }
-    return sm_fail(e, SUMI_E_FILE, "--refiner: '%.200s' is A1111's name of a checkpoint, and beside the model there is no %.*s.safetensors or .ckpt; "
+    return sm_fail(e, SUMI_E_FILE,
+                   "--refiner: '%.200s' is A1111's name of a checkpoint, and beside the model there is no %.*s.safetensors or "
+                   ".ckpt; "
                    "say where it is: --refiner FILE", j->r.refiner, (int)SM_MIN(n, (size_t)200), j->r.refiner);
 }
 
@@ -60,7 +66,9 @@ sumi_status sm_refine_load(sm_job *j, sm_err *e)
         return sm_fail(e, why.code, "--refiner: %s", why.msg);
     const char *hash = n && j->refiner->origin ? sm_origin_hash(j->refiner->origin) : "";
     if (n && strlen(name) - n == strlen(" [0123456789]") && strncmp(hash, name + n + 2, 10))
-        return sm_fail(e, SUMI_E_ARG, "--refiner: %.300s has the hash %s, not that of '%.100s'; say which file it is: --refiner FILE", found, hash, name);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--refiner: %.300s has the hash %s, not that of '%.100s'; say which file it is: --refiner FILE", found,
+                       hash, name);
     if (!j->refiner->bpe) /* both read the same words */
         j->refiner->bpe = j->m->bpe;
     return check(j->m, j->refiner, name, e);

@@ -50,7 +50,8 @@ static sumi_status check_size(const sm_job *j, sm_err *e)
     const sumi_request *r = &j->r;
     int step = sm_vae_factor(&j->m->vae) * j->m->family->multiple(&j->m->denoiser);
     if (r->width % step || r->height % step)
-        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d, both sides must be multiples of %d for this model", r->width, r->height, step);
+        return sm_fail(e, SUMI_E_ARG, "--size: %dx%d, both sides must be multiples of %d for this model",
+                       r->width, r->height, step);
     if ((int64_t)r->width * r->height > (int64_t)4096 * 4096)
         return sm_fail(e, SUMI_E_ARG, "--size: %dx%d is more than 16 million pixels", r->width, r->height);
     return SUMI_OK;
@@ -94,7 +95,8 @@ sumi_status sm_job_choose(sm_job *j, sm_arena *a, sm_err *e)
         return e->code;
     if (!choose(j, j->r.negative_prompt, STREAM_NEGATIVE, a, &j->negatives, e) && j->negatives && j->r.count > 1 &&
         (j->r.save_latents[0] || j->r.init_latents[0] || j->r.save_inverted[0]))
-        return sm_fail(e, SUMI_E_ARG, "--%s: not for several pictures with choices in the negative prompt; --choices 0 makes them text",
+        return sm_fail(e, SUMI_E_ARG,
+                       "--%s: not for several pictures with choices in the negative prompt; --choices 0 makes them text",
                        j->r.save_latents[0] ? "save-latents" : j->r.init_latents[0] ? "init-latents" : "save-inverted");
     return e->code;
 }
@@ -125,8 +127,8 @@ static sumi_status complete(sm_job *j, sm_err *e)
     j->r.sigmas = j->sigmas ? j->sigmas : "";
     fill_defaults(&j->r, j->m);
     if (check_sampler(&j->r, flow, e) || sm_levels_check(&j->r, j->m, e) || check_size(j, e) ||
-        check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) || sm_inversion_check(j, e) ||
-        sm_refine_load(j, e) || sm_p2p_check(j, e) || sm_classify_load(j, e))
+        check_seeds(&j->r, sm_vae_factor(&j->m->vae), e) || fill_circular(j, e) || sm_edit_prepare(j, e) ||
+        sm_inversion_check(j, e) || sm_refine_load(j, e) || sm_p2p_check(j, e) || sm_classify_load(j, e))
         return e->code;
     return sm_hires_open(j, step, e);
 }

@@ -1,4 +1,5 @@
-/* Requests from lines of a file: JSON objects of parameters, or a prompt and then flags, as in A1111's script "Prompts from file". */
+/* Requests from lines of a file: JSON objects of parameters, or a prompt and then flags, as in A1111's script "Prompts from
+ * file". */
 #include <stdio.h>
 #include <string.h>
 
@@ -41,7 +42,8 @@ static sumi_status set_json(line_reader *l, const sumi_param_info *p, const cJSO
     if (cJSON_IsBool(v) && sm_param_switch(p))
         return sm_param_set(p, l->r, cJSON_IsTrue(v) ? "1" : "0", l->e);
     if (!cJSON_IsNumber(v) || p->type == SUMI_PARAM_TEXT)
-        return sm_fail(l->e, SUMI_E_ARG, "%s: a %s is wanted", p->name, p->type == SUMI_PARAM_TEXT ? "text" : sm_param_switch(p) ? "number or true or false" : "number");
+        return sm_fail(l->e, SUMI_E_ARG, "%s: a %s is wanted", p->name,
+                       p->type == SUMI_PARAM_TEXT ? "text" : sm_param_switch(p) ? "number or true or false" : "number");
     snprintf(number, sizeof number, "%.17g", v->valuedouble);
     return sm_param_set(p, l->r, number, l->e);
 }
@@ -109,7 +111,8 @@ static sumi_status set_size(line_reader *l, const sumi_param_info *p, char *valu
 {
     char *x = strpbrk(value, "xX");
     if (!x)
-        return sm_fail(l->e, SUMI_E_ARG, "--%s: '%.40s' is not WIDTHxHEIGHT", strcmp(p->name, "width") ? "seed-resize" : "size", value);
+        return sm_fail(l->e, SUMI_E_ARG, "--%s: '%.40s' is not WIDTHxHEIGHT", strcmp(p->name, "width") ? "seed-resize" : "size",
+                       value);
     *x = 0;
     return sm_param_set(p, l->r, value, l->e) ? l->e->code : sm_param_set(p + 1, l->r, x + 1, l->e);
 }
@@ -158,7 +161,8 @@ static const char *read_flag(line_reader *l, const char *s)
             l->r->tile = "both";
         return s;
     }
-    char *value = read_value(l, &s, p->type == SUMI_PARAM_TEXT && (!strcmp(p->name, "prompt") || !strcmp(p->name, "negative_prompt")));
+    char *value = read_value(l, &s, p->type == SUMI_PARAM_TEXT &&
+                             (!strcmp(p->name, "prompt") || !strcmp(p->name, "negative_prompt")));
     if (l->e->code)
         return s;
     if (size)

@@ -171,8 +171,8 @@ static sumi_status evaluate(const run *r, sm_pool *pool, int times, double *seco
     return SUMI_OK;
 }
 
-static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
-                              double *seconds, char **table)
+static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in,
+                              const char *out, int times, double *seconds, char **table)
 {
     sm_err *e = sm_begin(ctx);
     const sm_module_row *row;
@@ -204,16 +204,16 @@ sumi_status sumi_run_module(sumi_context *ctx, const sumi_model_options *o, cons
     return run_module(ctx, o, module, in, out, 1, NULL, NULL);
 }
 
-sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out, int times,
-                             double *seconds)
+sumi_status sumi_time_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in,
+                             const char *out, int times, double *seconds)
 {
     if (times < 1 || !seconds)
         return sm_fail(sm_begin(ctx), SUMI_E_ARG, "a module is timed at least once, and its seconds need a place");
     return run_module(ctx, o, module, in, out, times, seconds, NULL);
 }
 
-sumi_status sumi_profile_module(sumi_context *ctx, const sumi_model_options *o, const char *module, const char *in, const char *out,
-                                int times, double *seconds, char **table)
+sumi_status sumi_profile_module(sumi_context *ctx, const sumi_model_options *o, const char *module,
+                                const char *in, const char *out, int times, double *seconds, char **table)
 {
     *table = NULL;
     if (times < 1 || !seconds)

@@ -55,8 +55,9 @@ static void put_schema(sm_buf *b)
     size_t n;
     const sumi_param_info *t = sumi_params(&n);
     sumi_request d = sumi_request_default();
-    sm_buf_fmt(b, "{\n  \"$schema\": \"https://json-schema.org/draft/2020-12/schema\",\n  \"title\": \"sumi " SUMI_VERSION " request\",\n"
-                  "  \"type\": \"object\",\n  \"additionalProperties\": false,\n  \"properties\": {");
+    sm_buf_fmt(b,
+               "{\n  \"$schema\": \"https://json-schema.org/draft/2020-12/schema\",\n  \"title\": \"sumi " SUMI_VERSION " request\",\n"
+               "  \"type\": \"object\",\n  \"additionalProperties\": false,\n  \"properties\": {");
     for (size_t i = 0; i < n; i++) {
         sm_buf_fmt(b, "%s\n    ", i ? "," : "");
         put_property(&t[i], &d, b);
@@ -92,10 +93,12 @@ static void put_page(sm_buf *b)
     size_t n;
     const sumi_param_info *t = sumi_params(&n);
     sumi_request d = sumi_request_default();
-    sm_buf_fmt(b, "# Parameters\n\nWritten by `make man` from the table `SUMI_PARAMS` in `include/sumi.h`; `sumi schema` prints the same as JSON Schema. "
-                  "The field is the name in C and in JSON lines (`--prompts`), the key is what the picture's infotext calls it "
-                  "(K-1 and K-2 together are written `K: 512x768`).\n\n"
-                  "| field | flag | values | default | infotext | |\n|---|---|---|---|---|---|\n");
+    sm_buf_fmt(b,
+               "# Parameters\n\nWritten by `make man` from the table `SUMI_PARAMS` in `include/sumi.h`; `sumi schema` prints the "
+               "same as JSON Schema. "
+               "The field is the name in C and in JSON lines (`--prompts`), the key is what the picture's infotext calls it "
+               "(K-1 and K-2 together are written `K: 512x768`).\n\n"
+               "| field | flag | values | default | infotext | |\n|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < n; i++) {
         sm_buf_fmt(b, "| `%s` | `--%s` | ", t[i].name, t[i].flag);
         put_range(&t[i], b);

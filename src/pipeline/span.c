@@ -33,7 +33,8 @@ sumi_callbacks sm_span_start(sm_span *s, const sumi_callbacks *to, const char *s
 {
     *s = (sm_span){.to = to, .stage = stage, .whole = whole, .started = sm_now()};
     return (sumi_callbacks){.progress = to && to->progress ? tell : NULL, .preview = to && to->preview ? pass_preview : NULL,
-                            .preview_every = to ? to->preview_every : 0, .preview_method = to ? to->preview_method : NULL, .cancel = to ? to->cancel : NULL, .user = s};
+                            .preview_every = to ? to->preview_every : 0, .preview_method = to ? to->preview_method : NULL,
+                            .cancel = to ? to->cancel : NULL, .user = s};
 }
 
 void sm_span_next(sm_span *s, double steps)

@@ -50,18 +50,22 @@ static sumi_status check(const sm_denoise *d, const sumi_request *r, sm_caching 
 {
     const sumi_model *m = d->j->m;
     if (sm_p2p_wanted(r))
-        return sm_fail(e, SUMI_E_ARG, "--step-cache: Prompt-to-Prompt hands attention over inside the model in every step; leave one of them out");
+        return sm_fail(e, SUMI_E_ARG,
+                       "--step-cache: Prompt-to-Prompt hands attention over inside the model in every step; leave one of them out");
     if (r->sag_scale != 0)
         return sm_fail(e, SUMI_E_ARG, "--step-cache: --sag looks at the model's attention in every step; leave one of them out");
     if (!strcmp(sm_sampler_find(r->sampler)->name, "dpm_adaptive"))
-        return sm_fail(e, SUMI_E_ARG, "--step-cache: dpm_adaptive chooses its steps by the difference of two calls; choose another --sampler");
+        return sm_fail(e, SUMI_E_ARG,
+                       "--step-cache: dpm_adaptive chooses its steps by the difference of two calls; choose another --sampler");
     if (kind == SM_CACHE_DEEP && m->family->kind != SM_MODEL_UNET)
-        return sm_fail(e, SUMI_E_ARG, "--step-cache: deepcache cuts UNets; %s is a transformer: taylorseer, easycache or teacache", m->name);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--step-cache: deepcache cuts UNets; %s is a transformer: taylorseer, easycache or teacache", m->name);
     if (kind == SM_CACHE_DEEP && r->cache_branch >= sm_unet_skips(&m->denoiser.unet))
         return sm_fail(e, SUMI_E_ARG, "--cache-branch: %d; %s has skip connections 0 to %d", r->cache_branch, m->name,
                        sm_unet_skips(&m->denoiser.unet) - 1);
     if (r->cache_start >= r->cache_end)
-        return sm_fail(e, SUMI_E_ARG, "--cache-start: %g is not before --cache-end %g", (double)r->cache_start, (double)r->cache_end);
+        return sm_fail(e, SUMI_E_ARG, "--cache-start: %g is not before --cache-end %g", (double)r->cache_start,
+                       (double)r->cache_end);
     return SUMI_OK;
 }
 
@@ -75,12 +79,12 @@ sumi_status sm_step_cache_init(sm_denoise *d, sm_err *e)
         return SUMI_OK;
     if (check(d, r, t->kind, e))
         return e->code;
-    c->way = (sm_cache_way){.kind = t->kind, .interval = r->cache_interval, .order = SM_MAX(r->cache_order, 0), .threshold = r->cache_threshold,
-                            .start = r->cache_start, .end = r->cache_end};
+    c->way = (sm_cache_way){.kind = t->kind, .interval = r->cache_interval, .order = SM_MAX(r->cache_order, 0),
+                            .threshold = r->cache_threshold, .start = r->cache_start, .end = r->cache_end};
     c->branch = r->cache_branch;
     if (!sm_cache_polynomial(r->cache_coefficients, &c->way))
-        return sm_fail(e, SUMI_E_ARG, "--cache-coefficients: '%.60s' is no list of up to %d numbers, as 4.5,-1.2,0.3", r->cache_coefficients,
-                       (int)SM_CACHE_POLYNOMIAL);
+        return sm_fail(e, SUMI_E_ARG, "--cache-coefficients: '%.60s' is no list of up to %d numbers, as 4.5,-1.2,0.3",
+                       r->cache_coefficients, (int)SM_CACHE_POLYNOMIAL);
     const sm_sampler *s = sm_sampler_find(r->sampler);
     c->places = s->count ? 4 : s->evals; /* PNDM's Runge-Kutta steps have the most */
     c->n = t->kind == SM_CACHE_DEEP ? 0 : (int64_t)d->h * d->w * d->c;
@@ -92,9 +96,11 @@ void sm_step_cache_tell(const sm_job *j, int64_t asked, int64_t spared)
     char line[160];
     if (!j->cb || !j->cb->progress || !asked)
         return;
-    snprintf(line, sizeof line, "step cache: %s spared %lld of %lld evaluations of the model%s", j->r.step_cache, (long long)spared,
+    snprintf(line, sizeof line, "step cache: %s spared %lld of %lld evaluations of the model%s",
+             j->r.step_cache, (long long)spared,
              (long long)asked, !strcmp(j->r.step_cache, "deepcache") ? ", of which it computed the outermost layers" : "");
-    j->cb->progress(j->cb->user, &(sumi_progress){.stage = "decode", .seconds = sm_now() - j->started, .eta = -1, .message = line});
+    j->cb->progress(j->cb->user,
+                    &(sumi_progress){.stage = "decode", .seconds = sm_now() - j->started, .eta = -1, .message = line});
 }
 
 /* ---- room ------------------------------------------------------------------------------------------------------------- */
@@ -218,7 +224,8 @@ static bool holds(const sm_cached *p, const sm_prediction *row, double sigma)
 }
 
 /* Whether picture k is to be computed in full, by what changed. */
-static sumi_status changed(sm_denoise *d, int k, const sm_precond *pc, double sigma, bool acts, const float *seen, int64_t n, bool *due, sm_err *e)
+static sumi_status changed(sm_denoise *d, int k, const sm_precond *pc, double sigma, bool acts, const float *seen,
+                           int64_t n, bool *due, sm_err *e)
 {
     sm_step_cache *c = &d->cache;
     const sm_prediction *lead = &d->rows[lead_of(d, k)];

@@ -1,10 +1,10 @@
-/* Step caching in a request (the techniques: sample/step_cache.h): which of a call's predictions are computed, which are not, and what
- * is kept of them. Each prediction of each picture has a past of its own: its texts', the negative prompt's, PAG's. Samplers that call
- * the model several times a step have one for each of those calls, in order, so that a past is always one call a step.
+/* Step caching in a request (the techniques: sample/step_cache.h): which of a call's predictions are computed, which are not, and
+ * what is kept of them. Each prediction of each picture has a past of its own: its texts', the negative prompt's, PAG's. Samplers
+ * that call the model several times a step have one for each of those calls, in order, so that a past is always one call a step.
  *
- * What decides by change decides for a picture, by its first prediction, and the others of the picture follow: a picture's bits do not
- * depend on what is drawn beside it. Words that change ([a:b:0.5]), noise that rises again (restart) and a prediction's first step are
- * always computed in full. */
+ * What decides by change decides for a picture, by its first prediction, and the others of the picture follow: a picture's bits
+ * do not depend on what is drawn beside it. Words that change ([a:b:0.5]), noise that rises again (restart) and a prediction's
+ * first step are always computed in full. */
 #ifndef SM_PIPELINE_STEP_CACHE_H
 #define SM_PIPELINE_STEP_CACHE_H
 
@@ -54,12 +54,13 @@ void sm_step_cache_tell(const sm_job *j, int64_t asked, int64_t spared);
 
 /* ---- for the denoiser ------------------------------------------------------------------------------------------------- */
 
-/* Of the rows listed: which are computed in full, which in part (shallow), and of the rest the results are written. flops not NULL:
- * nothing is written, what decides by change spares nothing, and the cost of deciding is added. */
+/* Of the rows listed: which are computed in full, which in part (shallow), and of the rest the results are written. flops not
+ * NULL: nothing is written, what decides by change spares nothing, and the cost of deciding is added. */
 sumi_status sm_step_cache_before(struct sm_denoise *d, const sm_precond *pc, double sigma, double *flops, sm_err *e);
 /* When they are computed. */
 sumi_status sm_step_cache_after(struct sm_denoise *d, const sm_precond *pc, bool planned, sm_err *e);
-/* deepcache: features of a full row; what takes their place in a shallow one; their shape, from the plan that gives them for all rows. */
+/* deepcache: features of a full row; what takes their place in a shallow one; their shape, from the plan that gives them for all
+ * rows. */
 sumi_status sm_step_cache_keep(struct sm_denoise *d, const struct sm_prediction *row, const float *features, sm_err *e);
 void sm_step_cache_place(const struct sm_denoise *d, const struct sm_prediction *row, float *features);
 void sm_step_cache_shape(sm_step_cache *c, const sm_node *features);

@@ -1,6 +1,6 @@
-/* Laying out a round's texts (see text.h): prompts are read once, their different texts cut into chunks; rows are a text at the length
- * that its picture needs. A1111's way throughout: all texts of a schedule have as many chunks as the longest one, filled with
- * empty chunks, and the sides of AND as many tokens as the longest one, its last token's output repeated. */
+/* Laying out a round's texts (see text.h): prompts are read once, their different texts cut into chunks; rows are a text at the
+ * length that its picture needs. A1111's way throughout: all texts of a schedule have as many chunks as the longest one, filled
+ * with empty chunks, and the sides of AND as many tokens as the longest one, its last token's output repeated. */
 #include "pipeline/p2p.h"
 #include "pipeline/text_table.h"
 
@@ -132,7 +132,10 @@ static int stage_at(const sm_prompt_part *p, int call)
     return i;
 }
 
-static sm_text_row one_text(int group, int text, int tokens) { return (sm_text_row){.group = group, .text = text, .tokens = tokens}; }
+static sm_text_row one_text(int group, int text, int tokens)
+{
+    return (sm_text_row){.group = group, .text = text, .tokens = tokens};
+}
 
 static sumi_status fill_spans(sm_text_table *t, sm_text_side *s, const int *group, int tokens, sm_err *e)
 {
@@ -171,12 +174,13 @@ static sumi_status fill_joined(sm_text_table *t, sm_text_side *s, const int *gro
     int tokens = 0;
     sm_text_join *j = sm_arena_get(&t->room, sizeof *j);
     if (!j || !(j->row = sm_arena_get(&t->room, sizeof *j->row * (size_t)r->parts)) ||
-        !(j->weight = sm_arena_get(&t->room, sizeof *j->weight * (size_t)r->parts)) || !(s->span = sm_arena_get(&t->room, sizeof *s->span)) ||
-        !(s->span->pick = sm_arena_get(&t->room, sizeof *s->span->pick)))
+        !(j->weight = sm_arena_get(&t->room, sizeof *j->weight * (size_t)r->parts)) ||
+        !(s->span = sm_arena_get(&t->room, sizeof *s->span)) || !(s->span->pick = sm_arena_get(&t->room, sizeof *s->span->pick)))
         return no_memory(e);
     j->how = r->join;
     for (j->n = 0; j->n < r->parts; j->n++) {
-        sm_text_row part = {.group = group[j->n], .tokens = (blend ? chunks : t->group[group[j->n]].chunks) * t->length, .padded = true};
+        sm_text_row part = {.group = group[j->n], .tokens = (blend ? chunks : t->group[group[j->n]].chunks) * t->length,
+                            .padded = true};
         if ((j->row[j->n] = row_of(t, part, e)) < 0)
             return e->code;
         j->weight[j->n] = r->part[j->n].weight;
@@ -255,12 +259,15 @@ static sumi_status lay_out(sm_text_cond *c, sm_text_table *t, const sm_job *j, i
     want_empty(t);
     int most = SM_MIN(MOST, (int)(MOST_BYTES / ((int64_t)t->length * c->width * (int64_t)sizeof(float))));
     if (t->seqs > most)
-        return sm_fail(e, SUMI_E_ARG, "the prompts come to %d chunks over all steps, at most %d: make them shorter or let fewer parts alternate", t->seqs, most);
+        return sm_fail(e, SUMI_E_ARG,
+                       "the prompts come to %d chunks over all steps, at most %d: make them shorter or let fewer parts alternate",
+                       t->seqs, most);
     size_t tokens = t->row[t->rows - 1].at + (size_t)t->row[t->rows - 1].tokens, bytes;
     bool fits = sm_mul_ok(tokens, sizeof(float) * (size_t)c->width, &bytes);
     t->context = fits ? sm_alloc(t->mem, SM_MEM_MISC, bytes) : NULL;
     t->pooled = sm_alloc(t->mem, SM_MEM_MISC, sizeof(float) * (size_t)t->rows * (size_t)c->pool);
-    return t->context && t->pooled ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for prompts of %zu tokens in all", tokens);
+    return t->context && t->pooled ? SUMI_OK
+                                   : sm_fail(e, SUMI_E_MEMORY, "out of memory for prompts of %zu tokens in all", tokens);
 }
 
 int sm_text_calls(const sm_sampler *s, int steps) { return SM_MAX(1, steps) * (s && s->evals == 2 ? 2 : 1); }
@@ -283,9 +290,12 @@ sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int
     t->earlier = earlier ? sm_text_calls(s, earlier) : 0;
     t->quiet = earlier > 0;
     if (t->length < 3)
-        return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder takes %d tokens, none of which is left for a text", m->name, t->length);
+        return sm_fail(e, SUMI_E_MODEL, "%s: its text encoder takes %d tokens, none of which is left for a text", m->name,
+                       t->length);
     if (!sm_emphasis_by_name(j->r.emphasis, &t->emphasis))
-        return sm_fail(e, SUMI_E_ARG, "--emphasis: '%.40s' is unknown; original, no_norm, ignore, none, comfy, compel or diffusers", j->r.emphasis);
+        return sm_fail(e, SUMI_E_ARG,
+                       "--emphasis: '%.40s' is unknown; original, no_norm, ignore, none, comfy, compel or diffusers",
+                       j->r.emphasis);
     return lay_out(c, t, j, first, n, e);
 }
 

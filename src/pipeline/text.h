@@ -16,21 +16,21 @@ typedef struct sm_text_cond {
     struct sm_text_table *t; /* text_table.h */
 } sm_text_cond;
 
-/* Calls that whole numbers and fractions in prompts count: as A1111's total_steps, two a step, the last one's too, of samplers that
- * evaluate twice (its second_order), else one, whatever the sampler does (DPM fast, DPM adaptive, PLMS). */
+/* Calls that whole numbers and fractions in prompts count: as A1111's total_steps, two a step, the last one's too, of samplers
+ * that evaluate twice (its second_order), else one, whatever the sampler does (DPM fast, DPM adaptive, PLMS). */
 int sm_text_calls(const sm_sampler *s, int steps);
-/* Lays out the texts of the request's pictures first..first+n-1 (with Prompt-to-Prompt behind them those of the n that they are edited
- * from) and of the negative prompt, for every call of the denoiser: rows,
- * their tokens and all picks are known from here on, contexts after sm_text_encode. earlier: steps of the pass before, from which
- * hires fix counts on; else 0. sm_text_close in any case. */
+/* Lays out the texts of the request's pictures first..first+n-1 (with Prompt-to-Prompt behind them those of the n that they are
+ * edited from) and of the negative prompt, for every call of the denoiser: rows, their tokens and all picks are known from here
+ * on, contexts after sm_text_encode. earlier: steps of the pass before, from which hires fix counts on; else 0. sm_text_close in
+ * any case. */
 sumi_status sm_text_open(sm_text_cond *c, const sm_job *j, int first, int n, int earlier, sm_err *e);
 void sm_text_close(sm_text_cond *c);
 /* Encodes every text once, one encoder after the other; tells what the prompts asked for and is not there. */
 sumi_status sm_text_encode(sm_text_cond *c, const sm_job *j, sm_err *e);
 
-/* Texts of picture 0..n-1 at the denoiser's call-th call, from 0; the last text stays for calls beyond those that were planned. All
- * picks of one picture and side have the same number of tokens, at every call; both sides may differ. Returns how many, at least 1;
- * the negative prompt has 1, of weight 1. *picks is good until sm_text_close. */
+/* Texts of picture 0..n-1 at the denoiser's call-th call, from 0; the last text stays for calls beyond those that were planned.
+ * All picks of one picture and side have the same number of tokens, at every call; both sides may differ. Returns how many, at
+ * least 1; the negative prompt has 1, of weight 1. *picks is good until sm_text_close. */
 int sm_text_at(const sm_text_cond *c, int picture, int call, bool negative, const sm_text_pick **picks);
 int sm_text_tokens(const sm_text_cond *c, int row);
 const float *sm_text_context(const sm_text_cond *c, int row); /* [tokens, width] */

@@ -1,5 +1,5 @@
-/* Encoding a round's texts (see text.h). Which layer a family reads, with or without the final norm, and how rows are filled up are
- * traits (model/detect.h); clip_skip counts as A1111 does. Emphasis acts on what the encoders give, chunk by chunk
+/* Encoding a round's texts (see text.h). Which layer a family reads, with or without the final norm, and how rows are filled up
+ * are traits (model/detect.h); clip_skip counts as A1111 does. Emphasis acts on what the encoders give, chunk by chunk
  * (text/prompt.h says whose way); the pooled text is the first chunk's, without emphasis. */
 #include <math.h>
 #include <stdio.h>
@@ -27,14 +27,18 @@ static sumi_status open_part(sm_part *p, const sm_job *j, int encoder, int rows,
     if (skip >= text.layers && !sm_poisoned(text.last))
         return sm_fail(e, SUMI_E_ARG, "--clip-skip: %d, but the %s has %d layers", skip + 1, u->component, text.layers);
     if ((skip || !u->final_norm) && !sm_poisoned(text.last))
-        p->out = u->final_norm ? sm_clip_final_norm(&s, &u->clip, text.hidden[text.layers - skip]) : text.hidden[text.layers - skip];
+        p->out = u->final_norm ? sm_clip_final_norm(&s, &u->clip, text.hidden[text.layers - skip])
+                               : text.hidden[text.layers - skip];
     p->pooled = pooled ? sm_denoiser_pooled(m->family, &m->denoiser, &text) : NULL;
     sm_plan_opts opts = sm_job_plan_opts(j);
     p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, &opts, e);
     return e->code;
 }
 
-sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows, sm_err *e) { return open_part(p, j, encoder, rows, false, e); }
+sumi_status sm_text_open_part(sm_part *p, const sm_job *j, int encoder, int rows, sm_err *e)
+{
+    return open_part(p, j, encoder, rows, false, e);
+}
 
 /* One encoder's answers to all sequences. */
 typedef struct encoded {
@@ -114,11 +118,15 @@ static sumi_status run(encoded *x, const sm_job *j, sm_part *p, int batch, sm_er
 
 /* ---- emphasis -------------------------------------------------------------------------------------------------------------- */
 
-static int seq_of(const sm_text_table *t, const sm_text_words *w, int chunk) { return chunk < w->words.n ? w->seq + chunk : t->empty; }
+static int seq_of(const sm_text_table *t, const sm_text_words *w, int chunk)
+{
+    return chunk < w->words.n ? w->seq + chunk : t->empty;
+}
 
 static const float *weights_of(const sm_text_words *w, int chunk)
 {
-    return chunk < w->words.n ? w->words.weight + (size_t)chunk * (size_t)w->words.length : NULL; /* of an empty chunk all are 1 */
+    /* of an empty chunk all are 1 */
+    return chunk < w->words.n ? w->words.weight + (size_t)chunk * (size_t)w->words.length : NULL;
 }
 
 /* A1111's restored mean: what all outputs of the group's chunk are multiplied with after their weights. */
@@ -189,7 +197,8 @@ static void fill_row(const encoded *x, const sm_text_row *r, const sm_text_group
     const sm_text_words *words = &g->text[r->text];
     int hidden = x->use->clip.hidden_size, width = x->c->width;
     size_t each = (size_t)t->length * (size_t)hidden;
-    bool relative = t->emphasis == SM_EMPHASIS_COMFY || t->emphasis == SM_EMPHASIS_COMPEL, ignore = t->emphasis == SM_EMPHASIS_IGNORE;
+    bool relative = t->emphasis == SM_EMPHASIS_COMFY || t->emphasis == SM_EMPHASIS_COMPEL,
+         ignore = t->emphasis == SM_EMPHASIS_IGNORE;
     float *out = t->context + r->at * (size_t)width + x->at;
     int chunks = r->padded ? r->tokens / t->length : g->chunks;
     for (int chunk = 0; chunk < chunks; chunk++) {
@@ -224,8 +233,8 @@ static void join_row(const encoded *x, int row)
         const sm_text_row *p = &t->row[j->row[i]];
         for (int k = 0; k < p->tokens; k++)
             join_token(j, t->context + (p->at + (size_t)k) * width + x->at,
-                       x->z + ((size_t)t->empty * (size_t)t->length + (size_t)(k % t->length)) * (size_t)hidden, j->weight[i], i == 0, hidden,
-                       t->context + (at + (size_t)k) * width + x->at);
+                       x->z + ((size_t)t->empty * (size_t)t->length + (size_t)(k % t->length)) * (size_t)hidden,
+                       j->weight[i], i == 0, hidden, t->context + (at + (size_t)k) * width + x->at);
         at += j->how == SM_JOIN_BLEND ? 0 : (size_t)p->tokens;
         for (int k = 0; k < pool && (j->how == SM_JOIN_BLEND || !i); k++)
             t->pooled[(size_t)row * (size_t)pool + (size_t)k] = (i ? t->pooled[(size_t)row * (size_t)pool + (size_t)k] : 0) +
@@ -286,7 +295,8 @@ static sumi_status encode_one(sm_text_cond *c, const sm_job *j, int encoder, int
 
 static void tell(const sm_job *j, const char *message)
 {
-    sumi_progress p = {.stage = "encode", .steps = j->m->traits.texts, .seconds = sm_now() - j->started, .eta = -1, .message = message};
+    sumi_progress p = {.stage = "encode", .steps = j->m->traits.texts, .seconds = sm_now() - j->started,
+                       .eta = -1, .message = message};
     if (j->cb && j->cb->progress)
         j->cb->progress(j->cb->user, &p);
 }
@@ -299,7 +309,8 @@ static void tell_missing(const sm_text_table *t, const sm_job *j)
     for (int i = 0; i < t->sides && !t->quiet; i++)
         for (int k = 0; k < t->side[i].read.nets; k++) {
             const sm_prompt_net *n = &t->side[i].read.net[k];
-            snprintf(line, sizeof line, "<%.40s:%.200s>: left out, adapters are not there yet; the picture is drawn without", n->kind, n->name);
+            snprintf(line, sizeof line, "<%.40s:%.200s>: left out, adapters are not there yet; the picture is drawn without",
+                     n->kind, n->name);
             tell(j, line);
         }
     for (int i = 0; i < t->groups && !t->quiet; i++)

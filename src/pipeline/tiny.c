@@ -1,5 +1,5 @@
-/* Loading and running the tiny autoencoder (see tiny.h, model/taesd.c). It is convolutions alone: a band of rows with as much around it
- * as a pixel sees has the values that the whole picture has. */
+/* Loading and running the tiny autoencoder (see tiny.h, model/taesd.c). It is convolutions alone: a band of rows with as much
+ * around it as a pixel sees has the values that the whole picture has. */
 #include "pipeline/tiny.h"
 
 #include <stdio.h>
@@ -18,8 +18,8 @@
 /* The first tensor of each half. */
 typedef struct first { char decoder[80], encoder[80]; } first;
 
-/* Diffusers' names have "layers." before a layer's number, all others have not and count a decoder's from one: a half that has both kinds
- * is none. */
+/* Diffusers' names have "layers." before a layer's number, all others have not and count a decoder's from one: a half that has
+ * both kinds is none. */
 static sumi_status one_way(first *seen, const char *stored, bool decoder, const char *path, sm_err *e)
 {
     char *was = decoder ? seen->decoder : seen->encoder;
@@ -27,8 +27,8 @@ static sumi_status one_way(first *seen, const char *stored, bool decoder, const 
         snprintf(was, sizeof seen->decoder, "%s", stored);
     if (!strstr(was, "layers.") == !strstr(stored, "layers."))
         return SUMI_OK;
-    return sm_fail(e, SUMI_E_MODEL, "%s: '%s' and '%.79s' name the layers of one %s in two ways; which are meant is not known", path, was, stored,
-                   decoder ? "decoder" : "encoder");
+    return sm_fail(e, SUMI_E_MODEL, "%s: '%s' and '%.79s' name the layers of one %s in two ways; which are meant is not known",
+                   path, was, stored, decoder ? "decoder" : "encoder");
 }
 
 /* Tensors of f into w under diffusers' names; f is taken over. */
@@ -59,7 +59,8 @@ static sumi_status check_config(const char *dir, sm_mem *mem, sm_err *e)
     sm_err why = {0};
     char path[600];
     snprintf(path, sizeof path, "%.500s/config.json", dir);
-    cJSON *j = sm_file_read(path, (size_t)1 << 20, &text, &why) ? NULL : sm_json_parse(mem, text.data, text.len, 8, 10000, path, e);
+    cJSON *j = sm_file_read(path, (size_t)1 << 20, &text, &why) ? NULL
+                                                                : sm_json_parse(mem, text.data, text.len, 8, 10000, path, e);
     const cJSON *act = cJSON_GetObjectItemCaseSensitive(j, "act_fn"), *up = cJSON_GetObjectItemCaseSensitive(j, "upsample_fn");
     if ((cJSON_IsString(act) && strcmp(act->valuestring, "relu")) || (cJSON_IsString(up) && strcmp(up->valuestring, "nearest")))
         sm_fail(e, SUMI_E_SUPPORT, "%s: act_fn and upsample_fn other than relu and nearest are not supported", path);
@@ -116,7 +117,8 @@ sumi_status sm_tiny_load(sumi_model *m, const char *path, sm_err *e)
     if (!m->tiny)
         return sm_fail(e, SUMI_E_MEMORY, "out of memory opening %s", path);
     m->tiny->w = sm_weights_new(m->mem, &why);
-    if (!m->tiny->w || load(m->tiny, path, m->mem, &why) || sm_detect_taesd(m->tiny->w, &m->tiny->c, path, &why) || check(m, path, &why))
+    if (!m->tiny->w || load(m->tiny, path, m->mem, &why) || sm_detect_taesd(m->tiny->w, &m->tiny->c, path, &why) ||
+        check(m, path, &why))
         return sm_fail(e, why.code, "--taesd: %s", why.msg);
     return SUMI_OK;
 }
@@ -135,7 +137,8 @@ sumi_status sm_tiny_wanted(const sumi_model *m, bool encoder, const char *flag, 
         return SUMI_OK;
     if (m->tiny)
         return sm_fail(e, SUMI_E_ARG, "--%s taesd: the file given with --taesd has no %s", flag, half);
-    return sm_fail(e, SUMI_E_ARG, "--%s taesd: needs a tiny %s of this model's latents: give its file with --taesd FILE", flag, half);
+    return sm_fail(e, SUMI_E_ARG, "--%s taesd: needs a tiny %s of this model's latents: give its file with --taesd FILE", flag,
+                   half);
 }
 
 /* ---- who uses it --------------------------------------------------------------------------------------------------- */
@@ -144,14 +147,16 @@ bool sm_tiny_encodes(const sm_job *j) { return !strcasecmp(j->r.vae_encoder, "ta
 
 bool sm_tiny_makes(const sm_job *j)
 {
-    return !strcasecmp(j->r.vae_decoder, "taesd") || (sm_tiny_encodes(j) && (sm_request_encodes(&j->r) || j->m->traits.extra == SM_EXTRA_INPAINT));
+    return !strcasecmp(j->r.vae_decoder, "taesd") ||
+           (sm_tiny_encodes(j) && (sm_request_encodes(&j->r) || j->m->traits.extra == SM_EXTRA_INPAINT));
 }
 
 void sm_tiny_idle(const sm_job *j, sm_buf *line)
 {
     bool looks = j->cb && j->cb->preview && j->cb->preview_method && !strcasecmp(j->cb->preview_method, "taesd");
     if (j->m->tiny && !looks && !sm_tiny_makes(j))
-        sm_buf_fmt(line, "%s--taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd", line->len ? "; " : "no effect: ");
+        sm_buf_fmt(line, "%s--taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd",
+                   line->len ? "; " : "no effect: ");
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
@@ -186,7 +191,10 @@ void sm_tiny_close(sm_tiny_bands *b)
 
 /* Numbers of a row of latents, and of as many rows of pixels as belong to it. */
 static size_t latent_line(const sm_tiny_bands *b) { return (size_t)b->w * (size_t)half_of(b)->channels; }
-static size_t pixel_line(const sm_tiny_bands *b) { return (size_t)b->w * (size_t)half_of(b)->factor * (size_t)half_of(b)->factor * 3; }
+static size_t pixel_line(const sm_tiny_bands *b)
+{
+    return (size_t)b->w * (size_t)half_of(b)->factor * (size_t)half_of(b)->factor * 3;
+}
 
 sumi_status sm_tiny_open(sm_tiny_bands *b, sm_err *e)
 {

@@ -36,10 +36,11 @@ sm_tiny_bands sm_tiny_bands_of(const sm_job *j, bool encoder, int h, int w); /* 
 sumi_status sm_tiny_open(sm_tiny_bands *b, sm_err *e);   /* makes the plan, if there is none */
 void sm_tiny_close(sm_tiny_bands *b);
 double sm_tiny_flops(const sm_tiny_bands *b);            /* of a picture; after sm_tiny_open */
-/* A latent [h, w, c] as the denoiser has it to [height, width, 3], about -1..1, or the other way round; good until the next, NULL on
- * failure. */
+/* A latent [h, w, c] as the denoiser has it to [height, width, 3], about -1..1, or the other way round; good until the next, NULL
+ * on failure. */
 const float *sm_tiny_run(sm_tiny_bands *b, const float *in, sm_err *e);
-/* A picture [height, width, 3] in -1..1 to moments as sm_encode_run gives them: the mean, and a log variance so low that there is none. */
+/* A picture [height, width, 3] in -1..1 to moments as sm_encode_run gives them: the mean, and a log variance so low that there is
+ * none. */
 sumi_status sm_tiny_encode(const sm_job *j, int h, int w, const float *image, float *moments, sm_err *e);
 
 #endif

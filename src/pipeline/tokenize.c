@@ -54,7 +54,8 @@ static sumi_status encode(const sm_bpe *b, const char *text, sm_ids *ids, sm_err
     bool ok = sm_ids_add(ids, start);
     if (ok && sm_bpe_encode(b, text, strlen(text), ids, e))
         return e->code;
-    return ok && sm_ids_add(ids, end) ? SUMI_OK : sm_fail(e, SUMI_E_MEMORY, "out of memory for the tokens of %zu bytes", strlen(text));
+    return ok && sm_ids_add(ids, end) ? SUMI_OK
+                                      : sm_fail(e, SUMI_E_MEMORY, "out of memory for the tokens of %zu bytes", strlen(text));
 }
 
 sumi_status sumi_tokenize(sumi_context *ctx, const sumi_model *m, const char *vocab, const char *text, sumi_tokens **out)

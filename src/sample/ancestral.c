@@ -20,7 +20,8 @@ sm_split sm_ancestral(const sm_sampling *p, double from, double to)
     return (sm_split){sqrt(to * to - up * up), 1, up};
 }
 
-sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw, double from, double to, float *x, float *room, sm_err *e)
+sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw, double from, double to,
+                               float *x, float *room, sm_err *e)
 {
     if (!(s->up > 0))
         return SUMI_OK;

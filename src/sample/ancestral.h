@@ -14,7 +14,8 @@ sm_split sm_ancestral(const sm_sampling *p, double from, double to);
 /* The same where the step goes to `down`, at most `to`. */
 sm_split sm_ancestral_below(const sm_sampling *p, double to, double down);
 /* x = keep x + up noise, the draw-th. room: n floats; not used where up is 0. */
-sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw, double from, double to, float *x, float *room, sm_err *e);
+sumi_status sm_ancestral_noise(const sm_sampling *p, const sm_split *s, int draw, double from, double to,
+                               float *x, float *room, sm_err *e);
 /* A sampler of moves, each to `down` and with noise after it. rows: as in sm_sample_moves, at least 1. */
 sumi_status sm_ancestral_moves(const sm_sampling *p, sm_move *move, int rows, float *x, sm_err *e);
 

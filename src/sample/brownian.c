@@ -30,8 +30,9 @@ void sm_brownian_close(sm_brownian *b)
 
 /* ---- both ---- */
 
-/* Levy's construction: part is how much the path grows over an interval of length left + right, the normals in room tell how much of that
- * in its left part. part becomes the left's or, where point is to lie in the right, the right's, and point moves over the left. */
+/* Levy's construction: part is how much the path grows over an interval of length left + right, the normals in room tell how much
+ * of that in its left part. part becomes the left's or, where point is to lie in the right, the right's, and point moves over the
+ * left. */
 static void halve(sm_brownian *b, double left, double right, bool go_left, double *point)
 {
     double share = left / (left + right), k = sqrt(left * right / (left + right));
@@ -50,7 +51,8 @@ static void halve(sm_brownian *b, double left, double right, bool go_left, doubl
 
 enum { ENTROPY_POOL = 24 };
 
-/* Python's round(x, 6): to the nearest millionth of the exact value, halves to even. The product's error tells what rounding hid. */
+/* Python's round(x, 6): to the nearest millionth of the exact value, halves to even. The product's error tells what rounding
+ * hid. */
 static double millionth(double x)
 {
     double p = x * 1e6, err = fma(x, 1e6, -p), r = rint(p), d = (p - r) + err;
@@ -88,8 +90,8 @@ static void torch_point(sm_brownian *b, double t, double *point)
 
 /* ---- sumi's own ---- */
 
-/* Streams of a picture's seed. Octave e, from 2^e to 2^(e + 1), has those from TREE + (e + 2048) 2^40: its whole, then as in a heap its
- * halves. Below TREE are the start and the draws of other samplers. */
+/* Streams of a picture's seed. Octave e, from 2^e to 2^(e + 1), has those from TREE + (e + 2048) 2^40: its whole, then as in a
+ * heap its halves. Below TREE are the start and the draws of other samplers. */
 static const uint64_t TREE = (uint64_t)1 << 62;
 enum { DEPTH = 20 };
 

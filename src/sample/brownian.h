@@ -1,12 +1,13 @@
-/* A Brownian path B(sigma) of n numbers, for samplers that draw the noise of a step and of a part of it: what they get are increments
- * of one path, so parts add up to the whole, and the path is a function of the seed alone, whatever is asked in which order.
+/* A Brownian path B(sigma) of n numbers, for samplers that draw the noise of a step and of a part of it: what they get are
+ * increments of one path, so parts add up to the whole, and the path is a function of the seed alone, whatever is asked in which
+ * order.
  *
  * Two paths. torchsde's BrownianTree as k-diffusion's BrownianTreeNoiseSampler asks it, which A1111 and ComfyUI use: between the
- * lowest and the highest sigma of the request, found by halving to a millionth, each half by its own seed of numpy's SeedSequence. Its
- * numbers are torch's in float32, here in double: they differ by rounding, about 1e-6. Sigmas are rounded to float32 as there, but
- * schedules round differently before that: one unit of sigma 14.6 is a millionth, and may move the noise by a thousandth.
- * And sumi's own: anchored at B(1) = 0, with a stream of Philox for each octave of sigma and each half in it, 20 halvings deep; it
- * needs no range, so requests with more steps follow the same path. */
+ * lowest and the highest sigma of the request, found by halving to a millionth, each half by its own seed of numpy's
+ * SeedSequence. Its numbers are torch's in float32, here in double: they differ by rounding, about 1e-6. Sigmas are rounded to
+ * float32 as there, but schedules round differently before that: one unit of sigma 14.6 is a millionth, and may move the noise by
+ * a thousandth. And sumi's own: anchored at B(1) = 0, with a stream of Philox for each octave of sigma and each half in it, 20
+ * halvings deep; it needs no range, so requests with more steps follow the same path. */
 #ifndef SM_SAMPLE_BROWNIAN_H
 #define SM_SAMPLE_BROWNIAN_H
 

@@ -4,8 +4,10 @@
 
 #include <math.h>
 
-/* Euler's and, with eta, DDIM's stochastic step in sigma / alpha. The ratios are written so that a flow's first, infinite one does. */
-static sumi_status euler_step(const sm_sampling *p, int i, float *x, const float *x0, const float *uncond, float *noise, sm_err *e)
+/* Euler's and, with eta, DDIM's stochastic step in sigma / alpha. The ratios are written so that a flow's first, infinite one
+ * does. */
+static sumi_status euler_step(const sm_sampling *p, int i, float *x, const float *x0, const float *uncond, float *noise,
+                              sm_err *e)
 {
     double from = p->sigmas[i], to = p->sigmas[i + 1], a = sm_alpha(p, from), b = sm_alpha(p, to);
     double shrunk = to * a / (b * from), up = to * p->eta * sqrt(fmax(1 - shrunk * shrunk, 0)), down = sqrt(to * to - up * up);

@@ -1,6 +1,6 @@
-/* Churn (Karras et al. 2022, algorithm 2): before a step some noise is added, so that errors made so far fade. As k-diffusion's it
- * draws noise at every step, also where it adds none: a generator's later numbers stay where they are. With it the samplers that
- * are nothing but a move from each level to the next. */
+/* Churn (Karras et al. 2022, algorithm 2): before a step some noise is added, so that errors made so far fade. As k-diffusion's
+ * it draws noise at every step, also where it adds none: a generator's later numbers stay where they are. With it the samplers
+ * that are nothing but a move from each level to the next. */
 #include "sample/sampler.h"
 
 #include <math.h>
@@ -16,7 +16,8 @@ sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *si
     return sm_sample_renoise(p, step, *sigma, at, inside ? at * sqrt(gamma * (2 + gamma)) : 0, x, room, e);
 }
 
-sumi_status sm_sample_move(const sm_sampling *p, sm_move *move, int step, double from, double to, float *x, float *x0, float *room, sm_err *e)
+sumi_status sm_sample_move(const sm_sampling *p, sm_move *move, int step, double from, double to, float *x,
+                           float *x0, float *room, sm_err *e)
 {
     if (to > 0)
         return move(p, step, from, to, x, x0, room, e);
@@ -40,7 +41,8 @@ sumi_status sm_sample_moves(const sm_sampling *p, sm_move *move, int rows, float
     return st;
 }
 
-sumi_status sm_sample_probe(const sm_sampling *p, double from, double mid, const float *x, const float *x0, float *probe, float *x0_mid, sm_err *e)
+sumi_status sm_sample_probe(const sm_sampling *p, double from, double mid, const float *x, const float *x0, float *probe,
+                            float *x0_mid, sm_err *e)
 {
     double r = mid / from;
     for (int64_t i = 0; i < p->n; i++)

@@ -2,9 +2,10 @@
  * noise direction at strength sqrt(to^2 - up^2) and draws up = eta to / from sqrt(from^2 - to^2) anew. With eta 0 that is
  * Euler's step; with eta 1 the original DDPM's. A flow model has alpha = 1 - sigma instead, and the ratio sigma / alpha in
  * the place of sigma.
- * A1111's own DDIM and PLMS (modules/sd_samplers_timesteps_impl.py) visit the timesteps but the lowest, so N of them are N - 1 steps, and x
- * stays at the lowest one's level; with a picture x begins at the level of timestep t_enc and is looked at as if at t_enc - 1. Here, as in
- * diffusers and ComfyUI, N timesteps are N steps down to 0; a list of sigmas whose last is above 0 ends where A1111 does. */
+ * A1111's own DDIM and PLMS (modules/sd_samplers_timesteps_impl.py) visit the timesteps but the lowest, so N of them are N - 1
+ * steps, and x stays at the lowest one's level; with a picture x begins at the level of timestep t_enc and is looked at as if at
+ * t_enc - 1. Here, as in diffusers and ComfyUI, N timesteps are N steps down to 0; a list of sigmas whose last is above 0 ends
+ * where A1111 does. */
 #include "sample/sampler.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-/* DPM-Solver-2 as k-diffusion has it, with Karras et al.'s churn, and its ancestral form (for flow models as ComfyUI): the slope at
- * the geometric middle of both levels makes the whole step. A step to sigma 0 stays Euler's. */
+/* DPM-Solver-2 as k-diffusion has it, with Karras et al.'s churn, and its ancestral form (for flow models as ComfyUI): the slope
+ * at the geometric middle of both levels makes the whole step. A step to sigma 0 stays Euler's. */
 #include "sample/ancestral.h"
 
 #include <math.h>

@@ -147,7 +147,8 @@ sumi_status sm_sample_dpm_fast(const sm_sampling *p, float *x, sm_err *e)
 static const double RTOL = 0.05, ATOL = 0.0078, FIRST = 0.05, SAFETY = 0.81, TINY = 1e-8, NEAR = 1e-5;
 enum { ATTEMPTS = 10000 };
 
-/* Writes x of order 3 to PROBE, of order 2 to LOW, and their RMS difference in units of the tolerance; OLD is LOW of the last step. */
+/* Writes x of order 3 to PROBE, of order 2 to LOW, and their RMS difference in units of the tolerance; OLD is LOW of the last
+ * step. */
 static double compare(const solver *v, const float *x, const update *low, const update *high)
 {
     const float *eps = v->room[EPS], *eps_1 = v->room[EPS_1], *eps_2 = v->room[EPS_2], *old = v->room[OLD];
@@ -199,7 +200,8 @@ static sumi_status adapt(solver *v, float *x, sm_err *e)
     for (int k = 0; st == SUMI_OK && t < t_end - NEAR; k++) {
         bool accepted = false;
         if (k == ATTEMPTS || t + h == t)
-            return sm_fail(e, SUMI_E_NUMERIC, "dpm_adaptive: no step is accurate enough at noise level %g; take another sampler", exp(-t));
+            return sm_fail(e, SUMI_E_NUMERIC, "dpm_adaptive: no step is accurate enough at noise level %g; take another sampler",
+                           exp(-t));
         st = attempt(v, step, &t, &h, x, &accepted, e);
         step += accepted;
     }

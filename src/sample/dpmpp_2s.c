@@ -23,4 +23,7 @@ static sumi_status move(const sm_sampling *p, int step, double from, double to, 
     return st;
 }
 
-sumi_status sm_sample_dpmpp_2s_ancestral(const sm_sampling *p, float *x, sm_err *e) { return sm_ancestral_moves(p, move, 3, x, e); }
+sumi_status sm_sample_dpmpp_2s_ancestral(const sm_sampling *p, float *x, sm_err *e)
+{
+    return sm_ancestral_moves(p, move, 3, x, e);
+}

@@ -1,5 +1,5 @@
-/* DPM-Solver++ for the diffusion SDE with one call a step (k-diffusion's DPM++ 2M SDE, midpoint and Heun, and DPM++ 3M SDE; for flow
- * models as ComfyUI): an exponential integrator in lambda whose x0 is extrapolated from the last two or three steps. With
+/* DPM-Solver++ for the diffusion SDE with one call a step (k-diffusion's DPM++ 2M SDE, midpoint and Heun, and DPM++ 3M SDE; for
+ * flow models as ComfyUI): an exponential integrator in lambda whose x0 is extrapolated from the last two or three steps. With
  * eta the noise decays 1 + eta times as fast, and what is missing then is drawn from a Brownian path. */
 #include "sample/snr.h"
 
@@ -20,7 +20,8 @@ static terms step_terms(const sm_sampling *p, kind k, double from, double to, do
     terms t = {.keep = to / from * exp(-h * p->eta), .now = a * grown, .up = to * sqrt(-expm1(-2 * h * p->eta))};
     if (h1 == 0)
         return t;
-    double near = a * (k == MIDPOINT ? 0.5 * grown : phi2), far = 0; /* factors of the last two differences, each by its own step */
+    /* factors of the last two differences, each by its own step */
+    double near = a * (k == MIDPOINT ? 0.5 * grown : phi2), far = 0;
     if (k == THIRD && h2 > 0) {
         double sum = (h1 + h2) / h, curve = a * (phi2 * h1 / h - phi3) / sum;
         near += curve;

@@ -6,8 +6,8 @@
 #include <math.h>
 
 /* out = x moved from one level to another with the noise of draw, where x0 stands for the whole way. out may be x. */
-static sumi_status stage(const sm_sampling *p, int draw, double from, double to, const float *x, const float *x0, float *out, float *room,
-                         sm_err *e)
+static sumi_status stage(const sm_sampling *p, int draw, double from, double to, const float *x, const float *x0, float *out,
+                         float *room, sm_err *e)
 {
     double a = sm_alpha(p, from), b = sm_alpha(p, to), ratio_from = from / a, ratio_to = to / b;
     double up = fmin(ratio_to, p->eta * ratio_to * sqrt(1 - (ratio_to / ratio_from) * (ratio_to / ratio_from)));

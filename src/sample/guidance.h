@@ -48,7 +48,8 @@ typedef struct sm_guidance {
     sm_mimic mimic;
     double pag, pag_adaptive; /* Ahn et al. 2024; less by pag_adaptive for each timestep below 1000 (diffusers) */
     double sag;              /* Hong et al. 2023 */
-    double classifier;       /* Dhariwal & Nichol 2021: scale of the classifier's gradient, which is added after all of this; 0: none */
+    double classifier;       /* Dhariwal & Nichol 2021: scale of the classifier's gradient, which is added after all of this; 0:
+                                none */
     double clamp, clamp_max; /* Saharia et al. 2022 (Imagen): share of |x0| that stays, 0: off; the largest limit, 0: none */
 } sm_guidance;
 

@@ -2,7 +2,8 @@
  * stays Euler's, as the slope there is not defined. */
 #include "sample/sampler.h"
 
-sumi_status sm_sample_heun_move(const sm_sampling *p, int step, double from, double to, float *x, float *x0, float *room, sm_err *e)
+sumi_status sm_sample_heun_move(const sm_sampling *p, int step, double from, double to, float *x, float *x0, float *room,
+                                sm_err *e)
 {
     float *probe = room, *x0_probe = room + p->n;
     sumi_status st = sm_sample_probe(p, from, to, x, x0, probe, x0_probe, e);

@@ -1,5 +1,5 @@
-/* Heun++2 (ComfyUI's and the WebUI extension's heunpp2): a step's slope is a mean of those at this level and the next two, each weighed by its
- * sigma in parts of the first sigma. The last step is Euler's, the one before looks one level ahead. */
+/* Heun++2 (ComfyUI's and the WebUI extension's heunpp2): a step's slope is a mean of those at this level and the next two, each
+ * weighed by its sigma in parts of the first sigma. The last step is Euler's, the one before looks one level ahead. */
 #include "sample/sampler.h"
 
 /* One more level: probe moves from sigma `from` along `slope` to `to`, whose slope then takes its place. x0: n floats. */

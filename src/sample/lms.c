@@ -7,8 +7,8 @@
 
 enum { MOST = 4 };
 
-/* Integral over sigmas[i]..sigmas[i + 1] of the Lagrange polynomial that is 1 at sigmas[i - j] and 0 at the other `order` levels up to
- * sigmas[i]: a cubic at most, for which two Gauss points are exact. */
+/* Integral over sigmas[i]..sigmas[i + 1] of the Lagrange polynomial that is 1 at sigmas[i - j] and 0 at the other `order` levels
+ * up to sigmas[i]: a cubic at most, for which two Gauss points are exact. */
 static double weight(const double *sigmas, int i, int j, int order)
 {
     double half = 0.5 * (sigmas[i + 1] - sigmas[i]), mid = sigmas[i] + half, sum = 0;

@@ -27,12 +27,13 @@ void sm_precond_in(const sm_precond *p, const float *x, float *in, int64_t n);
 /* x0 = c_skip x + c_out out, for n numbers; x0 may be out. */
 void sm_precond_out(const sm_precond *p, const float *x, const float *out, float *x0, int64_t n);
 
-/* How much x0 changes for a gradient of log p(y | what the model sees) in what it sees, by Tweedie's formula: the score of x given y is
- * that of x plus c_in times this gradient, and
+/* How much x0 changes for a gradient of log p(y | what the model sees) in what it sees, by Tweedie's formula: the score of x
+ * given y is that of x plus c_in times this gradient, and
  *   x = x0 + sigma n:              x0 = x + sigma^2 score                       -> sigma^2 c_in
  *   x = (1 - sigma) x0 + sigma n:  x0 = (x + sigma^2 score) / (1 - sigma)       -> sigma^2 c_in / (1 - sigma)
- * For VP models, whose noise is (x - x0) / sigma, that is eps - sqrt(1 - alpha_bar) gradient (Dhariwal & Nichol 2021, algorithm 2), for
- * flow models velocity - sigma / (1 - sigma) gradient. A flow's x at sigma 1 is noise alone, which says nothing about y: 0. */
+ * For VP models, whose noise is (x - x0) / sigma, that is eps - sqrt(1 - alpha_bar) gradient (Dhariwal & Nichol 2021, algorithm
+ * 2), for flow models velocity - sigma / (1 - sigma) gradient. A flow's x at sigma 1 is noise alone, which says nothing about y:
+ * 0. */
 double sm_precond_score(const sm_noise *m, const sm_precond *p, double sigma);
 
 #endif

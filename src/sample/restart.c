@@ -1,5 +1,5 @@
-/* Restart sampling (Xu et al. 2023) with A1111's settings: Heun's method; from 20 steps on some of them are spent on going back from
- * sigma 0.1 to 2 with fresh noise and down again, once, from 36 steps on twice. The main way then goes by Karras's levels
+/* Restart sampling (Xu et al. 2023) with A1111's settings: Heun's method; from 20 steps on some of them are spent on going back
+ * from sigma 0.1 to 2 with fresh noise and down again, once, from 36 steps on twice. The main way then goes by Karras's levels
  * whatever the schedule was. */
 #include "sample/sampler.h"
 

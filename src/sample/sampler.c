@@ -139,8 +139,8 @@ static sumi_status check(const sm_sampler *s, const sm_sampling *p, sm_err *e)
     if (s->stochastic && eta > 0 && !p->noise)
         return sm_fail(e, SUMI_E_INTERNAL, "sampler %s with eta %g needs a source of noise", s->name, eta);
     if (p->s_churn > 0 && (!s->churn || p->flow))
-        return sm_fail(e, SUMI_E_ARG, "churn is for euler, heun, dpm2 and heunpp2 on models that predict noise, not for %s%s", s->name,
-                       p->flow ? " on a flow model" : "");
+        return sm_fail(e, SUMI_E_ARG, "churn is for euler, heun, dpm2 and heunpp2 on models that predict noise, not for %s%s",
+                       s->name, p->flow ? " on a flow model" : "");
     if (p->s_churn > 0 && !p->noise)
         return sm_fail(e, SUMI_E_INTERNAL, "sampler %s with churn needs a source of noise", s->name);
     return SUMI_OK;

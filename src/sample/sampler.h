@@ -22,13 +22,14 @@ typedef struct sm_sampling {
     /* The same, and the x0 that the unconditional prediction alone gives, for rows that say cfgpp; NULL: there is no guidance and
      * both are the same. */
     sumi_status (*denoise_both)(void *ctx, const float *x, double sigma, float *x0, float *uncond, sm_err *e);
-    /* Unit normals for going from one noise level to another. draw counts the calls from 0. Rows that say brownian get increments of
-     * one Brownian path over (to, from) in units of its deviation sqrt(from - to), so that halves of a step add up to the
+    /* Unit normals for going from one noise level to another. draw counts the calls from 0. Rows that say brownian get increments
+     * of one Brownian path over (to, from) in units of its deviation sqrt(from - to), so that halves of a step add up to the
      * whole; all others get independent numbers. Only stochastic samplers call it. */
     sumi_status (*noise)(void *ctx, int draw, double from, double to, float *out, sm_err *e);
     /* Before each step's move: its number, noise level, x and the current estimate x0. false: stop. May be NULL. */
     bool (*on_step)(void *ctx, int step, double sigma, const float *x, const float *x0);
-    /* May change x where a step ends and the next, `step`, begins (masks). Not called before the first and after the last. May be NULL. */
+    /* May change x where a step ends and the next, `step`, begins (masks). Not called before the first and after the last. May be
+     * NULL. */
     void (*between)(void *ctx, int step, double sigma, float *x);
     void *ctx;            /* of all */
 } sm_sampling;
@@ -43,7 +44,8 @@ typedef struct sm_sampler {
     double eta;           /* default */
     bool flow;            /* works for flow models */
     bool brownian;        /* noise is asked for as increments of a Brownian path */
-    bool alone;           /* its steps depend on the values, so pictures are sampled one by one; steps only set the range of sigmas */
+    bool alone;           /* its steps depend on the values, so pictures are sampled one by one; steps only set the range of
+                             sigmas */
     bool cfgpp;           /* uses the unconditional prediction (CFG++, Chung et al. 2024) */
     bool churn;           /* s_churn, s_tmin and s_tmax mean something */
     bool skip_last;       /* its references leave out the lowest sigma but 0 (one more is made, then dropped) */
@@ -122,11 +124,13 @@ sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *si
 /* x from one level to a lower one above 0, where x0 is what the denoiser gave at x. room is the move's own, and so is x0 then. */
 typedef sumi_status sm_move(const sm_sampling *p, int step, double from, double to, float *x, float *x0, float *room, sm_err *e);
 /* That move; to 0 it is x0 itself. */
-sumi_status sm_sample_move(const sm_sampling *p, sm_move *move, int step, double from, double to, float *x, float *x0, float *room, sm_err *e);
+sumi_status sm_sample_move(const sm_sampling *p, sm_move *move, int step, double from, double to, float *x,
+                           float *x0, float *room, sm_err *e);
 /* A sampler of such moves: before each churn and a look. rows: times n floats for x0 and the move's room together. */
 sumi_status sm_sample_moves(const sm_sampling *p, sm_move *move, int rows, float *x, sm_err *e);
 /* probe = x along the slope at `from` to mid, and its x0. */
-sumi_status sm_sample_probe(const sm_sampling *p, double from, double mid, const float *x, const float *x0, float *probe, float *x0_mid, sm_err *e);
+sumi_status sm_sample_probe(const sm_sampling *p, double from, double mid, const float *x, const float *x0, float *probe,
+                            float *x0_mid, sm_err *e);
 /* Heun's: room 2 n floats. */
 sm_move sm_sample_heun_move;
 /* x += k noise, the draw-th, of the interval. */

@@ -5,8 +5,8 @@
 
 #include "base/rng_torch.h"
 
-/* Of 0..1: twice the arc tangent of sqrt((1 - c) / (1 + c)), whose angle is halved three times, after which it is at most 0.1 and the series
- * up to x^17 is cut off below 1e-20. */
+/* Of 0..1: twice the arc tangent of sqrt((1 - c) / (1 + c)), whose angle is halved three times, after which it is at most 0.1 and
+ * the series up to x^17 is cut off below 1e-20. */
 static double acos_of(double c)
 {
     double x = sqrt((1 - c) / (1 + c)), sum = 0;

@@ -1,5 +1,6 @@
-/* Decisions and forecasts of step caching (see step_cache.h). Formulas of the papers; where their code and the paper differ the code's
- * are taken: easycache's rate is measured between full steps, and its sum begins anew with one. Sums run in one fixed order, in double. */
+/* Decisions and forecasts of step caching (see step_cache.h). Formulas of the papers; where their code and the paper differ the
+ * code's are taken: easycache's rate is measured between full steps, and its sum begins anew with one. Sums run in one fixed
+ * order, in double. */
 #include "sample/step_cache.h"
 
 #include <math.h>

@@ -1,13 +1,17 @@
-/* Step caching: which steps a model is asked again in, and what stands for its answer in the others. Numbers in, numbers out; what is
- * kept, of which rows and layers, is the caller's (pipeline/step_cache.h).
+/* Step caching: which steps a model is asked again in, and what stands for its answer in the others. Numbers in, numbers out;
+ * what is kept, of which rows and layers, is the caller's (pipeline/step_cache.h).
  *
- *   deepcache   Ma et al. 2023 (horseee/DeepCache): every interval-th step is computed in full, the others compute the outermost layers
+ *   deepcache Ma et al. 2023 (horseee/DeepCache): every interval-th step is computed in full, the others compute the outermost
+ *   layers
  *               of a UNet on what the deeper ones gave then; order > 0 forecasts that as taylorseer does
- *   taylorseer  Liu et al. 2025 (Shenyi-Z/TaylorSeer): in the steps between, the answer is a Taylor series of order `order` in the number of
+ *   taylorseer Liu et al. 2025 (Shenyi-Z/TaylorSeer): in the steps between, the answer is a Taylor series of order `order` in the
+ *   number of
  *               the step, its derivatives finite differences of full steps
- *   easycache   Zhou et al. 2025 (H-EmbodVis/EasyCache): answer - input of the last full step goes on standing for the next ones until
+ *   easycache Zhou et al. 2025 (H-EmbodVis/EasyCache): answer - input of the last full step goes on standing for the next ones
+ *   until
  *               the changes foreseen, input's change times answer's change per input's change, add up to the threshold
- *   teacache    Liu et al. 2024 (ali-vilab/TeaCache): the same until the changes of the timestep-modulated input, through a polynomial, do */
+ *   teacache Liu et al. 2024 (ali-vilab/TeaCache): the same until the changes of the timestep-modulated input, through a
+ *   polynomial, do */
 #ifndef SM_SAMPLE_STEP_CACHE_H
 #define SM_SAMPLE_STEP_CACHE_H
 
@@ -28,8 +32,8 @@ typedef struct sm_cache_way {
 
 static inline bool sm_cache_adapts(const sm_cache_way *w) { return w->kind == SM_CACHE_EASY || w->kind == SM_CACHE_TEA; }
 
-/* Whether it acts in a step, 0..steps-1. The first step at or after start, and the last before end, whole steps alone: 0.15 and 0.95 of
- * 20 steps leave 0, 1, 2 and 19 full, of 30 steps 0 to 4, 28 and 29. */
+/* Whether it acts in a step, 0..steps-1. The first step at or after start, and the last before end, whole steps alone: 0.15 and
+ * 0.95 of 20 steps leave 0, 1, 2 and 19 full, of 30 steps 0 to 4, 28 and 29. */
 bool sm_cache_acts(const sm_cache_way *w, int step, int steps);
 /* Numbers between commas or blanks, highest power first; false: they are none, or too many. */
 bool sm_cache_polynomial(const char *text, sm_cache_way *w);

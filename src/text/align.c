@@ -80,8 +80,8 @@ sumi_status sm_align_replace(const sm_align_text *a, const sm_align_text *b, flo
     int t = a->length, last = last_change(a, b), words = sm_align_count(a), others = sm_align_count(b);
     if (words != others)
         return sm_fail(e, SUMI_E_ARG,
-                       "--p2p-mode replace: needs as many words in both prompts, here %d in the source and %d; refine aligns such texts",
-                       words, others);
+                       "--p2p-mode replace: needs as many words in both prompts, here %d in the source and %d; refine aligns "
+                       "such texts", words, others);
     memset(map, 0, sizeof *map * (size_t)t * (size_t)t);
     memset(own, 0, sizeof *own * (size_t)t);
     int i = 0, j = 0;

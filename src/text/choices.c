@@ -1,5 +1,5 @@
-/* Drawing the choices in a prompt (see choices.h). One pass pairs up brackets, so that work stays in proportion to the text whatever
- * it holds; only what is drawn is looked into. */
+/* Drawing the choices in a prompt (see choices.h). One pass pairs up brackets, so that work stays in proportion to the text
+ * whatever it holds; only what is drawn is looked into. */
 #include "text/choices.h"
 
 #include <dirent.h>
@@ -256,7 +256,8 @@ static void draw_some(drawer *d, options *list, const amount *a, const paired *p
 {
     int want = a->low;
     if (depth >= DEPTH || d->index >= MOST_DRAWS) {
-        sm_fail(d->e, SUMI_E_ARG, depth >= DEPTH ? "choices are nested more than %d deep; does a wildcard name itself?" : "more than %d choices in one prompt",
+        sm_fail(d->e, SUMI_E_ARG, depth >= DEPTH ? "choices are nested more than %d deep; does a wildcard name itself?"
+                                                 : "more than %d choices in one prompt",
                 depth >= DEPTH ? DEPTH : MOST_DRAWS);
         return;
     }

@@ -213,8 +213,8 @@ static size_t utf8_get(const uint8_t *s, size_t n, bool variants, uint32_t *cp)
         *cp = 0;
         return 2;
     }
-    if (variants && n >= 6 && s[0] == 0xed && between(s[1], 0xa0, 0xaf) && continues(s[2]) && s[3] == 0xed && between(s[4], 0xb0, 0xbf) &&
-        (continues(s[5]) || (n == 6 && s[5] == '\n'))) {
+    if (variants && n >= 6 && s[0] == 0xed && between(s[1], 0xa0, 0xaf) && continues(s[2]) && s[3] == 0xed &&
+        between(s[4], 0xb0, 0xbf) && (continues(s[5]) || (n == 6 && s[5] == '\n'))) {
         *cp = 0x10000 + ((s[1] & 15u) << 16 | (s[2] & 63u) << 10 | (s[4] & 15u) << 6 | (s[5] & 63u));
         return 6;
     }

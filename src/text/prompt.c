@@ -9,9 +9,10 @@
 #include "text/unicode.h"
 
 static const struct { const char *name, *a1111; } modes[] = {
-    [SM_EMPHASIS_ORIGINAL] = {"original", "Original"}, [SM_EMPHASIS_NO_NORM] = {"no_norm", "No norm"}, [SM_EMPHASIS_IGNORE] = {"ignore", "Ignore"},
-    [SM_EMPHASIS_NONE] = {"none", "None"}, [SM_EMPHASIS_COMFY] = {"comfy", "ComfyUI"}, [SM_EMPHASIS_COMPEL] = {"compel", "compel"},
-    [SM_EMPHASIS_DIFFUSERS] = {"diffusers", "diffusers"},
+    [SM_EMPHASIS_ORIGINAL] = {"original", "Original"}, [SM_EMPHASIS_NO_NORM] = {"no_norm", "No norm"},
+    [SM_EMPHASIS_IGNORE] = {"ignore", "Ignore"},
+    [SM_EMPHASIS_NONE] = {"none", "None"}, [SM_EMPHASIS_COMFY] = {"comfy", "ComfyUI"},
+    [SM_EMPHASIS_COMPEL] = {"compel", "compel"}, [SM_EMPHASIS_DIFFUSERS] = {"diffusers", "diffusers"},
 };
 
 bool sm_emphasis_by_name(const char *name, sm_emphasis *out)
@@ -185,10 +186,12 @@ static size_t take_weight(const char *s, size_t n, float *weight)
     return trim(s, at - 1);
 }
 
-static sumi_status add_part(const char *s, size_t n, bool weighed, const sm_prompt_how *how, sm_arena *room, sm_prompt *out, sm_err *e)
+static sumi_status add_part(const char *s, size_t n, bool weighed, const sm_prompt_how *how, sm_arena *room,
+                            sm_prompt *out, sm_err *e)
 {
     if (out->parts == SM_PROMPT_SIDES)
-        return sm_fail(e, SUMI_E_ARG, "the prompt has more than %d sides of AND; at every step each is a prediction of its own", SM_PROMPT_SIDES);
+        return sm_fail(e, SUMI_E_ARG, "the prompt has more than %d sides of AND; at every step each is a prediction of its own",
+                       SM_PROMPT_SIDES);
     sm_prompt_part *p = &out->part[out->parts++];
     *p = (sm_prompt_part){.weight = 1};
     size_t len = weighed ? take_weight(s, n, &p->weight) : n;

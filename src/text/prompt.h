@@ -36,7 +36,8 @@ typedef struct sm_prompt_stage { int end; const char *text; } sm_prompt_stage; /
 typedef struct sm_prompt_part {
     const char *text;       /* as written, without its weight */
     float weight;
-    sm_prompt_stage *stage; /* the first whose end is not below the call, counted from 0, is the call's; past the last one it stays */
+    sm_prompt_stage *stage; /* the first whose end is not below the call, counted from 0, is the call's; past the last one it
+                               stays */
     int stages;
 } sm_prompt_part;
 
@@ -73,8 +74,8 @@ sumi_status sm_prompt_joined(const char *s, sm_arena *room, sm_prompt *out, sm_e
 
 /* n stages into *stage, ends rising, the last one calls. The reference's grammar is ambiguous where brackets do not match: here a
  * complete [a:b:1] always is one, the reference sometimes takes it for text next to stray brackets. */
-sumi_status sm_prompt_schedule(const char *text, size_t n, int calls, int earlier, sm_arena *room, sm_prompt_stage **stage, int *stages,
-                               sm_err *e);
+sumi_status sm_prompt_schedule(const char *text, size_t n, int calls, int earlier, sm_arena *room, sm_prompt_stage **stage,
+                               int *stages, sm_err *e);
 
 /* ---- prompt_weight.c, prompt_compel.c: emphasis ----------------------------------------------------------------------- */
 

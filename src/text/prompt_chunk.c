@@ -1,5 +1,5 @@
-/* Texts of any length in chunks that a text encoder can read. A1111's (modules/sd_hijack_clip.py, tokenize_line): as many tokens as
- * fit between the marks; where a comma is among the last 20, what follows it goes into the next chunk; BREAK fills a chunk up.
+/* Texts of any length in chunks that a text encoder can read. A1111's (modules/sd_hijack_clip.py, tokenize_line): as many tokens
+ * as fit between the marks; where a comma is among the last 20, what follows it goes into the next chunk; BREAK fills a chunk up.
  * ComfyUI's (comfy/sd1_clip.py): words of less than 8 tokens stay together. compel's: as many as fit. */
 #include "text/prompt.h"
 

@@ -1,6 +1,6 @@
-/* compel's emphasis (github.com/damian0815/compel, prompt_parser.py): word+, word--, (some words)++, "some words"-, (some words)1.3;
- * a + is 1.1 times, a - 0.9 times, nested ones multiply. Brackets that do not match, and what is in no way special, are text up
- * to the next space. .and and .blend are of whole prompts: prompt_join.c. Not there: .swap and withLora. */
+/* compel's emphasis (github.com/damian0815/compel, prompt_parser.py): word+, word--, (some words)++, "some words"-, (some
+ * words)1.3; a + is 1.1 times, a - 0.9 times, nested ones multiply. Brackets that do not match, and what is in no way special,
+ * are text up to the next space. .and and .blend are of whole prompts: prompt_join.c. Not there: .swap and withLora. */
 #include "text/prompt.h"
 
 #include <math.h>
@@ -76,10 +76,12 @@ static bool refuse(reader *r, size_t at, size_t end)
     static const char *const other[] = {".swap(", ".add(", ".attend("}, *const whole[] = {".blend(", ".and("};
     for (size_t i = 0; i < SM_COUNT(whole); i++)
         if (end - at >= strlen(whole[i]) && !memcmp(r->s + at, whole[i], strlen(whole[i])))
-            sm_fail(r->e, SUMI_E_ARG, "compel's %s...) is of a whole prompt: (\"a cat\", \"a dog\")%s0.7, 0.3)", whole[i], whole[i]);
+            sm_fail(r->e, SUMI_E_ARG, "compel's %s...) is of a whole prompt: (\"a cat\", \"a dog\")%s0.7, 0.3)", whole[i],
+                    whole[i]);
     for (size_t i = 0; i < SM_COUNT(other); i++)
         if (end - at >= strlen(other[i]) && !memcmp(r->s + at, other[i], strlen(other[i])))
-            sm_fail(r->e, SUMI_E_SUPPORT, "the prompt has compel's %s...), which is not there: weights such as (words)1.3 are", other[i]);
+            sm_fail(r->e, SUMI_E_SUPPORT, "the prompt has compel's %s...), which is not there: weights such as (words)1.3 are",
+                    other[i]);
     return r->e->code;
 }
 

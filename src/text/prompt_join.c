@@ -1,5 +1,5 @@
-/* compel's prompts of several texts, ("a", "b").and(1, 0.5) and ("a", "b").blend(0.7, 0.3): the whole prompt is such a list or none of it.
- * Texts stand in quotes (\" is one that is meant), in brackets, or are single words; weights may be left out. */
+/* compel's prompts of several texts, ("a", "b").and(1, 0.5) and ("a", "b").blend(0.7, 0.3): the whole prompt is such a list or
+ * none of it. Texts stand in quotes (\" is one that is meant), in brackets, or are single words; weights may be left out. */
 #include "text/prompt.h"
 
 #include <string.h>
@@ -93,8 +93,8 @@ static int weights(scanner *x, double w[SM_PROMPT_SIDES], bool *normal)
     return take(x, ")") && x->at == x->n ? n : -1;
 }
 
-static sumi_status fill(const scanner *x, int n, const size_t *from, const size_t *to, double *w, int given, bool normal, sm_arena *room, sm_prompt *out,
-                        sm_err *e)
+static sumi_status fill(const scanner *x, int n, const size_t *from, const size_t *to, double *w, int given, bool normal,
+                        sm_arena *room, sm_prompt *out, sm_err *e)
 {
     const char *name = out->join == SM_JOIN_BLEND ? "blend" : "and";
     double sum = 0;
@@ -103,7 +103,8 @@ static sumi_status fill(const scanner *x, int n, const size_t *from, const size_
     for (int i = 0; i < n; i++)
         sum += w[i] = given ? w[i] : 1;
     if (out->join == SM_JOIN_BLEND && normal && sum == 0)
-        return sm_fail(e, SUMI_E_ARG, "the prompt's .blend(...) has weights that add up to 0; .blend(1, -1, no_normalize) takes them as they are");
+        return sm_fail(e, SUMI_E_ARG,
+                       "the prompt's .blend(...) has weights that add up to 0; .blend(1, -1, no_normalize) takes them as they are");
     out->part = sm_arena_get(room, sizeof *out->part * (size_t)n);
     for (int i = 0; out->part && i < n; i++) {
         double share = out->join == SM_JOIN_BLEND && normal ? w[i] / sum : w[i];

@@ -197,8 +197,9 @@ static const char *keep(const sm_buf *b, sm_prompt_stage *stage, uint64_t *hash,
     if (to)
         return memcpy(to, b->data, b->len + 1);
     if (*total > SM_PROMPT_TEXTS_BYTES)
-        sm_fail(e, SUMI_E_ARG, "the prompt turns into more than %d MB of different texts over its steps: make it shorter or let fewer parts alternate",
-                SM_PROMPT_TEXTS_BYTES >> 20);
+        sm_fail(e, SUMI_E_ARG,
+                "the prompt turns into more than %d MB of different texts over its steps: make it shorter or let fewer parts "
+                "alternate", SM_PROMPT_TEXTS_BYTES >> 20);
     return NULL;
 }
 
@@ -226,8 +227,8 @@ static sumi_status write_stages(parse *p, bool edited, sm_arena *room, sm_prompt
     return ok || e->code ? e->code : sm_fail(e, SUMI_E_MEMORY, "out of memory for the texts of a prompt of %zu bytes", p->n);
 }
 
-sumi_status sm_prompt_schedule(const char *text, size_t n, int calls, int earlier, sm_arena *room, sm_prompt_stage **stage, int *stages,
-                               sm_err *e)
+sumi_status sm_prompt_schedule(const char *text, size_t n, int calls, int earlier, sm_arena *room, sm_prompt_stage **stage,
+                               int *stages, sm_err *e)
 {
     parse p = {.s = text, .n = n, .calls = calls, .earlier = earlier};
     size_t brackets = 1, bars = 1;

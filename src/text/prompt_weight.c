@@ -1,6 +1,6 @@
-/* Emphasis: which weight each piece of a text has. A1111's (modules/prompt_parser.py, parse_prompt_attention): (x) is 1.1 times, [x]
- * 1/1.1, (x:1.3) 1.3 times, what is open at the end closes there. ComfyUI's (comfy/sd1_clip.py, token_weights): (x) is 1.1 times,
- * (x:1.3) is 1.3 whatever is around it. In both a backslash makes the next bracket text. */
+/* Emphasis: which weight each piece of a text has. A1111's (modules/prompt_parser.py, parse_prompt_attention): (x) is 1.1 times,
+ * [x] 1/1.1, (x:1.3) 1.3 times, what is open at the end closes there. ComfyUI's (comfy/sd1_clip.py, token_weights): (x) is 1.1
+ * times, (x:1.3) is 1.3 whatever is around it. In both a backslash makes the next bracket text. */
 #include "text/prompt.h"
 
 #include <string.h>
@@ -104,7 +104,8 @@ static bool add_text(sm_pieces *p, const char *s, size_t n)
     return sm_pieces_add(p, s + from, n - from, 1);
 }
 
-/* What begins with s[at] and how long it is; brackets closed and weights given as it goes. 0: memory is out, or an error is set. */
+/* What begins with s[at] and how long it is; brackets closed and weights given as it goes. 0: memory is out, or an error is
+ * set. */
 static size_t a1111_step(const char *s, size_t n, sm_pieces *p, open_brackets *round, open_brackets *square, sm_err *e)
 {
     size_t from, to, len;
@@ -123,7 +124,8 @@ static size_t a1111_step(const char *s, size_t n, sm_pieces *p, open_brackets *r
         if (!round->n)
             return add_text(p, s, len) ? len : 0;
         if (!sm_prompt_number(s + from, to - from, false, &w)) {
-            sm_fail(e, SUMI_E_ARG, "the prompt gives the weight '%.*s', which is no number", (int)SM_MIN(to - from, 40), s + from);
+            sm_fail(e, SUMI_E_ARG, "the prompt gives the weight '%.*s', which is no number", (int)SM_MIN(to - from, 40),
+                    s + from);
             return 0;
         }
         multiply(p, round->first[--round->n], w);

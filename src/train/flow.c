@@ -99,8 +99,8 @@ static sumi_status fill(sm_stage *s, sm_trainer *t, const sm_plan *p, int64_t st
 sumi_status sm_stage_flow(sm_trainer *t, bool *done, sm_err *e)
 {
     flow_stage f = {0};
-    sm_stage s = {.name = "flow", .opt = &t->cfg.flow.opt, .weights = t->flow_weights, .reads_text = true, .fill = fill, .validate = sm_flow_validate,
-                  .self = &f};
+    sm_stage s = {.name = "flow", .opt = &t->cfg.flow.opt, .weights = t->flow_weights, .reads_text = true, .fill = fill,
+                  .validate = sm_flow_validate, .self = &f};
     s.g = sm_graph_new(t->mem, e);
     if (!s.g)
         return e->code;

@@ -276,7 +276,8 @@ sumi_status sm_state_load(sm_train_state *s, const char *path, const char *what,
     if (!step || !stage || strcmp(stage, what) || sm_st_count(f) != (size_t)(s->count * part_count(s)))
         sm_fail(e, SUMI_E_MODEL, "%s: not a checkpoint of the %s stage of this configuration", path, what);
     else if (words && s->words[0] && strcmp(words, s->words))
-        sm_fail(e, SUMI_E_MODEL, "%s: was trained with another tokenizer than the merges.txt beside it: put that one back, or begin "
+        sm_fail(e, SUMI_E_MODEL,
+                "%s: was trained with another tokenizer than the merges.txt beside it: put that one back, or begin "
                 "anew in another --output", path);
     for (int i = 0; i < s->count && !e->code; i++)
         for (int k = 0; k < part_count(s) && !e->code; k++)

@@ -53,8 +53,8 @@ static sumi_status lock_output(sm_trainer *t, sm_err *e)
         return sm_fail(e, SUMI_E_FILE, "%s: cannot open the folder: %s", t->out, strerror(errno));
     while (flock(t->lock, LOCK_EX | LOCK_NB)) {
         if (errno == EWOULDBLOCK)
-            return sm_fail(e, SUMI_E_FILE, "%s: another run is training in this folder: wait for its end, or choose another --output",
-                           t->out);
+            return sm_fail(e, SUMI_E_FILE,
+                           "%s: another run is training in this folder: wait for its end, or choose another --output", t->out);
         if (errno != EINTR)
             return SUMI_OK;
     }

@@ -13,7 +13,8 @@
 
 static const big_model models[] = {{
     .name = "sd15", .parts = 3,
-    .scheduler = "{\"_class_name\":\"PNDMScheduler\",\"beta_start\":0.00085,\"beta_end\":0.012,\"beta_schedule\":\"scaled_linear\","
+    .scheduler =
+        "{\"_class_name\":\"PNDMScheduler\",\"beta_start\":0.00085,\"beta_end\":0.012,\"beta_schedule\":\"scaled_linear\","
                  "\"num_train_timesteps\":1000,\"prediction_type\":\"epsilon\",\"set_alpha_to_one\":false,\"skip_prk_steps\":true,\"steps_offset\":1}",
     .part = {
         {"text_encoder", SM_MODEL_CLIP,
@@ -36,8 +37,9 @@ static const big_model models[] = {{
          "AutoencoderKL", "diffusers"},
     }}, {
     .name = "sdxl", .parts = 1, /* the UNet alone */
-    .scheduler = "{\"_class_name\":\"EulerDiscreteScheduler\",\"beta_start\":0.00085,\"beta_end\":0.012,\"beta_schedule\":\"scaled_linear\","
-                 "\"num_train_timesteps\":1000,\"prediction_type\":\"epsilon\",\"steps_offset\":1,\"timestep_spacing\":\"leading\"}",
+    .scheduler =
+        "{\"_class_name\":\"EulerDiscreteScheduler\",\"beta_start\":0.00085,\"beta_end\":0.012,\"beta_schedule\":\"scaled_linear\","
+        "\"num_train_timesteps\":1000,\"prediction_type\":\"epsilon\",\"steps_offset\":1,\"timestep_spacing\":\"leading\"}",
     .part = {
         {"unet", SM_MODEL_UNET,
          "{\"_class_name\":\"UNet2DConditionModel\",\"act_fn\":\"silu\",\"addition_embed_type\":\"text_time\",\"addition_time_embed_dim\":256,"
@@ -91,7 +93,8 @@ static bool learn_shapes(const big_part *part, sm_weights *w)
     if (part->kind == SM_MODEL_CLIP) {
         sm_clip_text(&s, &c.clip, sm_input(g, "ids", SM_I32, 2, (int64_t[]){1, c.clip.max_position_embeddings}), NULL);
     } else if (part->kind == SM_MODEL_UNET) {
-        sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 64, 64, c.unet.in_channels}), *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
+        sm_node *x = sm_input(g, "x", SM_F32, 4, (int64_t[]){1, 64, 64, c.unet.in_channels}),
+                *t = sm_input(g, "t", SM_F32, 1, (int64_t[]){1});
         int pooled = c.unet.projection_class_embeddings_input_dim - 6 * c.unet.addition_time_embed_dim; /* with text_time */
         sm_unet_cond cond = {0};
         if (c.unet.addition_time_embed_dim && pooled > 0) {
@@ -117,7 +120,10 @@ static int64_t count(const sm_weight *t)
     return n;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp((*(sm_weight *const *)a)->name, (*(sm_weight *const *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(sm_weight *const *)a)->name, (*(sm_weight *const *)b)->name);
+}
 
 static void write_header(FILE *f, sm_weight *const *t, size_t n)
 {
@@ -204,7 +210,8 @@ bool big_model_write(const big_model *m, const char *dir)
     for (int i = 0; i < m->parts; i++)
         sm_buf_fmt(&index, ",\"%s\":[\"%s\",\"%s\"]", m->part[i].name, m->part[i].library, m->part[i].class_name);
     sm_buf_fmt(&index, "}");
-    bool ok = write_text(dir, ".", "model_index.json", index.data) && write_text(dir, "scheduler", "scheduler_config.json", m->scheduler);
+    bool ok = write_text(dir, ".", "model_index.json", index.data) &&
+              write_text(dir, "scheduler", "scheduler_config.json", m->scheduler);
     for (int i = 0; i < m->parts && ok; i++)
         ok = write_part(&m->part[i], dir);
     sm_buf_free(&index);

@@ -1,8 +1,8 @@
-/* What a large model takes: bigtest make MODEL DIR writes it, bigtest PART DIR SIZE [low] runs one component in a process of its own
- * and prints the seconds and the most memory that was resident, mapped pages included (VmHWM), beside what the plan said.
+/* What a large model takes: bigtest make MODEL DIR writes it, bigtest PART DIR SIZE [low] runs one component in a process of its
+ * own and prints the seconds and the most memory that was resident, mapped pages included (VmHWM), beside what the plan said.
  * PART: text, unet, decode, tiled, tiled-encode. bigtest output MODEL DIR FIXTURE compares the UNet's output with diffusers'
- * (tools/fixtures/make_big.py), through the public call. bigtest many DIR SIZE draws a hundred pictures in one context: nothing may
- * grow. */
+ * (tools/fixtures/make_big.py), through the public call. bigtest many DIR SIZE draws a hundred pictures in one context: nothing
+ * may grow. */
 #include "bigmodel.h"
 
 #include <malloc.h>
@@ -81,11 +81,12 @@ static void measure(run *r, const char *what, sm_graph *g, sm_node *y, int input
     double act = (double)sm_plan_activation_bytes(p) * 1e-6, packed = (double)sm_plan_packed_bytes(p) * 1e-6;
     double mapped = (double)sm_plan_mapped_bytes(p) * 1e-6, peak = before + act + packed + mapped;
     const float *out = sm_plan_data(p, y);
-    printf("%s: opened and planned in %.2f s, %.2f TFLOP in %.2f s (%.0f GFLOP/s)\n", what, planned, sm_plan_cost(p).flops * 1e-12, t,
-           sm_plan_cost(p).flops / t * 1e-9);
-    printf("  weights resident %.0f MB, packed %.0f, activations %.0f (least possible with these steps: %.0f), before %.0f: foreseen %.0f MB\n", mapped,
-           packed, act, (double)sm_plan_floor_bytes(p) * 1e-6, before, peak);
-    printf("  VmHWM %.0f MB, %.3f of foreseen; first values %.6g %.6g\n", status("VmHWM"), status("VmHWM") / peak, out[0], out[1]);
+    printf("%s: opened and planned in %.2f s, %.2f TFLOP in %.2f s (%.0f GFLOP/s)\n", what, planned,
+           sm_plan_cost(p).flops * 1e-12, t, sm_plan_cost(p).flops / t * 1e-9);
+    printf("  weights resident %.0f MB, packed %.0f, activations %.0f (least possible with these steps: %.0f), before %.0f: "
+           "foreseen %.0f MB\n", mapped, packed, act, (double)sm_plan_floor_bytes(p) * 1e-6, before, peak);
+    printf("  VmHWM %.0f MB, %.3f of foreseen; first values %.6g %.6g\n", status("VmHWM"), status("VmHWM") / peak, out[0],
+           out[1]);
     sm_buf b = {0};
     sm_plan_memory(p, &b);
     printf("%s", b.data);
@@ -109,7 +110,8 @@ static void run_unet(run *r, const big_model *m, int side)
     load(r, &m->part[1], &c);
     sm_graph *g = sm_graph_new(NULL, &r->e);
     nn_scope root = nn_root(g, r->w, NULL), s = nn_sub(&root, "unet");
-    sm_node *in[3] = {sm_input(g, "x", SM_F32, 4, (int64_t[]){2, side, side, c.in_channels}), sm_input(g, "t", SM_F32, 1, (int64_t[]){2}),
+    sm_node *in[3] = {sm_input(g, "x", SM_F32, 4, (int64_t[]){2, side, side, c.in_channels}),
+                      sm_input(g, "t", SM_F32, 1, (int64_t[]){2}),
                       sm_input(g, "ctx", SM_F32, 3, (int64_t[]){2, 77, c.cross_attention_dim})};
     measure(r, "UNet, one step with guidance", g, sm_unet(&s, &c, in[0], in[1], in[2], NULL), 3, in);
 }
@@ -133,11 +135,12 @@ static void run_tiled(run *r, const big_model *m, int side, bool encode)
     int n = side / 8;
     int64_t pixels = (int64_t)side * side * 3, cells = (int64_t)n * n * 8;
     float *z = malloc(sizeof *z * (size_t)cells), *x = malloc(sizeof *x * (size_t)pixels);
-    sm_tiled_vae v = {.be = r->be, .pool = r->pool, .w = r->w, .component = "vae", .c = &c, .opts = r->opts, .tile = r->opts.drop_pages ? 48 : 0};
+    sm_tiled_vae v = {.be = r->be, .pool = r->pool, .w = r->w, .component = "vae", .c = &c, .opts = r->opts,
+                      .tile = r->opts.drop_pages ? 48 : 0};
     if (!z || !x || sm_vae_tiles_plan(&v, encode, n, n, &info, &r->e))
         die("tiles", r->e.msg);
-    printf("%s in %dx%d tiles: %.1f TFLOP, %.0f MB beside weights, input and output\n", encode ? "encoder" : "decoder", info.down, info.across,
-           info.flops * 1e-12, (double)info.bytes * 1e-6);
+    printf("%s in %dx%d tiles: %.1f TFLOP, %.0f MB beside weights, input and output\n", encode ? "encoder" : "decoder", info.down,
+           info.across, info.flops * 1e-12, (double)info.bytes * 1e-6);
     fflush(stdout);
     double before = status("VmRSS");
     for (int64_t i = 0; i < cells; i++)
@@ -159,8 +162,10 @@ static int compare_output(const char *name, const char *dir, const char *fixture
 {
     static const float time = 500, ids[6] = {1024, 1024, 0, 0, 1024, 1024};
     bool xl = !strcmp(name, "sdxl");
-    int64_t dims[5][4] = {{1, 4, 32, 32}, {1}, {1, 77, xl ? 2048 : 768}, {1, 1280}, {1, 6}}, n[5] = {4096, 1, 77 * dims[2][2], 1280, 6};
-    static const char *const names[5] = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs.text_embeds", "added_cond_kwargs.time_ids"};
+    int64_t dims[5][4] = {{1, 4, 32, 32}, {1}, {1, 77, xl ? 2048 : 768}, {1, 1280}, {1, 6}},
+            n[5] = {4096, 1, 77 * dims[2][2], 1280, 6};
+    static const char *const names[5] = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs.text_embeds",
+                                         "added_cond_kwargs.time_ids"};
     static const int rank[5] = {4, 1, 3, 2, 2}, seed[5] = {1, 0, 2, 3, 0};
     sm_st_item item[5];
     sm_err e = {0};
@@ -193,8 +198,8 @@ static int compare_output(const char *name, const char *dir, const char *fixture
         most = d > most ? d : most;
     }
     bool good = most <= 1e-3 * sqrt(rms);
-    printf("%s UNet: max |d| %.2e of rms %.4g (%s), %.0f s, VmHWM %.0f MB\n", name, most / sqrt(rms), sqrt(rms), good ? "good" : "FAR OFF",
-           sm_now() - started, status("VmHWM"));
+    printf("%s UNet: max |d| %.2e of rms %.4g (%s), %.0f s, VmHWM %.0f MB\n", name, most / sqrt(rms), sqrt(rms),
+           good ? "good" : "FAR OFF", sm_now() - started, status("VmHWM"));
     for (int i = 0; i < 5; i++)
         free((void *)item[i].t.data);
     sm_weights_unref(&w);
@@ -208,7 +213,8 @@ static int compare_output(const char *name, const char *dir, const char *fixture
 static void draw(sumi_context *ctx, sumi_model *m, int k, int side)
 {
     static const char *const samplers[] = {"euler", "dpmpp_2m", "heun", "ddim"};
-    static const char *const prompts[] = {"a red apple", "two (blue:1.2) rings on a table", "green", "a [red|black] cat AND a hat"};
+    static const char *const prompts[] = {"a red apple", "two (blue:1.2) rings on a table", "green",
+                                          "a [red|black] cat AND a hat"};
     sumi_images *im;
     sumi_request r = sumi_request_default();
     r.seed = k;
@@ -234,8 +240,8 @@ static state now(const sumi_context *ctx)
 
 static void tell(const char *when, const state *s)
 {
-    printf("  %s: resident %.1f MB (most so far %.1f), in use %.2f, kept for the next %.2f, free in the C library's heap %.2f, %d open files\n",
-           when, s->resident, s->peak, s->used, s->kept, s->heap, s->files);
+    printf("  %s: resident %.1f MB (most so far %.1f), in use %.2f, kept for the next %.2f, free in the C library's heap %.2f, "
+           "%d open files\n", when, s->resident, s->peak, s->used, s->kept, s->heap, s->files);
     fflush(stdout);
 }
 
@@ -256,8 +262,10 @@ static int many(const char *dir, int side)
         draw(ctx, m, k, side);
     late = now(ctx);
     tell("after 100 pictures", &late);
-    bool good = late.used == early.used && late.kept <= early.kept && late.files == early.files && late.resident < early.resident + 2;
-    printf("a hundred pictures of %d to %d pixels a side in %.0f s: %s\n", side, 2 * side, sm_now() - t, good ? "nothing grows" : "GROWS");
+    bool good = late.used == early.used && late.kept <= early.kept && late.files == early.files &&
+                late.resident < early.resident + 2;
+    printf("a hundred pictures of %d to %d pixels a side in %.0f s: %s\n", side, 2 * side, sm_now() - t,
+           good ? "nothing grows" : "GROWS");
     sumi_model_free(m);
     sumi_context_free(ctx);
     return !good;
@@ -277,7 +285,9 @@ int main(int argc, char **argv)
     if (argc == 4 && !strcmp(argv[1], "many"))
         return many(argv[2], atoi(argv[3]));
     if (argc < 4)
-        die("usage", "bigtest make sd15|sdxl DIR | bigtest output sd15|sdxl DIR FIXTURE | bigtest many DIR SIZE | bigtest text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
+        die("usage",
+            "bigtest make sd15|sdxl DIR | bigtest output sd15|sdxl DIR FIXTURE | bigtest many DIR SIZE | bigtest "
+            "text|unet|decode|tiled|tiled-encode DIR SIZE [low]");
     r.dir = argv[2];
     if (argc > 4 && !strcmp(argv[4], "low"))
         r.opts = (sm_plan_opts){.packed = 0, .drop_pages = true};

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Full-size models with weights by a formula: what each component takes in memory. `make bigtest`; needs 2.2 GB of disk below TMPDIR,
-# 2 GB of memory and minutes to hours (a 512x512 step is 1.6 TFLOP, its decoding 2.5, a 2048x2048 picture in tiles about 60).
-# BIG="unet decode ..." chooses parts; those with a picture of 2048, and XL's output (7 GB of disk, 5.2 GB of memory), are left out
-# unless named. The outputs are compared with diffusers' (tools/fixtures/make_big.py).
+# Full-size models with weights by a formula: what each component takes in memory. `make bigtest`; needs 2.2 GB of disk below
+# TMPDIR, 2 GB of memory and minutes to hours (a 512x512 step is 1.6 TFLOP, its decoding 2.5, a 2048x2048 picture in tiles about
+# 60).
+# BIG="unet decode ..." chooses parts; those with a picture of 2048, and XL's output (7 GB of disk, 5.2 GB of memory), are left
+# out unless named. The outputs are compared with diffusers' (tools/fixtures/make_big.py).
 set -eu
 prog=${BUILD:-build}/bigtest
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sumi-big.XXXXXX")

@@ -51,7 +51,8 @@ refuses 1 'missing.json' train "$T/missing.json"
 "$S" >"$T/out" 2>"$T/err"
 same "without arguments: status 2" $? 2
 check "without arguments: how to call it" grep -q Usage "$T/err"
-same "version" "$("$S" version --cpu scalar --threads 1)" "sumi $(sed -n 's/^#define SUMI_VERSION "\(.*\)"/\1/p' include/sumi.h) (scalar, 1 threads)"
+same "version" "$("$S" version --cpu scalar --threads 1)" \
+    "sumi $(sed -n 's/^#define SUMI_VERSION "\(.*\)"/\1/p' include/sumi.h) (scalar, 1 threads)"
 same "--exact: direct sums of the instruction set that --cpu or SUMI_CPU names" "$("$S" version --cpu scalar --exact; SUMI_CPU=scalar "$S" version --exact --threads 1)" \
     "$("$S" version --cpu scalar-exact; "$S" version --cpu scalar-exact --threads 1)"
 check "and of the best one" bash -c "'$S' version --exact | grep -q -- '-exact, '"

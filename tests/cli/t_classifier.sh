@@ -1,6 +1,6 @@
 #!/bin/bash
-# Classifier guidance by the command, with the built-in model and the classifier of grounds beside it: the class shows, the picture's
-# metadata draws it again, what does not fit says so.
+# Classifier guidance by the command, with the built-in model and the classifier of grounds beside it: the class shows, the
+# picture's metadata draws it again, what does not fit says so.
 . tests/cli/lib.sh
 C=$PWD/models/pictograms/classifiers/backgrounds.safetensors
 home=$PWD

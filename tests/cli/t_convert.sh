@@ -6,7 +6,8 @@ cp tests/fixtures/clip_tiny.safetensors "$T/in.safetensors"
 check "safetensors to GGUF" "$S" convert "$T/in.safetensors" -o "$T/a.gguf"
 check "GGUF to safetensors" "$S" convert "$T/a.gguf" -o "$T/b.safetensors" -q
 check "safetensors again" "$S" convert "$T/in.safetensors" -o "$T/c.safetensors" -q
-same "the same tensors come back" "$("$S" inspect "$T/b.safetensors" | grep -vE '^(file|because)')" "$("$S" inspect "$T/c.safetensors" | grep -vE '^(file|because)')"
+same "the same tensors come back" "$("$S" inspect "$T/b.safetensors" | grep -vE '^(file|because)')" \
+    "$("$S" inspect "$T/c.safetensors" | grep -vE '^(file|because)')"
 same "a checkpoint is read" "$("$S" convert tests/fixtures/ckpt/zip_p2.ckpt -o "$T/d.safetensors" -q; echo $?)" 0
 check "a PyTorch stream is read" "$S" convert tests/fixtures/ckpt/stream_p2.pt -o "$T/e.gguf" --type f32
 "$S" convert "$T/in.safetensors" -o "$T/f.gguf" --type q8_0 >"$T/out" 2>"$T/err"
@@ -31,6 +32,7 @@ refuses 1 'none.safetensors' convert "$T/none.safetensors" -o "$T/x.gguf"
 head -c 5000 "$T/in.safetensors" >"$T/cut.safetensors"
 refuses 1 'cut.safetensors' convert "$T/cut.safetensors" -o "$T/x.gguf"
 refuses 1 'No space left' convert -q "$T/in.safetensors" -o /dev/full
-refuses 1 'holds no tensor of a model|no name in the single-file layout|single-file' convert -q tests/fixtures/gguf_meta.gguf -o "$T/x.gguf" --layout original
+refuses 1 'holds no tensor of a model|no name in the single-file layout|single-file' convert -q tests/fixtures/gguf_meta.gguf \
+    -o "$T/x.gguf" --layout original
 check "nothing is left behind" test -z "$(ls -A "$T" | grep -E '^x\.|tmp')"
 done_testing

@@ -41,7 +41,8 @@ check "edges that meet change the picture" [ "$(cmp -s tile.png base.png; echo $
 "$S" "a square" $few --init-image base.png --mask base.png --mask-blur 0 -o masked.png >out 2>err || cat err
 same "a mask" "$(sides masked.png)" 16x16
 check "mask blur in the metadata" grep -qa 'Mask blur: 0' masked.png
-"$S" "a square" $few --init-image base.png --invert 1 --invert-prompt "a square" --invert-refine 1 --save-inverted inverted.safetensors -o back.png >out
+"$S" "a square" $few --init-image base.png --invert 1 --invert-prompt "a square" --invert-refine 1 \
+    --save-inverted inverted.safetensors -o back.png >out
 check "the inversion in the metadata" grep -qa 'Invert: True, Invert prompt: a square, Invert refine: 1' back.png
 "$S" --from back.png --quiet -o back2.png >out
 check "an inversion again from its picture" cmp back.png back2.png

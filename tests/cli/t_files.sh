@@ -15,7 +15,8 @@ st '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}' 16 >"$T/json.safeten
 st '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}' 8 >"$T/cut.safetensors"
 st '{"a":{"dtype":"F32","shape":[5],"data_offsets":[0,16]}}' 16 >"$T/shape.safetensors"
 st '{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,16]}}' 16 >"$T/overflow.safetensors"
-st '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}' 24 >"$T/overlap.safetensors"
+st '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}' \
+    24 >"$T/overlap.safetensors"
 head -c 4096 /dev/urandom >"$T/noise.safetensors"
 mkdir "$T/folder"
 for x in empty short lying huge json cut shape overflow overlap noise; do

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Guidance by the command: parameters change the picture, are in its metadata and draw it again; what does not go together says so.
+# Guidance by the command: parameters change the picture, are in its metadata and draw it again; what does not go together says
+# so.
 . tests/cli/lib.sh
 tiny_data
 check "a tiny model is trained" "$S" train "$T/tiny.json" --quiet

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Hostile files and paths through the command: cut at every 1% of their length, with headers that lie, or no files at all: status 1
-# and one line that names the file, nothing on standard output, and no waiting for anybody.
+# Hostile files and paths through the command: cut at every 1% of their length, with headers that lie, or no files at all: status
+# 1 and one line that names the file, nothing on standard output, and no waiting for anybody.
 . tests/cli/lib.sh
 
 # NAME FILE PATTERN COMMAND...: the command on FILE cut at 99%, 98% ... 0%; the line has the pattern in it.
@@ -24,7 +24,8 @@ cuts() {
 tiny_data
 check "a tiny model is trained" "$S" train "$T/tiny.json" --quiet
 cp "$T/tiny/tiny.safetensors" "$T/model.safetensors"
-cuts "a model, drawn with" "$T/model.safetensors" model.safetensors generate x --seed 1 -o "$T/x.png" --model "$T/model.safetensors"
+cuts "a model, drawn with" "$T/model.safetensors" model.safetensors generate x --seed 1 -o "$T/x.png" \
+    --model "$T/model.safetensors"
 cuts "a model, inspected" "$T/model.safetensors" model.safetensors inspect "$T/model.safetensors"
 cuts "a model, tokenized with" "$T/model.safetensors" model.safetensors tokenize x --model "$T/model.safetensors"
 check "no picture was drawn" [ ! -e "$T/x.png" ]
@@ -93,7 +94,8 @@ ln -s "$T/loop" "$T/loop"
 ln -s . "$T/d/d"
 mkfifo "$T/e/model.safetensors"
 ln -s /nonexistent "$T/dangling"
-for x in "$T/pipe" /dev/zero /dev/null "$T/d" "$T/d/d/d" "$T/e" "$T/loop" "$T/dangling" "$T/model.json" "$T/model.safetensors/below" /proc/self/mem; do
+for x in "$T/pipe" /dev/zero /dev/null "$T/d" "$T/d/d/d" "$T/e" "$T/loop" "$T/dangling" "$T/model.json" \
+    "$T/model.safetensors/below" /proc/self/mem; do
     refuses 1 "$x" inspect "$x"
     refuses 1 "$x" x -o "$T/x.png" --model "$x"
 done

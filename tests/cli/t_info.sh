@@ -11,9 +11,11 @@ few="--steps 2 --quiet"
 "$S" "a red apple, {big|small}" --negative "blurry" --cfg 2.3456789 --rng torch --count 2 --seed 5 $few -o 'a-%d.png' >out
 check "info prints the prompt" grep -qE '^a red apple, (big|small)$' <("$S" info a-2.png)
 check "info prints the parameters" grep -qE '^Steps: 2, Sampler: .*, CFG scale: 2.3456788, Seed: 6, Size: 16x16, Model hash: [0-9a-f]{10}, Model: tiny, RNG: CPU, ' <("$S" info a-2.png)
-same "the hash is SHA-256's" "$("$S" info a-2.png | grep -oE 'Model hash: [0-9a-f]+')" "Model hash: $(sha256sum "$SUMI_MODEL" | cut -c 1-10)"
+same "the hash is SHA-256's" "$("$S" info a-2.png | grep -oE 'Model hash: [0-9a-f]+')" \
+    "Model hash: $(sha256sum "$SUMI_MODEL" | cut -c 1-10)"
 "$S" --from a-2.png -q -o again.png >out
-check "--from draws the same file but for the template" cmp <("$S" info --json a-2.png | grep -o '"fields".*"Model"') <("$S" info --json again.png | grep -o '"fields".*"Model"')
+check "--from draws the same file but for the template" \
+    cmp <("$S" info --json a-2.png | grep -o '"fields".*"Model"') <("$S" info --json again.png | grep -o '"fields".*"Model"')
 "$S" --from again.png -q -o third.png >out
 check "--from draws the same file" cmp again.png third.png
 "$S" --from a-2.png -q -o again.webp >out
@@ -28,7 +30,8 @@ cp "$SUMI_MODEL" "other name.safetensors"
 check "a model's file is named" grep -q 'Model file: ./other name.safetensors' <("$S" info named.png)
 "$S" --from named.png -q -o named2.png >out
 check "and found again" cmp named.png named2.png
-sed "s|\"name\": \"tiny\", \"output\": \"$T/tiny\", \"seed\": 7|\"name\": \"tiny\", \"output\": \"$T/tiny2\", \"seed\": 8|" tiny.json >tiny2.json
+sed "s|\"name\": \"tiny\", \"output\": \"$T/tiny\", \"seed\": 7|\"name\": \"tiny\", \"output\": \"$T/tiny2\", \"seed\": 8|" \
+    tiny.json >tiny2.json
 check "another model is trained" "$S" train tiny2.json --quiet
 SUMI_MODEL=$T/tiny2/tiny.safetensors refuses 1 'was drawn with the model tiny .hash .*--model' --from a-2.png -q -o x.png
 check "unless it is asked for" "$S" --from a-2.png --model "$T/tiny2/tiny.safetensors" -q -o x.png
@@ -41,7 +44,8 @@ refuses 2 'needs pictures' info
 same "several pictures have headings" "$("$S" info a-1.png a-2.png | grep -c '\.png:$')" 2
 
 # ---- variations ----
-"$S" "a red apple" --subseed 9 --subseed-strength 0.25 --seed-resize 16x24 --ensd 31337 --count 3 --seed 5 --sampler euler $few -o 'v-{seed}.png' >out
+"$S" "a red apple" --subseed 9 --subseed-strength 0.25 --seed-resize 16x24 --ensd 31337 --count 3 --seed 5 --sampler euler $few \
+    -o 'v-{seed}.png' >out
 same "variations share the seed, so their names have numbers" "$(tr '\n' ' ' <out)" "v-5-1.png v-5-2.png v-5-3.png "
 check "the infotext has A1111's keys" grep -q 'Seed: 5, .*Variation seed: 11, Variation seed strength: 0.25, Seed resize from: 16x24, ENSD: 31337' <("$S" info v-5-3.png)
 "$S" --from v-5-3.png -q -o v.png >out
@@ -66,7 +70,8 @@ a cat --seed 3
 --prompt a red house --negative_prompt "no, thanks" --seed 6 --cfg_scale 4
 END
 mkdir made
-same "a picture for each line and count" "$("$S" --prompts list.txt $few -o 'made/%02d.png' | tr '\n' ' ')" "made/01.png made/02.png made/03.png made/04.png "
+same "a picture for each line and count" "$("$S" --prompts list.txt $few -o 'made/%02d.png' | tr '\n' ' ')" \
+    "made/01.png made/02.png made/03.png made/04.png "
 same "flags of a line" "$("$S" info made/04.png | head -n 2 | tr '\n' ' ')" "a red house Negative prompt: no, thanks "
 check "its numbers" grep -q 'CFG scale: 4, Seed: 6' <("$S" info made/04.png)
 "$S" "a dog" --seed 5 $few -o dog.png >out.txt
@@ -143,7 +148,8 @@ refuses 2 'one picture for each' grid x --x steps=1 --count 2 -q
 # ---- schema ----
 "$S" schema >schema.json
 check "the schema names every flag of generate's request" bash -c '
-    for o in $(grep -o "\"x-flag\": \"[^\"]*\"" schema.json | cut -d\" -f 4); do "$0" help generate | grep -qE -- "--$o( |$)" || exit 1; done' "$S"
+    for o in $(grep -o "\"x-flag\": \"[^\"]*\"" schema.json | cut -d\" -f 4); do "$0" help generate | grep -qE -- "--$o( |$)" ||
+        exit 1; done' "$S"
 if command -v python3 >/dev/null; then
     check "it is JSON" python3 -c 'import json; s = json.load(open("schema.json")); assert s["properties"]["steps"]["maximum"] == 1000 and s["properties"]["sampler"]["enum"]'
 else

@@ -33,7 +33,8 @@ check "the metadata has it" grep -q 'P2P source prompt: square 1' out
 "$S" "square 2" $few --edit-from-prompt "square 1" --count 3 -o "many-%d.png" >out
 check "a picture of several is what it is alone" cmp p1.png many-1.png
 "$S" "square 1" $few --save-latents a.safetensors -o x.png >out
-"$S" "square 2" $few --edit-from-prompt "square 1" --p2p-blend 2 --p2p-blend-threshold 1 --p2p-blend-start 0 --save-latents b.safetensors -o y.png >out
+"$S" "square 2" $few --edit-from-prompt "square 1" --p2p-blend 2 --p2p-blend-threshold 1 --p2p-blend-start 0 \
+    --save-latents b.safetensors -o y.png >out
 check "where nothing may change the source comes out" cmp a.safetensors b.safetensors
 check "a plan" "$S" plan "square 2" --edit-from-prompt "square 1" --steps 5
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Prompts by the command: sumi prompt, --emphasis, long prompts, networks, Midjourney's suffixes. The tiny model has 14 tokens between
-# the marks.
+# Prompts by the command: sumi prompt, --emphasis, long prompts, networks, Midjourney's suffixes. The tiny model has 14 tokens
+# between the marks.
 . tests/cli/lib.sh
 tiny_data
 check "a tiny model is trained" "$S" train "$T/tiny.json" --quiet
@@ -36,7 +36,8 @@ same "and reported" "$("$S" "square 1<lora:x:1>" --steps 1 --seed 1 -o n.png 2>&
 for m in no_norm ignore none comfy compel diffusers; do
     check "draws with --emphasis $m" "$S" "(square:1.2) 1" --negative "(2)" --emphasis $m $few -o "$m.png"
 done
-same "Midjourney's suffixes" "$("$S" "square 1 --seed 9 --no fog --repeat 2" --steps 2 --quiet | tr '\n' ' ')" "square-1-9.png square-1-10.png "
+same "Midjourney's suffixes" "$("$S" "square 1 --seed 9 --no fog --repeat 2" --steps 2 --quiet | tr '\n' ' ')" \
+    "square-1-9.png square-1-10.png "
 check "the negative prompt is theirs" grep -aq "Negative prompt: fog" square-1-9.png
 refuses 2 'sref in the prompt is unknown' "square --sref 3"
 refuses 2 '250 brackets' "$(printf '(%.0s' {1..300})"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# sumi pull and sumi models against the test hub: what is printed, the statuses, stopping and going on, the cache's edges. What the
-# library does with each fault is in tests/t_hub_pull.c.
+# sumi pull and sumi models against the test hub: what is printed, the statuses, stopping and going on, the cache's edges. What
+# the library does with each fault is in tests/t_hub_pull.c.
 . tests/cli/lib.sh
 export HF_HUB_CACHE=$T/none SUMI_CACHE=$T/cache SUMI_MODEL=$T/none.safetensors no_proxy=127.0.0.1,localhost
 unset HF_TOKEN
@@ -19,14 +19,17 @@ same "no models: an empty list" "$("$S" models --json | tr -d '\n')" "[]"
 
 "$S" pull acme/one >"$T/out" 2>"$T/err"
 same "pull" $? 0
-same "prints the path alone" "$(cat "$T/out")" "$SUMI_CACHE/hub/models--acme--one/snapshots/0000000000000000000000000000000000000001/model.safetensors"
-same "the digest that sha256sum computes" "$(basename "$(ls "$SUMI_CACHE"/hub/models--acme--one/blobs/*)")" "$(sha256sum <"$(cat "$T/out")" | cut -d ' ' -f 1)"
+same "prints the path alone" "$(cat "$T/out")" \
+    "$SUMI_CACHE/hub/models--acme--one/snapshots/0000000000000000000000000000000000000001/model.safetensors"
+same "the digest that sha256sum computes" "$(basename "$(ls "$SUMI_CACHE"/hub/models--acme--one/blobs/*)")" \
+    "$(sha256sum <"$(cat "$T/out")" | cut -d ' ' -f 1)"
 check "progress in plain lines with amounts" grep -qE '^pull .*B/300 kB' "$T/err"
 check "what it took" grep -q '^1 file, 300 kB$' "$T/err"
 "$S" pull acme/one 2>"$T/err" >/dev/null
 check "a second time nothing" grep -q '0 B of it fetched now' "$T/err"
 same "--quiet" "$("$S" pull acme/folder --quiet 2>&1 | wc -l)" 1
-check "--list fetches nothing" test -z "$("$S" pull acme/part --list | grep -v ' [a-z_]*\.')" -a ! -e "$SUMI_CACHE/hub/models--acme--part"
+check "--list fetches nothing" test -z "$("$S" pull acme/part --list | grep -v ' [a-z_]*\.')" \
+    -a ! -e "$SUMI_CACHE/hub/models--acme--part"
 check "a model by its page's address" "$S" pull "${HF_ENDPOINT}acme/many/blob/main/c.ckpt"
 check "an address" "$S" pull "http://localhost:$storage/files/one/model.safetensors?key=secret"
 
@@ -66,7 +69,8 @@ HF_ENDPOINT=http://127.0.0.1:1 refuses 1 'no connection' pull acme/one --quiet
 # The token: to the hub alone, printed nowhere.
 HF_TOKEN=hf_tokenForTests "$S" pull acme/private >"$T/out" 2>"$T/err"
 same "private: with the token" $? 0
-check "private: the storage did not get the token" bash -c "grep -q '^1 /cdn/private.*auth=0' '$T/log' && ! grep -q '^1 .*auth=1' '$T/log'"
+check "private: the storage did not get the token" bash \
+    -c "grep -q '^1 /cdn/private.*auth=0' '$T/log' && ! grep -q '^1 .*auth=1' '$T/log'"
 HF_TOKEN=hf_somebodyElse "$S" pull acme/private >>"$T/out" 2>>"$T/err"
 check "tokens are not printed" bash -c "! grep -qE 'hf_tokenForTests|hf_somebodyElse' '$T/out' '$T/err'"
 check "no token in the cache" bash -c "! grep -rqE 'hf_tokenForTests|hf_somebodyElse' '$SUMI_CACHE'"
@@ -85,7 +89,8 @@ for sig in INT TERM KILL; do
     kill -$sig $job
     wait $job 2>/dev/null
     same "SIG$sig: status" $? $((128 + $(kill -l $sig)))
-    [ $sig = KILL ] || check "SIG$sig: one line that says how to go on" bash -c "[ \$(wc -l <'$T/err') = 1 ] && grep -q '^sumi: stopped; the same command goes on' '$T/err'"
+    [ $sig = KILL ] || check "SIG$sig: one line that says how to go on" bash \
+        -c "[ \$(wc -l <'$T/err') = 1 ] && grep -q '^sumi: stopped; the same command goes on' '$T/err'"
     check "SIG$sig: leaves the part" test -s "$part"
     check "SIG$sig: the list says so" grep -qE '^acme/slow .*not finished' <("$S" models)
     "$S" pull acme/slow 2>"$T/err" >"$T/out"
@@ -110,7 +115,8 @@ fi
 
 # A server whose certificate nobody vouches for.
 if command -v openssl >/dev/null; then
-    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext 'subjectAltName=DNS:localhost' -keyout "$T/key" -out "$T/cert" 2>/dev/null
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext 'subjectAltName=DNS:localhost' \
+        -keyout "$T/key" -out "$T/cert" 2>/dev/null
     mkdir "$T/www" && echo weights >"$T/www/x.bin"
     (cd "$T/www" && exec openssl s_server -WWW -accept 127.0.0.1:0 -key "$T/key" -cert "$T/cert") >"$T/tls" 2>&1 &
     tls=$!
@@ -123,7 +129,8 @@ if command -v openssl >/dev/null; then
     done
     if [ -n "$tls_port" ]; then
         refuses 1 'certificate is not trusted' pull "https://localhost:$tls_port/x.bin" --quiet
-        same "a certificate that is vouched for" "$(SSL_CERT_FILE=$T/cert "$S" pull "https://localhost:$tls_port/x.bin" --quiet --tries 2 | xargs cat)" weights
+        same "a certificate that is vouched for" \
+            "$(SSL_CERT_FILE=$T/cert "$S" pull "https://localhost:$tls_port/x.bin" --quiet --tries 2 | xargs cat)" weights
         SSL_CERT_FILE=$T/cert refuses 1 'certificate is not trusted' pull "https://127.0.0.1:$tls_port/x.bin" --quiet
     else
         skip "certificates: the server's port is not known"

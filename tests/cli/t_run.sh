@@ -14,7 +14,8 @@ check "a tiny model is trained" "$S" train "$T/tiny.json" --quiet
 M=$T/tiny/tiny.safetensors
 
 "$S" run --list --model "$M" >"$T/list" 2>&1
-same "modules of the model" "$(grep ' of ' "$T/list" | cut -d ' ' -f 1 | tr '\n' ' ')" 'text_encoder unet vae_encoder vae_decoder '
+same "modules of the model" "$(grep ' of ' "$T/list" | cut -d ' ' -f 1 | tr '\n' ' ')" \
+    'text_encoder unet vae_encoder vae_decoder '
 check "what the unet takes" grep -qE '^  takes  encoder_hidden_states +\[N, T, 16\]$' "$T/list"
 check "what the text encoder gives" grep -qE '^  gives  hidden_states\.1 +\[N, T, 16\]$' "$T/list"
 same "one module" "$("$S" run unet --list --model "$M" | head -n 1)" "unet of $M"
@@ -32,7 +33,8 @@ check "the decoder runs" "$S" run vae_decoder --model "$M" -i "$T/latents" -o "$
 same "a line of seconds for each evaluation" "$("$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture3" --repeat 3 |
     grep -cE '^evaluation [123]: [0-9]+\.[0-9]{6} s$')" 3
 "$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture2" --repeat 2 --profile >"$T/profile" 2>&1
-check "a table of times: convolutions" grep -qE '^conv2d 3x3.* +[0-9]+ +[0-9]+\.[0-9]{3} +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$' "$T/profile"
+check "a table of times: convolutions" \
+    grep -qE '^conv2d 3x3.* +[0-9]+ +[0-9]+\.[0-9]{3} +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$' "$T/profile"
 check "the sum of all" grep -qE '^all +[0-9]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +100\.0 ' "$T/profile"
 same "its nodes are all operations'" "$(awk '$1 == "all" {a = $(NF-6)} $1 != "all" && $1 != "operation" && NF > 7 {n += $(NF-6)} END {print n - a}' "$T/profile")" 0
 check "a profiled evaluation gives the same" cmp "$T/picture" "$T/picture2"
@@ -44,7 +46,8 @@ refuses 2 'needs a module: text_encoder' run --in a --out b
 refuses 2 'one word too many' run unet vae_decoder --in a --out b
 refuses 2 "'unite' is no module" run unite --model "$M" --in "$T/ids" --out "$T/x"
 refuses 1 "lacks 'sample'|'input_ids' is no input" run unet --model "$M" --in "$T/ids" --out "$T/x"
-refuses 1 "'latents' is no input of this text_encoder, which takes input_ids" run text_encoder --model "$M" --in "$T/latents" --out "$T/x"
+refuses 1 "'latents' is no input of this text_encoder, which takes input_ids" run text_encoder --model "$M" --in "$T/latents" \
+    --out "$T/x"
 refuses 1 'the model has no text_encoder_2' run text_encoder_2 --model "$M" --in "$T/ids" --out "$T/x"
 refuses 1 'the model has no transformer; its denoiser is a unet' run transformer --model "$M" --in "$T/ids" --out "$T/x"
 refuses 1 'nothing' run vae_decoder --model "$M" --in "$T/nothing" --out "$T/x"

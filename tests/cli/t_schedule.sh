@@ -11,8 +11,10 @@ same "timesteps of a flow are sigmas times 1000" "$(times --family flow --schedu
 same "a list" "$(levels --family sd15 --sigmas '10; 5 .5')" "10 5 0.5 "
 printf '8\n4\n0\n' >"$T/list"
 same "a list from a file" "$(levels --family edm --sigmas "$T/list")" "8 4 0 "
-same "turbo is the trained timesteps from the top" "$("$S" schedule --family sd15 --schedule turbo --steps 4 | awk 'NR > 3 { print $3 }' | tr '\n' ' ')" "999 749 499 249 - "
-same "one level of karras by hand" "$(levels --family sd15 --schedule karras --sigma-max 128 --sigma-min 2 --rho 1 --steps 3)" "128 65 2 0 "
+same "turbo is the trained timesteps from the top" \
+    "$("$S" schedule --family sd15 --schedule turbo --steps 4 | awk 'NR > 3 { print $3 }' | tr '\n' ' ')" "999 749 499 249 - "
+same "one level of karras by hand" "$(levels --family sd15 --schedule karras --sigma-max 128 --sigma-min 2 --rho 1 --steps 3)" \
+    "128 65 2 0 "
 same "the lowest but 0 left out" "$(levels --family sd15 --schedule karras --sigma-max 128 --sigma-min 2 --rho 1 --steps 2 --discard-next-to-last-sigma 1)" "128 65 0 "
 same "zero terminal SNR" "$(levels --family sdxl --zero-snr 1 --steps 1 | cut -c 1-7)" "4095.99"
 check "the table names schedule and source" bash -c '"$0" schedule --family sd15 --schedule ays --steps 10 | head -n 1 | grep -q "align_your_steps: ComfyUI, NVIDIA, 10 steps"' "$S"

@@ -37,7 +37,8 @@ same "SIGTERM: status 143" $? 143
 check "SIGTERM: says how to go on" grep -qE '^sumi: stopped; sumi train --resume' "$T/err"
 check "SIGTERM: a checkpoint" ls "$T"/stopped/*.ckpt
 
-refuses 2 'noto-classic-deluxe' train <(sed 's/"size": 16/"size": 16, "styles": ["noto-classic-deluxe"]/' "$T/tiny.json") -o "$T/x" --quiet
+refuses 2 'noto-classic-deluxe' train <(sed 's/"size": 16/"size": 16, "styles": ["noto-classic-deluxe"]/' "$T/tiny.json") \
+    -o "$T/x" --quiet
 sed 's/"seed": 7/"sead": 7/' "$T/tiny.json" >"$T/key.json"
 refuses 1 'sead' train "$T/key.json"
 sed 's/"batch": 2/"batch": -2/' "$T/tiny.json" >"$T/range.json"
@@ -45,7 +46,8 @@ refuses 1 'batch' train "$T/range.json"
 touch "$T/file"
 refuses 1 'file' train "$T/tiny.json" -o "$T/file/below"
 
-"$S" score --pictures "$T/tiny.safetensors" --index "$T/tiny.jsonl" --model "$T/tiny/tiny.safetensors" --steps 1 --json --quiet >"$T/out" 2>"$T/err"
+"$S" score --pictures "$T/tiny.safetensors" --index "$T/tiny.jsonl" --model "$T/tiny/tiny.safetensors" --steps 1 \
+    --json --quiet >"$T/out" 2>"$T/err"
 same "score --json counts all pairs" "$(grep -o '"trained": {"pairs": 12' "$T/out")" '"trained": {"pairs": 12'
 refuses 1 'missing' score --pictures "$T/missing" --index "$T/tiny.jsonl" --model "$T/tiny/tiny.safetensors" --quiet
 done_testing

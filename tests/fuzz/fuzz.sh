@@ -1,5 +1,6 @@
 #!/bin/bash
-# Lets libFuzzer at every parser (built by `make fuzz`) for TIME seconds each, JOBS at a time; ONLY="NAME..." (fuzz_gguf) for some.
+# Lets libFuzzer at every parser (built by `make fuzz`) for TIME seconds each, JOBS at a time; ONLY="NAME..." (fuzz_gguf) for
+# some.
 # Prints a line for each: how many inputs it ran, what they reached, what was found; fails when anything was. What was found
 # stays in $BUILD/found/, inputs that reach new code in $BUILD/corpus/; the repository's corpus is only read.
 cd "$(dirname "$0")/../.." || exit 1

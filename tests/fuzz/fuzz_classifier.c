@@ -1,5 +1,6 @@
-/* Fuzz entry of classifiers of noisy latents: the input is a safetensors header, to which as many zeros are added as it asks for. What
- * is detected is recorded with its gradient on small latents; each step fails in one line or gives what the next one can use. */
+/* Fuzz entry of classifiers of noisy latents: the input is a safetensors header, to which as many zeros are added as it asks for.
+ * What is detected is recorded with its gradient on small latents; each step fails in one line or gives what the next one can
+ * use. */
 #include "header.h"
 #include "io/tensors.h"
 #include "model/classifier.h"

@@ -1,6 +1,6 @@
-/* Fuzz entry of CLIP's clean-up of texts and its tokenizer on what comes out. Whatever is valid UTF-8 comes out as whole characters, single spaces between them and
- * none at the ends; anything else is refused with a message. Repairing a repaired text changes nothing. The ids of a text are known
- * ones, and a row begins with them. */
+/* Fuzz entry of CLIP's clean-up of texts and its tokenizer on what comes out. Whatever is valid UTF-8 comes out as whole
+ * characters, single spaces between them and none at the ends; anything else is refused with a message. Repairing a repaired text
+ * changes nothing. The ids of a text are known ones, and a row begins with them. */
 #include "text/bpe_impl.h"
 #include "text/clean.h"
 

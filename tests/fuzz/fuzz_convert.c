@@ -1,5 +1,5 @@
-/* Fuzz entry of sumi_convert: the first byte chooses type, layout and format, the rest is the file that goes in. What comes out is
- * a file that opens; what fails leaves none and says why in one line. */
+/* Fuzz entry of sumi_convert: the first byte chooses type, layout and format, the rest is the file that goes in. What comes out
+ * is a file that opens; what fails leaves none and says why in one line. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char in[40];
     if (!size)
         return 0;
-    sumi_convert_options o = {.type = types[data[0] & 7], .layout = layouts[data[0] >> 3 & 3], .format = formats[data[0] >> 5 & 1]};
+    sumi_convert_options o = {.type = types[data[0] & 7], .layout = layouts[data[0] >> 3 & 3],
+                              .format = formats[data[0] >> 5 & 1]};
     int fd = memfd_create("in", 0);
     snprintf(in, sizeof in, "/proc/self/fd/%d", fd);
     check(fd >= 0 && write(fd, data + 1, size - 1) == (ssize_t)size - 1);

@@ -1,5 +1,5 @@
-/* Fuzz entry of what is read from pictures' texts and lists of prompts: infotexts, choices, lines of --prompts, axes of grids. An infotext's
- * values are in range, and what is written of them is read back the same. */
+/* Fuzz entry of what is read from pictures' texts and lists of prompts: infotexts, choices, lines of --prompts, axes of grids. An
+ * infotext's values are in range, and what is written of them is read back the same. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* Fuzz entry of the prompt language. The first byte picks the emphasis, the second the calls; the rest is a prompt. What is read is
- * used: every text is weighed and cut into chunks by a small vocabulary, whose marks and weights must be in place; suffixes are
- * taken off. Failures have a message. */
+/* Fuzz entry of the prompt language. The first byte picks the emphasis, the second the calls; the rest is a prompt. What is read
+ * is used: every text is weighed and cut into chunks by a small vocabulary, whose marks and weights must be in place; suffixes
+ * are taken off. Failures have a message. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,12 +1,15 @@
 #!/bin/bash
-# Installs the programs that sumi is compared with into a throw-away folder: `tools/peers/build.sh [--torch PYTHON] DIR [PEER...]`.
-# Peers: torch, onnx, openvino, sdcpp, libs; all of them without a name. By hand only, never by make; DIR can be deleted at any time.
+# Installs the programs that sumi is compared with into a throw-away folder: `tools/peers/build.sh [--torch PYTHON] DIR
+# [PEER...]`.
+# Peers: torch, onnx, openvino, sdcpp, libs; all of them without a name. By hand only, never by make; DIR can be deleted at any
+# time.
 # What one peer's part fails at is said and the others go on; the exit status tells.
 #
-# DIR takes some 14 GB: torch's default wheel with its CUDA libraries 5.7 (--torch PYTHON re-uses torch, diffusers and safetensors of
-# another environment's interpreter; PyTorch's own index has a wheel without CUDA, 1 GB: PIP_EXTRA_INDEX_URL), the other packages 0.7,
-# the model of SD 1.5's shapes in f16 2.1, its ONNX form in f32 3.6, the int8 form 1, stable-diffusion.cpp 0.3. Leave the export 8 GB of
-# memory; stable-diffusion.cpp has a source file of vocabularies with 130 MB, which takes a compiler long and some GB too.
+# DIR takes some 14 GB: torch's default wheel with its CUDA libraries 5.7 (--torch PYTHON re-uses torch, diffusers and safetensors
+# of another environment's interpreter; PyTorch's own index has a wheel without CUDA, 1 GB: PIP_EXTRA_INDEX_URL), the other
+# packages 0.7, the model of SD 1.5's shapes in f16 2.1, its ONNX form in f32 3.6, the int8 form 1, stable-diffusion.cpp 0.3.
+# Leave the export 8 GB of memory; stable-diffusion.cpp has a source file of vocabularies with 130 MB, which takes a compiler long
+# and some GB too.
 # Variables: NICE=19 how nicely the compilers run, JOBS=1 how many of them, SUMI_BUILD=build where bigtest is.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,7 +1,7 @@
-/* stable-diffusion.cpp as a peer (tools/peers/compare.py starts it): draws a picture through its public header and prints the seconds
- * of each step, then of the decoding, as `sumi run --repeat` does. Written against the header of stable-diffusion-cpp-python 0.4.7.
- * sdcpp unet|guided|vae MODEL_DIR SIZE THREADS TIMES [fa] [direct] | sdcpp version
- * Its steps go through sampler and prompt, some hundredths of a percent of an evaluation's time; guided is two evaluations a step. */
+/* stable-diffusion.cpp as a peer (tools/peers/compare.py starts it): draws a picture through its public header and prints the
+ * seconds of each step, then of the decoding, as `sumi run --repeat` does. Written against the header of
+ * stable-diffusion-cpp-python 0.4.7. sdcpp unet|guided|vae MODEL_DIR SIZE THREADS TIMES [fa] [direct] | sdcpp version Its steps
+ * go through sampler and prompt, some hundredths of a percent of an evaluation's time; guided is two evaluations a step. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
