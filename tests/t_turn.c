@@ -162,6 +162,31 @@ TEST(turn_scales)
         }
 }
 
+/* FP8's NaN, of both signs, in few rows and many: in the columns whose weights they are, and nowhere else. Those of E5M2 are all above
+ * its infinity; 126 and 123 are the largest numbers. */
+TEST(turn_fp8_nan)
+{
+    static const struct { sm_dtype t; uint8_t none[4], largest; } of[] = {{SM_F8_E4M3, {127, 255, 127, 255}, 126}, {SM_F8_E5M2, {125, 254, 127, 255}, 123}};
+    static uint8_t w[96 * 128];
+    const sm_backend *be[4];
+    int backends = sm_cpu_backends(be);
+    for (int t = 0; t < 2; t++) {
+        memset(w, of[t].largest, sizeof w);
+        for (int i = 0; i < 4; i++)
+            w[(i * 23 + 5) * 128 + i * 37] = of[t].none[i];
+        for (int b = 0; b < backends; b++)
+            for (int rows = 1; rows < 20; rows += 9) {
+                layer l = {rows, 128, 96, .bias = false};
+                int64_t n;
+                float *y = result(&l, of[t].t, w, NULL, 0, be[b], 0, NULL, &n);
+                for (int64_t i = 0; i < n; i++)
+                    CHECKF(isnan(y[i]) == (i % 96 % 23 == 5 && i % 96 < 92), "%s, %s, %d rows: column %d: %g", be[b]->name, sm_dtype_name(of[t].t),
+                           rows, (int)(i % 96), y[i]);
+                free(y);
+            }
+    }
+}
+
 TEST(turn_rows_alone_and_among_others)
 {
     const sm_backend *be[4];

@@ -21,7 +21,8 @@ static inline bool sm_turn_fits(const sm_tensor *t, int64_t at, int64_t apart)
 }
 
 /* Values [at, at + n) of SM_VL rows, row r's being those from at + r * apart on: vector i to out + i * step. n is a whole
- * number of 1 << sm_turn_unit_shift. Each value is what sm_load_values gives, but for which of the NaN a NaN is. */
+ * number of 1 << sm_turn_unit_shift, step the width of a panel (gemm.h). Each value is what sm_load_values gives, but for which
+ * of the NaN a NaN is, a zero's sign, which no sum shows, and blocks whose scale is infinite: all of theirs may be NaN. */
 void SM_K(sm_turn)(const sm_tensor *t, int64_t at, int64_t apart, int64_t n, float *out, int64_t step);
 
 /* Fetches the same values of `rows` rows, of which those past the tensor's end do no harm. */
