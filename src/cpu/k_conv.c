@@ -162,8 +162,8 @@ static void gather_run(const sm_kcall *c, int task, int tasks)
 
 /* ---- conv2d_dw --------------------------------------------------------------------------------------------------- */
 
-/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels (then, for a single tap, scratch). Pass 1: adds the parts in order and turns
- * the result to [O, C/g, kh, kw]. */
+/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels (then, for a single tap, scratch). Pass 1: adds the parts
+ * in order and turns the result to [O, C/g, kh, kw]. */
 typedef struct dw_plan { int64_t taps, cg, og, pixels; int groups, splits; sm_grid grid; } dw_plan;
 
 static dw_plan make_dw(const sm_node *n)

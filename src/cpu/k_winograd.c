@@ -14,11 +14,11 @@
 
 /* A block has at most TILES or TILES4 tiles and COLS columns: turned pictures and sums of a part fit into 1 MiB (measured, 128 to 128
  * channels: F(4x4) 240 and 296% of the multiply-add peak with 24 tiles, 226 and 248% with 48, AVX-512 and AVX2). MOST tasks. */
-enum { TILES = 48, TILES4 = 24, COLS = 128, MOST = 16 };
+enum { TILES = 48, TILES4 = 24, COLS = 160, MOST = 16 };
 
 /* Where kernels are turned by the tasks: up to FEW_TILES tiles at once share a turn of a panel, for up to two such blocks. It takes some
- * 170 cycles a vector of kernels with AVX-512 where a tile's products take 18. Items have about ITEM columns. */
-enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 160 };
+ * 130 cycles a vector of kernels from memory with AVX-512 where a tile's products take 18. Items have about ITEM columns. */
+enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 320 };
 
 /* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels are
  * turned for half as many columns at a time: a part of the weight stays below 20 MB. */
@@ -53,9 +53,15 @@ static int side_of(const sm_node *n)
 bool SM_K(sm_winograd_fits)(const sm_node *n) { return side_of(n) > 0; }
 const char *SM_K(sm_winograd_how)(const sm_node *n) { return side_of(n) == 4 ? "F(4x4)" : "F(2x2)"; }
 
-/* Columns that a turned picture is used for, and that a weight's part has at least: `unit`, unless there would be fewer than four
- * items to share out, then SHORT, of which units are multiples. */
-enum { UNIT = COLS / SM_NR * SM_NR, SHORT = COLS / SM_NR / 4 * SM_NR };
+/* Columns that a turned picture is used for, and that a weight's part has: `unit`, equal shares of at most COLS; unless there would be
+ * fewer than four items to share out, then SHORT, of which units are multiples. */
+enum { SHORT = 32 / SM_NR * SM_NR };
+
+static int64_t equal_units(int64_t cols, int64_t most)
+{
+    int64_t units = (cols + most - 1) / most, shorts = (cols + SHORT - 1) / SHORT;
+    return SM_MAX((shorts + units - 1) / units * SHORT, SHORT);
+}
 
 /* Items where kernels are turned by the tasks: equal chunks of columns, four or a multiple, so that two and four threads share them well. */
 static void cut_here(wino *p)
@@ -80,7 +86,7 @@ static wino make(const sm_node *n, const int64_t part[2], bool here)
     for (int i = 0; i < 2 && back; i++)
         p.in.off[i] = n->p.conv.pad[2 * i] - 2;
     p.tiles = x[0] * p.in.th * p.in.tw;
-    p.unit = p.k > MANY_STEPS && side == 4 ? UNIT / 2 / SHORT * SHORT : UNIT;
+    p.unit = equal_units(p.cols, p.k > MANY_STEPS && side == 4 ? COLS / 2 : COLS);
     p.from = part[0] * p.unit;
     p.to = part[1] ? SM_MIN(part[1] * p.unit, p.cols) : p.cols;
     p.most = SM_MIN(p.tiles, side == 4 ? TILES4 : TILES);
@@ -163,33 +169,20 @@ static int64_t weight_at(const wino *p, int64_t j, int64_t part, int64_t *apart)
     return weight_size(p, j0 - p->from) + p->points * (wide * c0 + part * SM_WINO_PAD) + (j - j0) * len;
 }
 
-enum { STEPS = 16 }; /* channels of a kernel that are turned at a time */
-
-/* Channels [c0, c1) of the panel of column j, [point][k][width], points `apart` floats apart. */
-static void turn_kernels(const sm_kcall *c, const wino *p, int64_t j, int64_t c0, int64_t c1, float *to, int64_t apart)
+static sm_wino_weight weight_of(const sm_kcall *c, const wino *p)
 {
-    bool back = c->node->op == SM_OP_CONV2D_DX;
-    const sm_tensor *w = &c->src[1]; /* [O, C, 3, 3] */
-    int64_t o = w->dims[1] * 9;
-    int width = sm_panel_width(p->cols, j);
-    float taps[9 * STEPS * SM_NR];
-    for (int64_t k = c0; k < c1; k += STEPS) {
-        int count = (int)SM_MIN(STEPS, c1 - k);
-        sm_pack_src s = {.t = *w, .col = back ? 9 : o, .step = back ? o : 9, .tap_step = 1, .n = p->cols, .k = count, .taps = 9};
-        s.base = k * s.step;
-        SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, count}, taps);
-        SM_K(sm_wino_kernels)(p->in.side, taps, count * width, back, to + (k - c0) * width, apart);
-    }
+    return (sm_wino_weight){&c->src[1], p->cols, p->in.side, c->node->op == SM_OP_CONV2D_DX};
 }
 
 void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks)
 {
     wino p = make(c->node, c->part, false);
+    sm_wino_weight w = weight_of(c, &p);
     int64_t a, b, apart;
     sm_range(sm_panels(p.to - p.from) * p.kparts, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
         int64_t j = p.from + i / p.kparts * SM_NR, part = i % p.kparts, at = weight_at(&p, j, part, &apart);
-        turn_kernels(c, &p, j, part_start(&p, part), part_start(&p, part + 1), (float *)out + at, apart);
+        SM_K(sm_wino_kernels)(&w, j, part_start(&p, part), part_start(&p, part + 1), (float *)out + at, apart);
     }
 }
 
@@ -208,6 +201,8 @@ static void multiply(const float *v, int64_t ld, int64_t count, const float *u, 
         int64_t r0, r1;
         sm_range(count, g, groups, &r0, &r1);
         t.m = (int)(r1 - r0);
+        for (int64_t i = r0 * width; i < r1 * width; i += 16)
+            __builtin_prefetch(sums + i, 1);
         t.ahead = g < 2 ? next + g * len / 2 * width : NULL;
         for (int r = 0; r < t.m; r++) {
             rows[r] = v + (r0 + r) * ld;
@@ -251,11 +246,12 @@ static void part_prepared(const sm_kcall *c, const wino *p, const item *it, int6
 /* The same, panel by panel, with kernels turned here. */
 static void part_here(const sm_kcall *c, const wino *p, const item *it, int64_t part, int64_t len)
 {
+    sm_wino_weight w = weight_of(c, p);
     int64_t c0 = part_start(p, part);
     for (int64_t j = 0; j < it->j1 - it->j0; j += SM_NR) {
         int width = sm_panel_width(p->cols, it->j0 + j);
         int64_t apart = len * width + SM_WINO_PAD;
-        turn_kernels(c, p, it->j0 + j, c0, c0 + len, it->u, apart);
+        SM_K(sm_wino_kernels)(&w, it->j0 + j, c0, c0 + len, it->u, apart);
         for (int64_t i = 0; i < p->points; i++)
             multiply(it->v + i * it->v_apart, it->ld, it->count, it->u + i * apart, it->u + SM_MIN(i + 1, p->points - 1) * apart, len, width,
                      it->sums + i * it->apart + j * it->count, part > 0);

@@ -47,8 +47,8 @@ int SM_K(sm_winograd_dw_tasks)(const sm_node *n, int pass)
     return pass ? (int)SM_MIN(SM_MIN(sm_numel(n) / 32768 + 1, MOST), (p.o + SM_VL - 1) / SM_VL) : (int)SM_MIN(items(&p), MOST);
 }
 
-/* work: the sums of every item, [POINTS][ROWS][COLS], of every task where the tiles are one part; then for every task turned tiles [POINTS][TILES][ROWS] and, of a panel,
- * [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
+/* work: the sums of every item, [POINTS][ROWS][COLS], of every task where the tiles are one part; then for every task turned tiles
+ * [POINTS][TILES][ROWS] and, of a panel, [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
 enum { SUMS = POINTS * ROWS * COLS, ROOM = POINTS * (TILES * (ROWS + SM_NR) + 2 * SM_WINO_PAD) };
 
 size_t SM_K(sm_winograd_dw_work)(const sm_node *n)

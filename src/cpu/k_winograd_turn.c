@@ -1,98 +1,47 @@
-/* The turns of minimal filtering, F(2x2, 3x3) and F(4x4, 3x3): of kernels (G g G'), of the picture's tiles (B' d B) and of the
- * products' sums (A' m A), each first along columns, then along rows (Lavin and Gray 2016, section 4.1).
+/* The turns of minimal filtering, F(2x2, 3x3) and F(4x4, 3x3), of the picture's tiles (B' d B) and of the products' sums (A' m A), each
+ * first along columns, then along rows (Lavin and Gray 2016, section 4.1); kernels: k_winograd_kernels.c.
  *
  * F(4x4)'s polynomials are taken at 0, -a, a, -b, b and infinity. In float32 the points decide about the error (Barabasz et al.
- * 2020): a = 5/8 and b = 3/2 have a fourth of the worst error of the usual 1 and 2, and all constants of the two turns that are
- * done for every picture are exact. Measured on uniform numbers (docs/SPEED.md): 1.0e-6 of the rms at 128 channels, where the
+ * 2020): a = 5/8 and b = 3/2 have a fourth of the worst error of the usual 1 and 2, and all constants of the kernels' and the
+ * pictures' turns are exact. Measured on uniform numbers (docs/SPEED.md): 1.0e-6 of the rms at 128 channels, where the
  * direct sum has 0.6e-6, and at 512, where sums of 128 channels are added, 1.0e-6 for 1.2e-6. */
 #include "cpu/winograd.h"
 
 #define FLAT static inline __attribute__((always_inline))
-#define A 0.625f
-#define B 1.5f
+#define A SM_WINO_A
+#define B SM_WINO_B
 enum { P2 = SM_WINO_POINTS, P4 = SM_WINO_POINTS4 };
-
-/* ---- kernels ----------------------------------------------------------------------------------------------------- */
-
-/* g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2. */
-FLAT void kernel2(vf a, vf b, vf c, vf *out)
-{
-    vf half = vset(0.5f), ends = a + c;
-    out[0] = a;
-    out[1] = half * (ends + b);
-    out[2] = half * (ends - b);
-    out[3] = c;
-}
-
-/* The kernel's polynomial at a point p and at -p over 2 p^2 (p^2 - q^2), q the other pair. */
-FLAT void kernel_pair(vf a, vf b, vf c, float p, float q, vf *out)
-{
-    float by = 1 / (2 * p * p * (p * p - q * q));
-    vf even = vfma(vset(p * p * by), c, vset(by) * a), odd = vset(p * by) * b;
-    out[0] = even + odd;
-    out[1] = even - odd;
-}
-
-FLAT void kernel4(vf a, vf b, vf c, vf *out)
-{
-    out[0] = vset(1 / (A * A * B * B)) * a;
-    kernel_pair(a, b, c, A, B, out + 1);
-    kernel_pair(a, b, c, B, A, out + 3);
-    out[5] = c;
-}
-
-typedef void kernel_turn(vf, vf, vf, vf *);
-FLAT void kernels(const int all, kernel_turn *turn, const float *taps, int n, bool back, float *out, int64_t apart)
-{
-    for (int i = 0; i < n; i += SM_VL) {
-        vf g[9], rows[3][6], u[6];
-        for (int t = 0; t < 9; t++)
-            g[t] = vload(taps + (back ? 8 - t : t) * n + i);
-        for (int y = 0; y < 3; y++)
-            turn(g[3 * y], g[3 * y + 1], g[3 * y + 2], rows[y]);
-        for (int x = 0; x < all; x++) {
-            turn(rows[0][x], rows[1][x], rows[2][x], u);
-            for (int y = 0; y < all; y++)
-                vstore(out + (all * y + x) * apart + i, u[y]);
-        }
-    }
-}
-
-void SM_K(sm_wino_kernels)(int side, const float *taps, int n, bool back, float *out, int64_t apart)
-{
-    if (side == 4)
-        kernels(6, kernel4, taps, n, back, out, apart);
-    else
-        kernels(4, kernel2, taps, n, back, out, apart);
-}
 
 /* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
 static const float zeros[SM_WINO_LONGEST];
 
-/* The all x all pixels of a tile at channel c0; zeros outside. */
-FLAT void find_pixels(const int all, const sm_wino_tiles *p, const sm_wino_at *at, int64_t c0, const float **px)
+/* Up to STRIP tiles side by side, from channel c0 on: of each row the first pixel's place and a mask, by which pixels outside are
+ * read as zeros; of each column how far it is from there, -1 where it is outside. */
+enum { STRIP = 4, COLUMNS = 4 * STRIP + SM_WINO_MORE };
+typedef struct strip { const float *row[6]; int64_t mask[6], col[COLUMNS]; int tiles; } strip;
+
+/* Where position i of an axis is read; -1: outside. */
+FLAT int64_t place(int64_t i, int64_t size, int circular)
 {
-    int64_t x0 = at->x * p->side + p->off[1], y0 = at->y * p->side + p->off[0];
-    const int half = p->half;
-    const int64_t w = p->w >> half;
-    const float *image = p->src + at->n * (p->h >> half) * w * p->ld + c0;
-    if (x0 >= 0 && y0 >= 0 && x0 + all <= p->w && y0 + all <= p->h) {
-        const float *first = image + (y0 * p->w + x0) * p->ld;
-        for (int i = 0; i < all * all && !half; i++)
-            px[i] = first + (i / all * p->w + i % all) * p->ld;
-        for (int i = 0; i < all * all && half; i++)
-            px[i] = image + (((y0 + i / all) >> half) * w + ((x0 + i % all) >> half)) * p->ld;
-        return;
+    if (circular)
+        i = i < 0 ? i + size : i >= size ? i - size : i;
+    return (uint64_t)i < (uint64_t)size ? i : -1;
+}
+
+static void find_strip(const sm_wino_tiles *p, const sm_wino_at *at, int tiles, int64_t c0, strip *s)
+{
+    int64_t x0 = at->x * p->side + p->off[1], y0 = at->y * p->side + p->off[0], line = (p->w >> p->half) * p->ld;
+    const float *image = p->src + at->n * (p->h >> p->half) * line + c0;
+    s->tiles = tiles;
+    for (int i = 0; i < p->side + SM_WINO_MORE; i++) {
+        int64_t y = place(y0 + i, p->h, p->circular[0]);
+        s->row[i] = y < 0 ? zeros : image + (y >> p->half) * line;
+        s->mask[i] = y < 0 ? 0 : -1;
     }
-    for (int i = 0; i < all * all; i++) {
-        int64_t y = y0 + i / all, x = x0 + i % all;
-        if (p->circular[0])
-            y = y < 0 ? y + p->h : y >= p->h ? y - p->h : y;
-        if (p->circular[1])
-            x = x < 0 ? x + p->w : x >= p->w ? x - p->w : x;
-        bool in = (uint64_t)y < (uint64_t)p->h && (uint64_t)x < (uint64_t)p->w;
-        px[i] = in ? image + ((y >> half) * w + (x >> half)) * p->ld : zeros;
+    for (int i = 0; i < p->side * tiles + SM_WINO_MORE; i++) {
+        int64_t x = place(x0 + i, p->w, p->circular[1]);
+        s->col[i] = x < 0 ? -1 : (x >> p->half) * p->ld;
     }
 }
 
@@ -122,52 +71,57 @@ FLAT void pixels4(const vf *d, vf *out)
 }
 
 typedef void pixel_turn(const vf *, vf *);
-/* One vector of channels: `live` of them, from pixels px + c. */
-FLAT void tile_vector(const int all, pixel_turn *turn, const float *const *px, int64_t c, int live, float *out, int64_t apart)
+/* One vector of channels, `live` of them from c on, of a strip: its columns, which neighbouring tiles share, then the tiles' rows. */
+FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t c, int live, float *out, int64_t ld, int64_t apart)
 {
-    vf d[6], t[6][6], u[6];
-    for (int x = 0; x < all; x++) {
-        for (int y = 0; y < all; y++)
-            d[y] = live == SM_VL ? vload(px[y * all + x] + c) : vload_part(px[y * all + x] + c, live, 0);
+    const int all = side + SM_WINO_MORE;
+    vf d[6], u[6], t[6][COLUMNS];
+    for (int x = 0; x < side * s->tiles + SM_WINO_MORE; x++) {
+        for (int y = 0; y < all; y++) {
+            const float *px = s->row[y] + (s->col[x] & s->mask[y]) + c;
+            d[y] = s->col[x] < 0 ? vset(0) : live == SM_VL ? vload(px) : vload_part(px, live, 0);
+        }
         turn(d, u);
         for (int y = 0; y < all; y++)
             t[y][x] = u[y];
     }
-    for (int y = 0; y < all; y++) {
-        turn(t[y], u);
-        for (int x = 0; x < all; x++)
-            vstore(out + (y * all + x) * apart, u[x]);
+    for (int i = 0; i < s->tiles; i++) {
+        float *to = out + i * ld;
+        SM_ROLLED for (int y = 0; y < all; y++, to += all * apart) {
+            turn(t[y] + i * side, u);
+            for (int x = 0; x < all; x++)
+                vstore(to + x * apart, u[x]);
+        }
     }
 }
 
-/* The pixels of the tile beside, as far as they are not of this one too: from memory, while this one is turned. */
-FLAT void fetch(const int all, const float *const *px, int64_t c)
+/* The strip beside, from memory while this one is turned. */
+FLAT void fetch(const int side, const strip *s, int64_t c)
 {
-    for (int y = 0; y < all; y++)
-        for (int x = SM_WINO_MORE; x < all; x++)
-            __builtin_prefetch(px[y * all + x] + c);
+    for (int x = SM_WINO_MORE; x < side * s->tiles + SM_WINO_MORE; x++)
+        for (int y = 0; y < side + SM_WINO_MORE; y++)
+            __builtin_prefetch(s->row[y] + (s->col[x] & s->mask[y]) + c, 0, 2);
 }
 
-FLAT void pixels(const int all, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len, float *v,
+FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len, float *v,
                  int64_t ld, int64_t apart)
 {
     sm_wino_at at = sm_wino_find(p, tiles[0]);
-    const float *px[2][36];
-    find_pixels(all, p, &at, c0, px[0]);
-    for (int64_t t = 0; t < tiles[1]; t++) {
-        const float *const *now = px[t & 1], *const *next = now;
-        if (t + 1 < tiles[1]) {
-            sm_wino_next(p, &at);
-            find_pixels(all, p, &at, c0, px[~t & 1]);
-            next = px[~t & 1];
+    strip s[2];
+    find_strip(p, &at, (int)SM_MIN(SM_MIN(STRIP, tiles[1]), p->tw - at.x), c0, &s[0]);
+    for (int64_t t = 0, i = 0; t < tiles[1]; i ^= 1) {
+        int64_t then = t + s[i].tiles, c = 0;
+        s[!i].tiles = 0;
+        if (then < tiles[1]) {
+            at = sm_wino_find(p, tiles[0] + then);
+            find_strip(p, &at, (int)SM_MIN(SM_MIN(STRIP, tiles[1] - then), p->tw - at.x), c0, &s[!i]);
         }
-        int64_t c = 0;
-        for (; c + SM_VL <= len; c += SM_VL) {
-            fetch(all, next, c);
-            tile_vector(all, turn, now, c, SM_VL, v + t * ld + c, apart);
+        for (; c < len; c += SM_VL) {
+            if (s[!i].tiles && c % 16 == 0)
+                fetch(side, &s[!i], c);
+            strip_vector(side, turn, &s[i], c, (int)SM_MIN(SM_VL, len - c), v + t * ld + c, ld, apart);
         }
-        if (c < len)
-            tile_vector(all, turn, now, c, (int)(len - c), v + t * ld + c, apart);
+        t = then;
     }
 }
 
@@ -175,9 +129,9 @@ void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int
 {
     const int64_t tiles[2] = {t0, count};
     if (p->side == 4)
-        pixels(6, pixels4, p, tiles, c0, len, v, ld, apart);
+        pixels(4, pixels4, p, tiles, c0, len, v, ld, apart);
     else
-        pixels(4, pixels2, p, tiles, c0, len, v, ld, apart);
+        pixels(2, pixels2, p, tiles, c0, len, v, ld, apart);
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
@@ -188,13 +142,17 @@ FLAT void results2(const vf *m, vf *out)
     out[1] = m[1] - m[2] - m[3];
 }
 
+/* What the products at a point p are divided by: p^2 (p^2 - q^2) 2, q the other pair's, and at 0 their squares' product. */
+#define OF_A (1 / (2 * A * A * (A * A - B * B)))
+#define OF_B (1 / (2 * B * B * (B * B - A * A)))
+
 FLAT void results4(const vf *m, vf *out)
 {
     vf ea = m[1] + m[2], oa = m[1] - m[2], eb = m[3] + m[4], ob = m[3] - m[4];
-    out[0] = m[0] + (ea + eb);
-    out[1] = vfma(vset(A), oa, vset(B) * ob);
-    out[2] = vfma(vset(A * A), ea, vset(B * B) * eb);
-    out[3] = vfma(vset(A * A * A), oa, vfma(vset(B * B * B), ob, m[5]));
+    out[0] = vfma(vset(1 / (A * A * B * B)), m[0], vfma(vset(OF_A), ea, vset(OF_B) * eb));
+    out[1] = vfma(vset(OF_A * A), oa, vset(OF_B * B) * ob);
+    out[2] = vfma(vset(OF_A * A * A), ea, vset(OF_B * B * B) * eb);
+    out[3] = vfma(vset(OF_A * A * A * A), oa, vfma(vset(OF_B * B * B * B), ob, m[5]));
 }
 
 typedef void result_turn(const vf *, vf *);

@@ -1,5 +1,5 @@
 /* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c, their turns k_winograd_turn.c),
- * conv2d_dw (k_winograd_dw.c), chosen in k_conv.c. */
+ * conv2d_dw (k_winograd_dw.c), chosen in k_conv.c; the turn of kernels: k_winograd_kernels.c. */
 #ifndef SM_WINOGRAD_H
 #define SM_WINOGRAD_H
 
@@ -8,6 +8,17 @@
 /* F(2x2) and F(4x4): results a side of a tile, whose pixels are so many more; its numbers after the turn. */
 enum { SM_WINO_MORE = 2, SM_WINO_POINTS = 16, SM_WINO_POINTS4 = 36, SM_WINO_MOST_POINTS = SM_WINO_POINTS4 };
 enum { SM_WINO_LONGEST = 128 }; /* channels that are turned at a time */
+
+/* Before a loop: its steps need all registers, which compilers that unroll it would spill (pictures' turn: 200 instead of 270 cycles). */
+#ifdef __clang__
+#define SM_ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define SM_ROLLED _Pragma("GCC unroll 1")
+#endif
+
+/* Points of F(4x4): 0, -A, A, -B, B and infinity. */
+#define SM_WINO_A 0.625f
+#define SM_WINO_B 1.5f
 
 /* What a point's numbers are longer than they need be: points a multiple of a page apart would share few sets of the caches. */
 enum { SM_WINO_PAD = 16 };
@@ -62,8 +73,10 @@ static inline bool sm_wino_geometry(const sm_param *p, const int64_t *x, const i
  * whole vectors; lanes past len hold zeros. */
 void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld, int64_t apart);
 
-/* Taps [9][n] of a kernel, n whole vectors, to points `apart` apart; `back`: the kernel turned by 180 degrees. */
-void SM_K(sm_wino_kernels)(int side, const float *taps, int n, bool back, float *out, int64_t apart);
+/* Kernels of channels [c0, c1) of the panel of column j to out [point][c1 - c0][width], points `apart` floats apart. The weight [O, C, 3, 3]
+ * has as many columns as O or, `back`, C, and is turned by 180 degrees then (k_winograd_kernels.c). */
+typedef struct sm_wino_weight { const sm_tensor *t; int64_t cols; int side; bool back; } sm_wino_weight;
+void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64_t c1, float *out, int64_t apart);
 
 /* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or, with
  * add_each, a row for so many pictures. Point i of tile t and the column c of
