@@ -13,7 +13,9 @@ static inline void adamw_vec(vf *w, vf *m, vf *v, vf g, const sm_adamw *p, float
     *w = vfma(*w, vset(keep), -(*m * rate / denom));
 }
 
-static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const sm_adamw *p)
+/* Everything is read and written once. */
+static inline __attribute__((always_inline)) void update(const bool keeps, float *w, float *m, float *v, float *ema, const float *g, int64_t n,
+                                                         const sm_adamw *p)
 {
     float keep = 1 - p->lr * p->weight_decay, rate = p->lr / p->bias1, root = 1 / __builtin_sqrtf(p->bias2);
     for (int64_t i = 0; i < n; i += SM_VL) {
@@ -25,16 +27,16 @@ static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const
         vstore_part(w + i, vw, part);
         vstore_part(m + i, vm, part);
         vstore_part(v + i, vv, part);
+        if (keeps) {
+            vf ve = full ? vload(ema + i) : vload_part(ema + i, part, 0);
+            vstore_part(ema + i, vfma(vw - ve, vset(p->average), ve), part);
+        }
     }
 }
 
-static void lerp(float *a, const float *b, int64_t n, float t)
+static void adamw(float *w, float *m, float *v, float *ema, const float *g, int64_t n, const sm_adamw *p)
 {
-    for (int64_t i = 0; i < n; i += SM_VL) {
-        int part = (int)SM_MIN(n - i, SM_VL);
-        vf va = vload_part(a + i, part, 0);
-        vstore_part(a + i, vfma(vload_part(b + i, part, 0) - va, vset(t), va), part);
-    }
+    ema ? update(true, w, m, v, ema, g, n, p) : update(false, w, m, v, NULL, g, n, p);
 }
 
 /* Squares of floats are exact in double; lane j adds elements j, j + 16 ... */
@@ -63,4 +65,4 @@ static bool all_finite(const float *x, int64_t n)
     return !vany(bad);
 }
 
-const sm_optim SM_K(sm_optim) = {adamw, lerp, sum_squares, all_finite};
+const sm_optim SM_K(sm_optim) = {adamw, sum_squares, all_finite};

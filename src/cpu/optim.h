@@ -7,14 +7,14 @@
 
 /* AdamW (Loshchilov and Hutter 2019) as in PyTorch: g is multiplied by grad_scale (clipping) first, then
  * w -= lr weight_decay w;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
- * w -= lr (m / bias1) / (sqrt(v / bias2) + eps), bias1 = 1 - beta1^t, bias2 = 1 - beta2^t for step t = 1, 2 ... */
+ * w -= lr (m / bias1) / (sqrt(v / bias2) + eps), bias1 = 1 - beta1^t, bias2 = 1 - beta2^t for step t = 1, 2 ...
+ * Then ema += average (w - ema), the moving average of the weights. */
 typedef struct sm_adamw {
-    float lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale;
+    float lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale, average;
 } sm_adamw;
 
 typedef struct sm_optim {
-    void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const sm_adamw *p);
-    void (*lerp)(float *a, const float *b, int64_t n, float t);  /* a += t (b - a): an exponential moving average */
+    void (*adamw)(float *w, float *m, float *v, float *ema, const float *g, int64_t n, const sm_adamw *p); /* ema NULL: none is kept */
     double (*sum_squares)(const float *x, int64_t n);            /* in double, sixteen lanes: the order is fixed */
     bool (*all_finite)(const float *x, int64_t n);
 } sm_optim;

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const sm_adamw *p)
+static void adamw(float *w, float *m, float *v, float *ema, const float *g, int64_t n, const sm_adamw *p)
 {
     for (int64_t i = 0; i < n; i++) {
         double d = (double)g[i] * p->grad_scale, mean = p->beta1 * (double)m[i] + (1 - (double)p->beta1) * d;
@@ -13,13 +13,9 @@ static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const
         w[i] = (float)(w[i] * (1 - (double)p->lr * p->weight_decay) - p->lr * step);
         m[i] = (float)mean;
         v[i] = (float)square;
+        if (ema)
+            ema[i] = (float)(ema[i] + (double)p->average * ((double)w[i] - ema[i]));
     }
-}
-
-static void lerp(float *a, const float *b, int64_t n, float t)
-{
-    for (int64_t i = 0; i < n; i++)
-        a[i] = (float)(a[i] + (double)t * ((double)b[i] - a[i]));
 }
 
 static double sum_squares(const float *x, int64_t n)
@@ -38,7 +34,7 @@ static bool all_finite(const float *x, int64_t n)
     return true;
 }
 
-const sm_optim sm_optim_scalar = {adamw, lerp, sum_squares, all_finite};
+const sm_optim sm_optim_scalar = {adamw, sum_squares, all_finite};
 
 const sm_optim *sm_optim_for(const char *backend)
 {

@@ -121,7 +121,7 @@ float sm_lr_at(const sm_opt_config *c, int64_t step)
 enum { PIECE = 16384 };
 
 typedef struct piece { const sm_trained *t; const float *g; int64_t at, n; double squares; } piece;
-typedef struct update { piece *p; const sm_optim *fn; sm_adamw h; float ema; } update;
+typedef struct update { piece *p; const sm_optim *fn; sm_adamw h; } update;
 
 static void squares_task(void *arg, int task, int tasks)
 {
@@ -137,10 +137,7 @@ static void update_task(void *arg, int task, int tasks)
     sm_adamw h = u->h;
     if (p->t->w->t.rank < 2)
         h.weight_decay = 0;
-    float *w = (float *)p->t->w->t.data + p->at;
-    u->fn->adamw(w, p->t->m + p->at, p->t->v + p->at, p->g, p->n, &h);
-    if (p->t->ema)
-        u->fn->lerp(p->t->ema + p->at, w, p->n, 1 - u->ema);
+    u->fn->adamw((float *)p->t->w->t.data + p->at, p->t->m + p->at, p->t->v + p->at, p->t->ema ? p->t->ema + p->at : NULL, p->g, p->n, &h);
 }
 
 static piece *make_pieces(const sm_train_state *s, const sm_plan *plan, int *count)
@@ -180,8 +177,8 @@ sumi_status sm_state_step(sm_train_state *s, const sm_opt_config *c, const sm_pl
     u.h = (sm_adamw){.lr = sm_lr_at(c, s->step), .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
                      .weight_decay = c->weight_decay,
                      .bias1 = (float)(1 - pow(c->beta1, k)), .bias2 = (float)(1 - pow(c->beta2, k)),
-                     .grad_scale = c->clip > 0 && *norm > c->clip ? (float)(c->clip / *norm) : 1};
-    u.ema = (float)SM_MIN((double)c->ema, (1 + k) / (10 + k));
+                     .grad_scale = c->clip > 0 && *norm > c->clip ? (float)(c->clip / *norm) : 1,
+                     .average = 1 - (float)SM_MIN((double)c->ema, (1 + k) / (10 + k))};
     sm_pool_run(pool, update_task, &u, n);
     sm_free(u.p);
     s->step++;
