@@ -63,6 +63,7 @@ static void account(const block *b, bool take)
 
 static size_t pages_of(size_t bytes) { return (bytes + PAGE - 1) & ~(size_t)(PAGE - 1); }
 
+#ifndef SANITIZED
 /* Zeroed; what follows the head is at a huge page's beginning. */
 static block *map(size_t bytes)
 {
@@ -80,6 +81,7 @@ static block *map(size_t bytes)
 #endif
     return (block *)data - 1;
 }
+#endif
 
 static void give_back(block *b)
 {
