@@ -78,9 +78,16 @@ void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int
 typedef struct sm_wino_weight { const sm_tensor *t; int64_t cols; int side; bool back; } sm_wino_weight;
 void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64_t c1, float *out, int64_t apart);
 
+/* Where the stored kernels of column j begin, from channel k on, if they are a run; NULL: they are not, or there is no such column. */
+static inline const float *SM_K(sm_wino_ahead)(const sm_wino_weight *w, int64_t j, int64_t k)
+{
+    int64_t at = (j * w->t->dims[1] + k) * 9;
+    return w->back || j >= w->cols ? NULL : (const float *)((const char *)w->t->data + sm_dtype_bytes(w->t->dtype, at));
+}
+
 /* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or, with
- * add_each, a row for so many pictures. Point i of tile t and the column c of
- * the panel that begins at column j is at m + i * apart + j * count + t * its width + c - j. */
+ * add_each, a row for so many pictures. Point i of tile t and the column c of the panel that begins at column j is at
+ * m + i * apart + j * count + t * its width + c - j. */
 typedef struct sm_wino_out { float *dst; int64_t oh, ow, ld, cols; const float *bias, *add; int64_t add_each; } sm_wino_out;
 void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t t0, int64_t count, const float *m, int64_t apart);
 
