@@ -44,7 +44,8 @@ typedef struct sm_tile {
     /* Fetched meanwhile (rows only; NULL: nothing): */
     const float *ahead;       /* what is read next, half as long as b; */
     const float *far;         /* what is read later: to L2, a line of 64 bytes every four steps; */
-    const float *const *next; /* rows of the next tile, [segs][SM_MR] */
+    const float *const *next; /* rows of the next tile, [segs][SM_MR]; */
+    float *const *results;    /* where the next tile's results go, [SM_MR] */
 } sm_tile;
 
 void SM_K(sm_gemm_tile)(const sm_tile *t);

@@ -13,6 +13,7 @@ typedef struct place { int64_t y, x; const float *image; } place;
 
 typedef struct block {
     int rows, tiles;
+    int16_t from[SM_MC / SM_MR + 1]; /* first row of each tile, and the end */
     place at[SM_MC];
     float *dst[SM_MC];
     const float *ptr[SM_MC / SM_MR * SM_MAX_SEGS * SM_MR]; /* [tile][seg][SM_MR] */
@@ -52,9 +53,8 @@ static void point_rows(const sm_gather *g, block *b, int segs, int seg, int64_t 
 {
     for (int t = 0; t < b->tiles; t++) {
         const float **ptr = b->ptr + (t * segs + seg) * SM_MR;
-        int64_t i0, i1;
-        sm_range(b->rows, t, b->tiles, &i0, &i1);
-        for (int64_t i = i0; i < i1; i++) {
+        int i0 = b->from[t], i1 = b->from[t + 1];
+        for (int i = i0; i < i1; i++) {
             int64_t y = b->at[i].y + oy, x = b->at[i].x + ox;
             if (g->circular[0])
                 y = wrap(y, g->src_size[0]);
@@ -63,7 +63,7 @@ static void point_rows(const sm_gather *g, block *b, int segs, int seg, int64_t 
             bool in = (uint64_t)y < (uint64_t)g->src_size[0] && (uint64_t)x < (uint64_t)g->src_size[1];
             ptr[i - i0] = in ? b->at[i].image + (y * g->src_size[1] + x) * g->ld_src + channel : zeros;
         }
-        for (int64_t i = i1 - i0; i < SM_MR; i++) /* fetched ahead, not read */
+        for (int i = i1 - i0; i < SM_MR; i++) /* fetched ahead, not read */
             ptr[i] = ptr[i1 - i0 - 1];
     }
 }
@@ -89,8 +89,8 @@ static kblock kblock_at(const sm_gather *g, int i, int count)
         int parts = count / taps, p = i % parts;
         b.tap = i / parts;
         b.segs = 1;
-        b.channel = p * g->k / parts;
-        b.len = (p + 1) * g->k / parts - b.channel;
+        b.channel = p * g->k / parts / LINE * LINE;
+        b.len = (p + 1 < parts ? (p + 1) * g->k / parts / LINE * LINE : g->k) - b.channel;
     } else {
         b.tap = i * taps / count;
         b.segs = (i + 1) * taps / count - b.tap;
@@ -134,26 +134,11 @@ static sm_tile panel_tile(panels *p, int64_t j)
                      .add = !p->k.first, .bias = p->k.last && p->g->bias.data ? p->bias + (j - p->j0) : NULL};
 }
 
-/* Tile i: its rows, and columns j.. of its results. */
-static void put_rows(const block *b, sm_tile *t, int i, int64_t j, float **c)
+/* Columns j.. of the results of tile i; past its last row that row's again. */
+static void put_results(const block *b, int i, int64_t j, float **c)
 {
-    int64_t i0, i1;
-    sm_range(b->rows, i, b->tiles, &i0, &i1);
-    t->m = (int)(i1 - i0);
-    t->rows = b->ptr + i * t->segs * SM_MR;
-    t->c = c;
-    for (int r = 0; r < t->m; r++)
-        c[r] = b->dst[i0 + r] + j;
-}
-
-/* Memory of the results of tile i, columns j.. */
-static void fetch_results(const block *b, int i, int64_t j)
-{
-    int64_t i0, i1;
-    sm_range(b->rows, i, b->tiles, &i0, &i1);
-    for (int64_t r = i0; r < i1; r++)
-        for (int c = 0; c < SM_NR; c += LINE)
-            __builtin_prefetch(b->dst[r] + j + c, 1);
+    for (int r = 0; r < SM_MR; r++)
+        c[r] = b->dst[SM_MIN(b->from[i] + r, b->from[i + 1] - 1)] + j;
 }
 
 /* What is read after the panel of column j; NULL: nothing. */
@@ -179,21 +164,24 @@ static void copy_tile(const kblock *k, const float **ptr, int m, float *copy)
 
 static void run_panel(block *b, panels *p, int64_t j)
 {
-    float *c[SM_MR];
+    float *c[2][SM_MR];
     sm_tile t = panel_tile(p, j);
     const float *next = next_panel(p, j);
     int64_t steps = t.segs * t.len;
+    put_results(b, 0, j, c[0]);
     for (int i = 0; i < b->tiles; i++) {
-        put_rows(b, &t, i, j, c);
+        bool more = i + 1 < b->tiles || j + SM_NR < p->j1;
+        t.m = b->from[i + 1] - b->from[i];
+        t.rows = b->ptr + i * t.segs * SM_MR;
+        t.c = c[i % 2];
+        t.results = more ? c[(i + 1) % 2] : NULL;
+        if (more)
+            put_results(b, i + 1 < b->tiles ? i + 1 : 0, i + 1 < b->tiles ? j : j + SM_NR, c[(i + 1) % 2]);
         if (p->g->copy && j == p->j0)
             copy_tile(&p->k, b->ptr + i * t.segs * SM_MR, t.m, p->g->copy + i * SM_MR * SM_COPY_LD);
         t.ahead = next && b->tiles < SLOW && i < 2 ? next + i * (steps / 2) * SM_NR : NULL;
         t.far = next && b->tiles >= SLOW && i < 4 * SM_NR / LINE ? next + i * (steps / 4) * LINE : NULL;
         t.next = j == p->j0 && i + 1 < b->tiles ? t.rows + t.segs * SM_MR : NULL;
-        if (i + 1 < b->tiles)
-            fetch_results(b, i + 1, j);
-        else if (j + SM_NR < p->j1)
-            fetch_results(b, 0, j + SM_NR);
         SM_K(sm_gemm_tile)(&t);
     }
 }
@@ -234,6 +222,8 @@ static void run_columns(const sm_gather *g, const int64_t r[2], int64_t j0, int6
         int64_t r0 = t0 * rows / tiles, r1 = t1 * rows / tiles;
         b.rows = (int)(r1 - r0);
         b.tiles = (int)(t1 - t0);
+        for (int t = 0; t <= b.tiles; t++)
+            b.from[t] = (int16_t)(t * b.rows / b.tiles);
         find_rows(g, r[0] + r0, &b);
         for (int k = 0; k < count; k++) {
             p.k = kblock_at(g, k, count);
