@@ -182,14 +182,14 @@ static inline void at_pack_keys(const float *k, int64_t stride, int64_t keys, in
     memset(to + keys * d, 0, sizeof(float) * (size_t)((at_up(keys, AT_ROWS) - keys) * d));
 }
 
-/* Panels of AT_ROWS columns. Four keys at a time: whole cache lines are written, of few rows. */
-static inline void at_pack_values(const float *v, int64_t stride, int64_t keys, int64_t dv, float *to)
+/* Panels of AT_ROWS columns and room for `panel` keys. Four keys at a time: whole cache lines are written, of few rows. */
+static inline void at_pack_values(const float *v, int64_t stride, int64_t keys, int64_t dv, int64_t panel, float *to)
 {
     for (int64_t j0 = 0; j0 < keys; j0 += 4)
         for (int64_t c = 0; c < dv; c += AT_ROWS)
             for (int64_t j = j0; j < SM_MIN(j0 + 4, keys); j++) {
                 const float *x = v + j * stride + c;
-                float *y = to + c * keys + j * AT_ROWS;
+                float *y = to + c * panel + j * AT_ROWS;
                 if (c + AT_ROWS <= dv)
                     memcpy(y, x, sizeof(float) * AT_ROWS);
                 else
@@ -202,9 +202,11 @@ static inline void at_pack_values(const float *v, int64_t stride, int64_t keys, 
  * always: gcc drops calls of a function that does nothing else. */
 AT_FLAT void at_fetch(const float *x, int64_t stride, int64_t d, int64_t from, int64_t to)
 {
-    for (int64_t r = from; r < to; r++)
-        for (int64_t c = 0; c < d + 15; c += 16)
-            __builtin_prefetch(x + r * stride + SM_MIN(c, d - 1), 0, 3);
+    for (int64_t r = from; r < to; r++) {
+        uintptr_t row = (uintptr_t)(x + r * stride), end = row + sizeof(float) * (size_t)d;
+        for (uintptr_t line = row & ~(uintptr_t)63; line < end; line += 64)
+            __builtin_prefetch((const void *)line, 0, 3);
+    }
 }
 
 /* ---- the microkernel: acc[i][v] += sum over k of a[i ai + k ak] b[k ldb + v], one chain each, k ascending ---- */
@@ -268,19 +270,44 @@ AT_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t 
             vstore(c + i * ldc + v * SM_VL, acc[i][v]);
 }
 
-/* e^x for x <= 0 to 2 ulp; exactly 1 at 0 and exactly 0 below 2^-126.5, so that what is masked has no weight. NaN gives NaN.
- * 2^n comes from the low bits of t, whose upper ones the shift drops; the clamp is where n = -127 makes the scale 0.
- * Coefficients: our own minimax fit of (2^r - 1) / r on |r| <= 1/2, relative error of 2^r 9.2e-8. */
-static inline vf at_exp(vf x)
+/* k 2^r for |r| <= 1/2, k a power of two. Coefficients: our own minimax fit of (2^r - 1) / r, relative error of 2^r 9.2e-8. */
+AT_FLAT vf at_power(vf r, const float k)
+{
+    const float c[] = {0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f};
+    return vfma(r, vpoly4(r, k * c[0], k * c[1], k * c[2], k * c[3], k * c[4]), vset(k));
+}
+
+/* Scores are multiplied with AT_UNIT, so weights are 2^x, to 2 ulp: exactly 1 at 0, 2^-AT_LEAST for all x below -AT_LEAST (4e-34,
+ * nothing beside 1), but exactly 0 at -infinity, so that what is masked has no weight. NaN gives NaN. 2^n comes from the low bits
+ * of t, whose upper ones the shift drops. */
+#define AT_UNIT 1.44269504f /* log2 e */
+enum { AT_LEAST = 111 };
+AT_FLAT vf at_exp2(vf x)
 {
     const float magic = SM_ROUND_MAGIC + 127;
-    x = vmax(vset(-88.0296919f), x);
-    vf t = vfma(x, vset(1.44269504f), vset(magic)), r = vfma(x, vset(1.44269504f), magic - t);
-    vf q = vpoly4(r, 0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f);
-    return vfma(r, q, vset(1)) * (vf)((vu)t << 23);
+    vf y = vmax(vset(-AT_LEAST), x), t = y + magic;
+    vf e = at_power(y - (t - magic), 1) * (vf)((vu)t << 23);
+    return vsel((vi)(x == vset(-INFINITY)), vset(0), e);
+}
+
+/* The same bits for finite x below AT_MOST, with five multiply-adds and what other units of the processor do: n is added to the
+ * exponent. Where n reaches 128 - AT_LEAST, or for NaN, t has bits outside of AT_MASK and the result means nothing. */
+#define AT_MOST 16.5f
+#define AT_MASK 0x4b40007fu
+AT_FLAT vf at_weight(vf x, vu *seen)
+{
+    const float magic = SM_ROUND_MAGIC + AT_LEAST;
+    x = vmax(vset(-AT_LEAST), x);
+    vf t = x + magic;
+    *seen |= (vu)t;
+    return (vf)((vu)at_power(x - (t - magic), 0x1p-111f) + ((vu)t << 23));
 }
 
 /* ---- some queries and keys of a head (k_attention_tile.c) ---- */
+
+/* Rows of width d that will be needed next, `each` of all of them to be fetched with every AT_HEAD keys. */
+typedef struct at_rows { const float *x; int64_t stride, d, rows; } at_rows;
+typedef struct at_ahead { int count, at; int64_t each; at_rows rows[4]; } at_ahead;
 
 typedef struct at_part {
     int nv;                        /* w / SM_VL */
@@ -291,13 +318,19 @@ typedef struct at_part {
     const float *bias;             /* that of query i and key j, or NULL */
     float *s, *bias_t;             /* [keys up to AT_ROWS][w], [keys][w] */
     float *o, *max, *sum;          /* [dv up to AT_ROWS][w], [w], [w] */
+    float *part;                   /* [w] sums of this tile's weights */
+    at_ahead *ahead;               /* or NULL */
 } at_part;
 
 /* S = K Q, and the maxima of the first `top` keys, whole AT_ROWS; without them K and Q may be any rows and lanes. */
 void SM_K(sm_attention_product)(const at_part *p, int64_t d, int64_t top);
 /* S = K Q + bias, -infinity where the future is hidden; max takes in the maxima. */
 void SM_K(sm_attention_scores)(const attn *a, const at_part *p);
-/* O = fix O + V S, lane by lane, or V S where there is no fix. */
+/* S = 2^(K Q - max), part their sums; where j is 0 max becomes the maximum of the first AT_HEAD keys. False: some exponent is
+ * above AT_MOST or not a number, and S and part mean nothing. */
+enum { AT_HEAD = 8 };
+bool SM_K(sm_attention_weights)(const at_part *p, int64_t d);
+/* O = fix O + V S, lane by lane, O + V S where there is no fix, V S where j is 0. */
 void SM_K(sm_attention_values)(const at_part *p, int64_t dv, const float *fix);
 /* c[key][ld] = S[key] times the rows of p's queries [rows][ld], added to c unless they are the head's first; ld is a multiple of
  * SM_VL. */

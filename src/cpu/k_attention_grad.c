@@ -42,7 +42,7 @@ static void score_gradient(const at_part *b, float *p, float *dp, vf max)
     for (int64_t t = 0; t < b->keys; t += TILE) {
         vf s = vset(0), x = vset(0);
         for (int64_t j = t; j < SM_MIN(t + TILE, b->keys); j++) {
-            vf e = at_exp(vload(p + j * w) - m);
+            vf e = at_exp2(vload(p + j * w) - m);
             s += e;
             x = vfma(e, vload(dp + j * w), x);
             vstore(p + j * w, e);
@@ -79,7 +79,7 @@ static void grad_block(const attn *a, const head *h, int64_t i, int64_t rows, co
     b.keys = i ? SM_MIN(at_up(SM_MAX(attn_visible(a, i + rows - 1), 1), AT_ROWS), a->tk) : a->tk;
     b.bias = h->bias ? h->bias + i * a->bias_q : NULL;
     for (int64_t l = 0; l < w; l += SM_VL) {
-        at_pack_lanes(h->q + (i + l) * qs, qs, rows - l, a->d, a->scale, m->q + l, w);
+        at_pack_lanes(h->q + (i + l) * qs, qs, rows - l, a->d, a->scale * AT_UNIT, m->q + l, w);
         at_pack_lanes(h->dy + (i + l) * vs, vs, rows - l, a->dv, 1, m->dy + l, w);
         vstore(m->max + l, vset(-INFINITY));
     }
@@ -120,7 +120,7 @@ static void grad_head(const attn *a, const head *h, const memory *m)
     int64_t qs = a->h * a->d, vs = a->h * a->dv, dc = at_up(a->d, SM_VL), dvc = at_up(a->dv, SM_VL);
     at_pack_keys(h->k, qs, a->tk, a->d, m->k);
     at_pack_keys(h->v, vs, a->tk, a->dv, m->v);
-    at_pack_values(m->k, a->d, a->tk, a->d, m->panels);
+    at_pack_values(m->k, a->d, a->tk, a->d, a->tk, m->panels);
     for (int64_t i = 0, rows; i < a->tq; i += rows) {
         rows = SM_MIN(at_vecs((a->tq - i + SM_VL - 1) / SM_VL) * SM_VL, a->tq - i);
         grad_block(a, h, i, rows, m);
