@@ -7,7 +7,9 @@
 
 Each run is a process of its own: it loads, evaluates --evaluations times, and the first of these is left out of the median (the
 decoder of sdcpp excepted: it comes once, at the end of a picture). Odd rounds go through the peers backwards. A peer that fails is
-listed with what it said. Weights are f16 in the file; sdcpp computes products with f16 and f32, all others with f32.
+listed with what it said, one that takes longer than --limit with that. torch-compile's first evaluation of a size is its compiler's:
+a quarter of an hour on a busy machine; what it compiled stays in DIR/inductor-ISA. Weights are f16 in the file; sdcpp computes
+products with f16 and f32, all others with f32.
 Peers: sumi, sumi-exact (no minimal filtering), torch, torch-malloc (memory kept by the allocator), torch-last (and channels last),
 torch-compile (and torch.compile), onnx, openvino, openvino-int8, sdcpp-{stock,llamafile}[-fa][-direct].
 --isa avx2 holds sumi, PyTorch and OpenVINO to AVX2 on a processor that has more; ONNX Runtime and stable-diffusion.cpp as it is built
@@ -22,6 +24,7 @@ import os
 import platform
 import random
 import re
+import signal
 import statistics
 import struct
 import subprocess
@@ -92,22 +95,34 @@ def run(a, words, env):
     """(standard output, error, peak MB)"""
     def before():
         os.nice(a.nice)
+        os.setsid()  # torch.compile's compilers are processes of its own: they are ended with it
         if a.cpus:
             os.sched_setaffinity(0, [int(c) for c in a.cpus.split(",")])
     try:
         p = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=open(f"{a.dir}/out/stderr", "w+"), env=env, preexec_fn=before, text=True)
     except OSError as e:
         return "", str(e), 0
-    late = threading.Timer(a.limit, p.kill)
+    over = []
+
+    def end():
+        over.append(True)
+        os.killpg(p.pid, signal.SIGKILL)
+    late = threading.Timer(a.limit, end)
     late.start()
-    text = p.stdout.read()
-    _, status, usage = os.wait4(p.pid, 0)
-    late.cancel()
+    try:
+        text = p.stdout.read()
+        _, status, usage = os.wait4(p.pid, 0)
+    except BaseException:
+        end()
+        raise
+    finally:
+        late.cancel()
     p.returncode = os.waitstatus_to_exitcode(status)
     if p.returncode == 0:
         return text, "", usage.ru_maxrss / 1000
     said = [s.strip() for s in open(f"{a.dir}/out/stderr", errors="replace") if s.strip()]
-    why = f"killed, after --limit {a.limit:.0f} s or for memory" if p.returncode == -9 else f"exit status {p.returncode}"
+    done = "no evaluation done" if "evaluation 1:" not in text else "not at its end"
+    why = f"{done} after --limit {a.limit:.0f} s" if over else "killed, for memory?" if p.returncode == -9 else f"exit status {p.returncode}"
     return text, f"{why}: {said[-1] if said else 'nothing said'}"[:200], 0
 
 
@@ -158,10 +173,10 @@ def measure(a, peers):
     return got, peaks
 
 
-def difference(a, peer, what):
-    """max |d| over the root mean square, against sumi's output."""
+def difference(a, got, peer, what):
+    """max |d| over the root mean square, against sumi's output of the same call."""
     base, other = f"{a.dir}/out/sumi-{what}.safetensors", f"{a.dir}/out/{peer}-{what}" + (".safetensors" if peer.startswith("sumi") else ".f32")
-    if peer == "sumi" or not os.path.exists(base) or not os.path.exists(other):
+    if peer == "sumi" or not got.get(("sumi", what), {}).get("seconds") or not os.path.exists(other):
         return ""
     x, y = read_output(base), read_output(other)
     if len(x) != len(y):
@@ -187,7 +202,7 @@ def table(a, peers, got, peaks):
                 continue
             m = statistics.median(g["seconds"])
             print(f"| {peer} | {m:.3f} ({min(g['seconds']):.3f} to {max(g['seconds']):.3f}) | {f'{statistics.median(mine) / m:.2f}' if mine else ''} | "
-                  f"{f'{floor / m:.2f}' if floor else ''} | {g['mb']:.0f} MB | {difference(a, peer, what)} |")
+                  f"{f'{floor / m:.2f}' if floor else ''} | {g['mb']:.0f} MB | {difference(a, got, peer, what)} |")
         print()
     if best:
         print(f"Multiply-add peak of the threads: {best:.0f} GFLOP/s ({min(peaks):.0f} to {max(peaks):.0f}).")
@@ -207,7 +222,7 @@ def main():
     p.add_argument("--isa", choices=["native", "avx2"], default="native", help="avx2: those that can be held to it")
     p.add_argument("--cpus", help="processors to stay on, as 0,1")
     p.add_argument("--nice", type=int, default=0)
-    p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
+    p.add_argument("--limit", type=float, default=1800, help="seconds after which a run is ended (1800)")
     p.add_argument("--sumi", default=f"{TOP}/build/sumi")
     p.add_argument("--bench", default=f"{TOP}/build/bench_gemm", help="for the multiply-add peak")
     a = p.parse_intermixed_args()
