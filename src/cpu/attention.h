@@ -277,21 +277,21 @@ AT_FLAT vf at_power(vf r, const float k)
     return vfma(r, vpoly4(r, k * c[0], k * c[1], k * c[2], k * c[3], k * c[4]), vset(k));
 }
 
-/* Scores are multiplied with AT_UNIT, so weights are 2^x, to 2 ulp: exactly 1 at 0, 2^-AT_LEAST for all x below -AT_LEAST (4e-34,
- * nothing beside 1), but exactly 0 at -infinity, so that what is masked has no weight. NaN gives NaN. 2^n comes from the low bits
- * of t, whose upper ones the shift drops. */
-#define AT_UNIT 1.44269504f /* log2 e */
-enum { AT_LEAST = 111 };
+/* 2^x to 2 ulp for x <= 127: exactly 1 at 0 and exactly 0 below -126.5, so that what is masked has no weight. NaN gives NaN. 2^n
+ * comes from the low bits of t, whose upper ones the shift drops; the clamp is where n = -127 makes the scale 0. */
+#define AT_UNIT 1.44269504f /* log2 e, which scores are multiplied with */
 AT_FLAT vf at_exp2(vf x)
 {
     const float magic = SM_ROUND_MAGIC + 127;
-    vf y = vmax(vset(-AT_LEAST), x), t = y + magic;
-    vf e = at_power(y - (t - magic), 1) * (vf)((vu)t << 23);
-    return vsel((vi)(x == vset(-INFINITY)), vset(0), e);
+    x = vmax(vset(-127), x);
+    vf t = x + magic;
+    return at_power(x - (t - magic), 1) * (vf)((vu)t << 23);
 }
 
-/* The same bits for finite x below AT_MOST, with five multiply-adds and what other units of the processor do: n is added to the
- * exponent. Where n reaches 128 - AT_LEAST, or for NaN, t has bits outside of AT_MASK and the result means nothing. */
+/* The same bits for x from -AT_LEAST to AT_MOST, 2^-AT_LEAST below (4e-34: nothing beside 1), with five multiply-adds
+ * and what other units of the processor do: n is added to the exponent. Where n reaches 128 - AT_LEAST, or for NaN, t has bits
+ * outside of AT_MASK and the result means nothing. */
+enum { AT_LEAST = 111 };
 #define AT_MOST 16.5f
 #define AT_MASK 0x4b40007fu
 AT_FLAT vf at_weight(vf x, vu *seen)

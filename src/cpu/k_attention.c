@@ -52,7 +52,7 @@ static void weigh(const attn *a, const at_part *p, float *fix)
         vstore(p->max + l, m);
         m = vsel((vi)(m == vset(-INFINITY)), vset(0), m); /* nothing seen yet: -infinity and 0 make weights 0 */
         for (float *s = p->s + l; s < p->s + p->keys * w; s += w) {
-            vf e = at_exp2(vload(s) - m);
+            vf x = vload(s) - m, e = at_exp2(vsel((vi)(x == vset(-INFINITY)), x, vmax(vset(-AT_LEAST), x)));
             sum += e;
             vstore(s, e);
         }
