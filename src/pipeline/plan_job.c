@@ -144,6 +144,44 @@ static void plan_steps(sm_pass *p, int n, const rest *r, sumi_plan_info *out, sm
         plan_denoiser(&p->refine.den, &p->refine.text, calls * late / steps, n, r, out, e);
 }
 
+/* A pass of a later round: as in sm_pass_run, only texts that differ from picture to picture are laid out anew. */
+static void plan_again(sm_pass *p, int first, int n, const rest *r, sumi_plan_info *out, sm_err *e)
+{
+    sm_inversion *v = &p->inverse;
+    if (p->j.prompts || sm_p2p_wanted(&p->j.r)) {
+        sm_text_close(&p->text);
+        sm_text_open(&p->text, &p->j, first, n, p->earlier, e);
+    }
+    if (v->j.m && v->j.prompts && !e->code) {
+        sm_text_close(&v->text);
+        sm_text_open(&v->text, &v->j, first, n, 0, e);
+    }
+    if (v->j.m && !e->code)
+        plan_denoiser(&v->den, &v->text, 0, n, r, out, e);
+    if (!e->code)
+        plan_denoiser(&p->den, &p->text, 0, n, r, out, e);
+    if (!p->refine.den.sigmas || e->code) /* no step is the refiner's */
+        return;
+    sm_text_close(&p->refine.text);
+    if (!sm_text_open(&p->refine.text, &p->refine.j, first, n, p->earlier, e))
+        plan_denoiser(&p->refine.den, &p->refine.text, 0, n, r, out, e);
+}
+
+/* The second round and the last one count for memory alone: small plans take none of the large blocks that wait since the round
+ * before, and fewer pictures have plans of their own. Returns the bytes of weights that are prepared for them. */
+static size_t plan_later(sm_drawing *d, const rest *r, sumi_plan_info *out, sm_err *e)
+{
+    int n = d->round, count = d->j->r.count, left = count % n;
+    sumi_plan_info later = {0};
+    for (int i = 0; i < d->passes && count >= 2 * n && !e->code; i++)
+        plan_again(&d->pass[i], n, n, r, &later, e);
+    for (int i = 0; i < d->passes && left && !e->code; i++)
+        plan_again(&d->pass[i], count - left, left, r, &later, e);
+    out->peak_bytes = SM_MAX(out->peak_bytes, later.peak_bytes);
+    out->activation_bytes = SM_MAX(out->activation_bytes, later.activation_bytes);
+    return later.packed_bytes;
+}
+
 /* Hires fix between its passes. */
 static void plan_enlarging(sm_drawing *d, const rest *r, sumi_plan_info *out, sm_err *e)
 {
@@ -189,8 +227,9 @@ sumi_status sm_job_plan(sm_job *j, sumi_plan_info *out, sm_err *e)
         if (!e->code && i == d.passes - 1)
             plan_decoder(p, 0, &r, out, e);
     }
+    size_t later = e->code ? 0 : plan_later(&d, &r, out, e);
     if (!j->refiner && !j->classify && packs(j)) /* batches of several sizes use the same */
-        out->packed_bytes = SM_MIN(out->packed_bytes, packs(j));
+        out->packed_bytes = SM_MIN(out->packed_bytes + later, packs(j));
     if (d.round < j->r.count)
         out->peak_bytes = SM_MAX(out->peak_bytes, most + packs(j));
     bool known = !e->code && sm_pass_evals(&d.pass[0]) > 0;
