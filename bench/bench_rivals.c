@@ -2,7 +2,7 @@
  * libraries (or LD_LIBRARY_PATH names them: tools/peers/build.sh DIR libs). bench_rivals [threads] [rounds] [filter]. x [M,K] is
  * multiplied with weights as they are stored, [N,K] (NT), as a rival may prefer them, [K,N] (NN), and as oneDNN asks to have them
  * (kept: turned once, its inner product; version 2 only). The others' products turn weights in each call; sumi does once for all
- * calls ("sumi"), or in each, a MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are
+ * calls ("sumi"), or in each, 2 MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are
  * told sumi's instruction set where they would not know the processor. Ends in a table for docs/SPEED.md: percent of the peak
  * measured in turns, of one thread by processor time, of several by the clock. Cycles are the calling thread's, by
  * perf_event_open. */
@@ -100,7 +100,7 @@ static void sumi_in_parts(problem *p)
 {
     int64_t unit = p->prep && p->kernel->prep_unit ? (int64_t)p->kernel->prep_unit(p->op.node) : 0,
             bytes = p->prep ? (int64_t)p->kernel->prep_bytes(p->op.node) : 0;
-    int64_t units = unit ? (bytes + unit - 1) / unit : 1, part = unit ? SM_MAX((1 << 20) / unit, 1) : 1;
+    int64_t units = unit ? (bytes + unit - 1) / unit : 1, part = unit ? SM_MAX((2 << 20) / unit, 1) : 1;
     for (int64_t u = 0; u < units; u += part) {
         if (part < units)
             p->op.part[0] = u, p->op.part[1] = SM_MIN(u + part, units);

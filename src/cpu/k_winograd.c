@@ -21,7 +21,7 @@ enum { TILES = 48, TILES4 = 24, COLS = 160, MOST = 16 };
 enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 320 };
 
 /* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels are
- * turned for half as many columns at a time: a part of the weight stays below 20 MB. */
+ * turned for half as many columns at a time: a part of the weight stays below 24 MB. */
 enum { FEW_WEIGHTS = 1 << 18, LEAST4 = 16, LEAST4_MANY = 4, MANY_STEPS = 1024 };
 
 /* Channels are cut into equal parts of whole groups of sixteen, at most SM_WINO_LONGEST: a part's products are a sum of its own. */
