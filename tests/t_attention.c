@@ -6,6 +6,7 @@
 #include "ops/ops.h"
 #include "test.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,30 @@ TEST(attention_not_a_number)
                 CHECKF(!wrong, "%s: %d wrong elements, %s, bits %08x", be[b]->name, wrong, key ? "key" : "query", kinds[kind]);
                 free(z);
             }
+        free(y);
+    }
+}
+
+/* Masks may hold the lowest float: hidden from all keys in this way a row is the mean of V, as softmax of equal scores is. */
+TEST(attention_lowest_bias)
+{
+    const sm_backend *be[BACKENDS];
+    int n = sm_cpu_backends(be);
+    float bias[TK];
+    rising(0);
+    for (int j = 0; j < TK; j++)
+        bias[j] = -FLT_MAX;
+    for (int b = 0; b < n; b++) {
+        float *y = result(&(call){.tq = TQ, .q = q, .k = k, .v = v, .bias = bias}, be[b]);
+        double worst = 0;
+        for (int c = 0; c < H * D; c++) {
+            double mean = 0;
+            for (int j = 0; j < TK; j++)
+                mean += (double)v[j * H * D + c] / TK;
+            double off = fabs(y[c] - mean);
+            worst = off <= worst ? worst : off;
+        }
+        CHECKF(worst < TK * 0x1p-24, "%s: %g from the mean", be[b]->name, worst);
         free(y);
     }
 }

@@ -40,23 +40,28 @@ static const op_case cases[] = {
     {SM_OP_CONV2D, {F(2, 17, 30, 520), F(110, 520, 3, 3), F(110)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(2, 7, 8, 17), H(16, 17, 3, 3), B(16)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)}, .batch = 1},
     {SM_OP_CONV2D, {F(3, 9, 10, 16), B(37, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0)}, .batch = 1},
-    /* the same with tiles of 4x4 results: wrapped pixels, uneven paddings, an odd number of channels and columns, a narrow picture */
+    /* the same with tiles of 4x4 results: wrapped pixels, uneven paddings, an odd number of channels and columns, a narrow
+     * picture */
     {SM_OP_CONV2D, {F(2, 15, 16, 150), H(75, 150, 3, 3), B(75)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)}, .batch = 1},
     {SM_OP_CONV2D, {F(2, 16, 17, 33), B(140, 33, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 1, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 66, 5, 16), F(16, 16, 3, 3), F(16)}, .p = {CONV(1, 1, 1, 1, 1, 2, 1, 1, 2, 0, 0)}},
     {SM_OP_CONV2D, {F(1, 13, 15, 1040), F(70, 1040, 3, 3), F(70)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}},
     {SM_OP_CONV2D_DX, {F(2, 17, 14, 140), F(140, 70, 3, 3), F(70)},
      .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {17, 14}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 16, 18, 20), B(20, 17, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {16, 18}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(1, 16, 19, 18), F(18, 34, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {16, 19}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 16, 18, 20), B(20, 17, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {16, 18}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(1, 16, 19, 18), F(18, 34, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {16, 19}},
+     .batch = 1},
     /* not minimal filtering: dilated, strided */
     {SM_OP_CONV2D, {F(1, 12, 11, 16), F(16, 16, 3, 3)}, .p = {CONV(1, 1, 2, 2, 1, 2, 2, 2, 2, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 12, 11, 16), F(16, 16, 3, 3)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 40, 8, 257), F(200, 257, 3, 3), F(200)}, .p = {CONV(1, 1, 1, 1, 1, 2, 2, 1, 1, 0, 1)}, .batch = 1},
     {SM_OP_CONV2D_DX, {F(2, 15, 9, 300), F(300, 130, 3, 3), F(130)},
      .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {15, 9}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(2, 8, 7, 20), H(20, 33, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {8, 7}}, .batch = 1},
-    {SM_OP_CONV2D_DX, {F(1, 7, 9, 40), F(40, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {7, 9}}, .batch = 1},
+    {SM_OP_CONV2D_DX, {F(2, 8, 7, 20), H(20, 33, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), .conv.size = {8, 7}},
+     .batch = 1},
+    {SM_OP_CONV2D_DX, {F(1, 7, 9, 40), F(40, 16, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {7, 9}},
+     .batch = 1},
     /* phases that no tap reaches, taps that only some phases see, images of wrapped pixels */
     {SM_OP_CONV2D_DX, {F(2, 5, 6, 9), F(9, 7, 1, 1), F(7)}, .p = {CONV(3, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0), .conv.size = {14, 12}},
      .batch = 1},
@@ -197,14 +202,16 @@ TEST(gemm_winograd_is_chosen)
             if (!direct || !record(&r, &c, 0))
                 continue;
             float *y = result(&r, be[b], USUAL, NULL), *exact = result(&r, direct, USUAL, NULL);
-            CHECKF(!memcmp(y, exact, (size_t)sm_numel(r.node) * sizeof *y) == (side == 3), "%s: %d pixels a side", be[b]->name, side);
+            CHECKF(!memcmp(y, exact, (size_t)sm_numel(r.node) * sizeof *y) == (side == 3), "%s: %d pixels a side", be[b]->name,
+                   side);
             free(y);
             free(exact);
             drop(&r);
         }
 }
 
-/* Tiles of 4x4 results where a picture has sixteen of them: turned kernels are 36/9 of the kernels instead of 16/9, and a little. */
+/* Tiles of 4x4 results where a picture has sixteen of them: turned kernels are 36/9 of the kernels instead of 16/9, and a
+ * little. */
 TEST(gemm_winograd_tiles_are_chosen)
 {
     const sm_backend *be[4];
@@ -215,8 +222,10 @@ TEST(gemm_winograd_tiles_are_chosen)
             recorded r;
             c.src[0].dims[1] = c.src[0].dims[2] = side;
             if (record(&r, &c, 0)) {
-                double points = (double)be[b]->k[SM_OP_CONV2D].prep_bytes(r.node) / (64 * 64 * sizeof(float)), want = side > 12 ? 36 : 16;
-                CHECKF(points >= want && points < want * 1.02, "%s: %d pixels a side: %g numbers a kernel", be[b]->name, side, points);
+                double points = (double)be[b]->k[SM_OP_CONV2D].prep_bytes(r.node) / (64 * 64 * sizeof(float)),
+                       want = side > 12 ? 36 : 16;
+                CHECKF(points >= want && points < want * 1.02, "%s: %d pixels a side: %g numbers a kernel",
+                       be[b]->name, side, points);
             }
             drop(&r);
         }

@@ -165,8 +165,8 @@ TEST(kernels_linear) { check_ops(SM_OP_LINEAR, SM_OP_MATMUL); }
 TEST(kernels_conv) { check_ops(SM_OP_CONV2D, SM_OP_CONV2D_DW); }
 TEST(kernels_norm) { check_ops(SM_OP_GROUP_NORM, SM_OP_RMS_NORM_DP); }
 TEST(kernels_norm_in_pieces) { check_ops(SM_OP_GROUP_STATS, SM_OP_GROUP_NORM_BY); }
-/* A picture that is almost constant, far from 0, in every lane: its sums must not lose the small part. The mean is rounded to a float, half
- * of 6e-5 at 1000 beside a deviation of 0.02; the result may be off by that and as much again. */
+/* A picture that is almost constant, far from 0, in every lane: its sums must not lose the small part. The mean is rounded to a
+ * float, half of 6e-5 at 1000 beside a deviation of 0.02; the result may be off by that and as much again. */
 TEST(kernels_norm_far_from_zero)
 {
     enum { N = 64 * 64 * 16 };

@@ -36,9 +36,11 @@ TEST(optim_adamw)
             fill(&s);
             fill(&before);
             sm_optim_for(be[b]->name)->adamw(s.w, s.m, s.v, s.ema, s.g, len, &params);
-            CHECK(test_maxdiff(s.ema, ref.ema, N) < 3e-7 && test_maxdiff(s.w, ref.w, N) < 3e-7 && test_maxdiff(s.m, ref.m, N) < 3e-7 && test_maxdiff(s.v, ref.v, N) < 3e-7);
+            CHECK(test_maxdiff(s.ema, ref.ema, N) < 3e-7 && test_maxdiff(s.w, ref.w, N) < 3e-7 &&
+                  test_maxdiff(s.m, ref.m, N) < 3e-7 && test_maxdiff(s.v, ref.v, N) < 3e-7);
             CHECKF(!memcmp(s.w + len, before.w + len, (size_t)(N - len) * 4), "%s wrote past %d elements", be[b]->name, len);
-            CHECKF(!memcmp(s.ema + len, before.ema + len, (size_t)(N - len) * 4), "%s averaged past %d elements", be[b]->name, len);
+            CHECKF(!memcmp(s.ema + len, before.ema + len, (size_t)(N - len) * 4), "%s averaged past %d elements", be[b]->name,
+                   len);
             sm_optim_for(be[b]->name)->adamw(before.w, before.m, before.v, NULL, before.g, len, &params);
             CHECKF(!memcmp(s.w, before.w, sizeof s.w), "%s: other weights where their average is kept", be[b]->name);
             if (b == 1)
@@ -59,8 +61,8 @@ TEST(optim_adamw_first_step)
         float w[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, ema[3] = {1, 2, 0}, g[3] = {1e-3f, -5, 70};
         p.average = 0.5f;
         sm_optim_for(be[b]->name)->adamw(w, m, v, ema, g, 3, &p);
-        CHECKF(fabs(ema[0] - 0.95) < 1e-5 && fabs(ema[1] - 1.55) < 1e-5 && fabs(ema[2] - 0.45) < 1e-5, "%s: %g %g %g", be[b]->name, ema[0], ema[1],
-               ema[2]);
+        CHECKF(fabs(ema[0] - 0.95) < 1e-5 && fabs(ema[1] - 1.55) < 1e-5 && fabs(ema[2] - 0.45) < 1e-5, "%s: %g %g %g",
+               be[b]->name, ema[0], ema[1], ema[2]);
         CHECKF(fabs(w[0] - 0.9) < 1e-5 && fabs(w[1] - 1.1) < 1e-5 && fabs(w[2] - 0.9) < 1e-5, "%s: %g %g %g", be[b]->name, w[0],
                w[1], w[2]);
     }

@@ -110,7 +110,8 @@ static void done(texts *x)
 }
 
 /* Long enough for two chunks of the tiny encoders. */
-#define LONG "a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the " \
+#define LONG "a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in the hat a cat in " \
+             "the " \
              "hat"
 
 static void check_family(const char *family)

@@ -273,8 +273,7 @@ TEST(taesd_idle)
         {"x", NULL, false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
         {"x --hires-steps 2 --vae-encoder taesd", NULL, false,
          "no effect: --vae-encoder without --init-image; --hires-steps without --hires-upscale; --taesd without --vae-decoder "
-         "taesd, "
-         "--vae-encoder taesd or --preview-method taesd"},
+         "taesd or --preview-method taesd"},
         {"x", "full", false, "no effect: --taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd"},
         {"x", "TAESD", false, ""}, {"x --vae-decoder taesd", NULL, true, ""}, {"x --vae-decoder Taesd --vae-tile 4", NULL, true,
          "no effect: --vae-tile without --vae-decoder full"},

@@ -150,8 +150,8 @@ static void compare_weights(const lesson *l)
     CHECKF(worst <= f32_error(l, "final_weight_abs"), "%s, %s: a weight differs by %.3g", l->f.name, l->be->name, worst);
 }
 
-/* The moving average of the first tensor's values by its definition, in double: at step k = 1, 2 ... the decay is (1 + k) / (10 + k), DECAY
- * at most, which it reaches at the eighth. k 0: the weights as they were. */
+/* The moving average of the first tensor's values by its definition, in double: at step k = 1, 2 ... the decay is (1 + k) / (10 +
+ * k), DECAY at most, which it reaches at the eighth. k 0: the weights as they were. */
 #define DECAY 0.5
 enum { AVERAGED = 64 };
 static void average(const lesson *l, int k, double mean[AVERAGED])

@@ -41,10 +41,11 @@ static uint8_t *stored(const form *f, int64_t n)
 typedef struct layer { int64_t rows, c, o; int size, back; bool bias; } layer; /* size > 0: a picture's side, 3x3 kernels */
 
 /* The layer's result, in malloc'd memory; *n its size. */
-static float *result(const layer *l, sm_dtype t, const void *w, const float *scale, int64_t run, const sm_backend *be, size_t packed,
-                     sm_pool *pool, int64_t *n)
+static float *result(const layer *l, sm_dtype t, const void *w, const float *scale, int64_t run,
+                     const sm_backend *be, size_t packed, sm_pool *pool, int64_t *n)
 {
-    int64_t in = l->back ? l->o : l->c, dims[4] = {l->rows, l->size, l->size, in}, flat[2] = {l->rows, in}, wd[4] = {l->o, l->c, 3, 3};
+    int64_t in = l->back ? l->o : l->c, dims[4] = {l->rows, l->size, l->size, in}, flat[2] = {l->rows, in},
+            wd[4] = {l->o, l->c, 3, 3};
     static const sm_param back = {.conv = {.stride = {1, 1}, .dil = {1, 1}, .groups = 1, .pad = {1, 1, 1, 1}}};
     static float bias[1000];
     sm_graph *g = sm_graph_new(NULL, NULL);
@@ -82,7 +83,8 @@ static void near(const layer *l, const char *type, const float *got, const float
     sm_cpu_backends(be);
     float *want = result(l, SM_F32, values, NULL, 0, be[0], 0, NULL, &m);
     double d = test_maxdiff(got, want, n), tol = 1e-5 * test_rms(want, n) + 1e-6;
-    CHECKF(l->size || d <= tol, "%s: [%ld, %ld] to %ld: %g from the reference, allowed %g", type, (long)l->rows, (long)l->c, (long)l->o, d, tol);
+    CHECKF(l->size || d <= tol, "%s: [%ld, %ld] to %ld: %g from the reference, allowed %g", type, (long)l->rows,
+           (long)l->c, (long)l->o, d, tol);
     free(want);
 }
 
@@ -103,7 +105,8 @@ static void check(const layer *l, const form *f, const float *scale, int64_t run
             near(l, sm_dtype_name(f->t), want = plain, values, n);
         for (int k = 0; k < 3; k++) {
             float *got = result(l, f->t, w, scale, run, be[b], k == 1 ? SIZE_MAX : 0, k == 2 ? pool : NULL, &n);
-            CHECKF(!memcmp(got, want, (size_t)n * sizeof *got), "%s, %s: [%ld, %ld] to %ld, %d: other bits than with values in f32", be[b]->name,
+            CHECKF(!memcmp(got, want, (size_t)n * sizeof *got),
+                   "%s, %s: [%ld, %ld] to %ld, %d: other bits than with values in f32", be[b]->name,
                    sm_dtype_name(f->t), (long)l->rows, (long)l->c, (long)l->o, l->size);
             free(got);
         }
@@ -129,20 +132,24 @@ static void check_all(const layer *l, int count)
 
 TEST(turn_linear_few_rows)
 {
-    static const layer l[] = {{1, 512, 130, .bias = true}, {2, 256, 300, .size = 0}, {3, 768, 64, .bias = true}, {4, 256, 75, .size = 0}, {8, 512, 131, .bias = true},
-                              {1, 320, 256, .size = 0}, {5, 96, 128, .size = 0}, {2, 77, 256, .size = 0}, {1, 31, 512, .size = 0}, {7, 288, 40, .bias = true}};
+    static const layer l[] = {{1, 512, 130, .bias = true}, {2, 256, 300, .size = 0}, {3, 768, 64, .bias = true},
+                              {4, 256, 75, .size = 0}, {8, 512, 131, .bias = true},
+                              {1, 320, 256, .size = 0}, {5, 96, 128, .size = 0}, {2, 77, 256, .size = 0}, {1, 31, 512, .size = 0},
+                              {7, 288, 40, .bias = true}};
     check_all(l, SM_COUNT(l));
 }
 
 TEST(turn_linear_many_rows)
 {
-    static const layer l[] = {{9, 512, 130, .bias = true}, {20, 768, 75, .size = 0}, {13, 320, 256, .size = 0}, {17, 288, 64, .bias = true}, {10, 77, 256, .size = 0}};
+    static const layer l[] = {{9, 512, 130, .bias = true}, {20, 768, 75, .size = 0}, {13, 320, 256, .size = 0},
+                              {17, 288, 64, .bias = true}, {10, 77, 256, .size = 0}};
     check_all(l, SM_COUNT(l));
 }
 
 TEST(turn_convolutions)
 {
-    static const layer l[] = {{1, 64, 96, 3, .bias = true}, {1, 32, 48, 9, .back = 0}, {1, 20, 64, 16, .bias = true}, {1, 256, 40, 2, .back = 0},
+    static const layer l[] = {{1, 64, 96, 3, .bias = true}, {1, 32, 48, 9, .back = 0}, {1, 20, 64, 16, .bias = true},
+                              {1, 256, 40, 2, .back = 0},
                               {1, 64, 96, 3, .back = 1}, {1, 32, 48, 9, .back = 1}, {1, 20, 64, 16, .back = 1}};
     check_all(l, SM_COUNT(l));
 }
@@ -162,11 +169,12 @@ TEST(turn_scales)
         }
 }
 
-/* FP8's NaN, of both signs, in few rows and many: in the columns whose weights they are, and nowhere else. Those of E5M2 are all above
- * its infinity; 126 and 123 are the largest numbers. */
+/* FP8's NaN, of both signs, in few rows and many: in the columns whose weights they are, and nowhere else. Those of E5M2 are all
+ * above its infinity; 126 and 123 are the largest numbers. */
 TEST(turn_fp8_nan)
 {
-    static const struct { sm_dtype t; uint8_t none[4], largest; } of[] = {{SM_F8_E4M3, {127, 255, 127, 255}, 126}, {SM_F8_E5M2, {125, 254, 127, 255}, 123}};
+    static const struct { sm_dtype t; uint8_t none[4], largest; } of[] = {{SM_F8_E4M3, {127, 255, 127, 255}, 126},
+                                                                          {SM_F8_E5M2, {125, 254, 127, 255}, 123}};
     static uint8_t w[96 * 128];
     const sm_backend *be[4];
     int backends = sm_cpu_backends(be);
@@ -180,8 +188,8 @@ TEST(turn_fp8_nan)
                 int64_t n;
                 float *y = result(&l, of[t].t, w, NULL, 0, be[b], 0, NULL, &n);
                 for (int64_t i = 0; i < n; i++)
-                    CHECKF(isnan(y[i]) == (i % 96 % 23 == 5 && i % 96 < 92), "%s, %s, %d rows: column %d: %g", be[b]->name, sm_dtype_name(of[t].t),
-                           rows, (int)(i % 96), y[i]);
+                    CHECKF(isnan(y[i]) == (i % 96 % 23 == 5 && i % 96 < 92), "%s, %s, %d rows: column %d: %g",
+                           be[b]->name, sm_dtype_name(of[t].t), rows, (int)(i % 96), y[i]);
                 free(y);
             }
     }

@@ -29,7 +29,7 @@ rule "files are at most 800 lines" "$(wc -l $code | awk '$2 != "total" && $1 > 8
 rule "functions are at most 120 lines" "$(awk 'FNR == 1 { open = 0 } /^\{/ { open = FNR }
     /^\}/ { if (open && FNR - open > 120) print FILENAME ":" open ": " FNR - open " lines"; open = 0 }' $(echo "$code" | grep '\.c$'))"
 
-rule "lines are at most 220 characters" "$(awk 'length($0) > 220 { print FILENAME ":" FNR ": " length($0) " characters" }' $code)"
+rule "lines are at most 160 characters" "$(awk 'length($0) > 160 { print FILENAME ":" FNR ": " length($0) " characters" }' $code)"
 
 rule "files begin with a comment that says their one idea" "$(for x in $sources; do head -n 1 "$x" | grep -q '^/\*' || echo "$x"; done)"
 

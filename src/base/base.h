@@ -37,7 +37,8 @@ typedef struct sm_mem {
     size_t now[SM_MEM_CATS], total, peak;
     int64_t fail_at;
     size_t kept;            /* bytes that nobody uses and that wait for who comes next (parked): in peak, not in total */
-    size_t keep;            /* large blocks of activations may wait in as many bytes; 0: none. sm_mem_trim before the counters go */
+    size_t keep;            /* large blocks of activations may wait in as many bytes; 0: none. sm_mem_trim before the counters
+                               go */
     size_t spare_bytes;     /* of those */
     struct block *spare;
     char lock;

@@ -9,11 +9,13 @@
 
 #include "graph/graph.h"
 
-/* What a kernel does to its results beside, instead of operations of their own that would follow: bits are those of the operations. */
+/* What a kernel does to its results beside, instead of operations of their own that would follow: bits are those of the
+ * operations. */
 typedef struct sm_finish {
     sm_op_id act;               /* an activation; SM_OP_INPUT: none */
     bool gate;                  /* linear: of each row the left half times act(right half) is the result */
-    int64_t add_rows;           /* rows of the result that a row of `add` is added to, after the activation; 1: add is like the result, 0: none */
+    int64_t add_rows;           /* rows of the result that a row of `add` is added to, after the activation; 1: add is like the
+                                   result, 0: none */
     const float *add;           /* may be the same memory as the result */
     int doubled;                /* source 0 is a picture of half the height and width: every pixel of it counts for four */
 } sm_finish;
@@ -38,16 +40,19 @@ typedef struct sm_kernel {
     size_t (*work)(const sm_node *n);                    /* NULL: none */
     /* Optional transformed copy of the weight (source 1): made once by the planner where that pays (see sm_plan_opts), else
      * before each run of the op, then in a buffer that lives only that long. Where the copy is cut into units (columns of
-     * the result that need nothing of the rest), a large one is made and used part by part. prep writes to out, and what it writes depends
-     * on the op, the weight, a convolution's parameters, prep_bytes, prep_unit and how alone: plans of other shapes share it. */
+     * the result that need nothing of the rest), a large one is made and used part by part. prep writes to out, and what it
+     * writes depends on the op, the weight, a convolution's parameters, prep_bytes, prep_unit and how alone: plans of other
+     * shapes share it. */
     size_t (*prep_bytes)(const sm_node *n);              /* 0: not wanted for this node */
     size_t (*prep_unit)(const sm_node *n);               /* bytes of a unit, the last may have fewer; NULL or 0: one unit */
     void (*prep)(const sm_kcall *c, void *out, int task, int tasks);
     int (*prep_tasks)(const sm_node *n);                 /* NULL: 1 */
-    bool (*unprepared)(const sm_node *n);                /* a weight that does not stay prepared is not prepared at all, run is given
-                                                            prep NULL; NULL: never */
-    const char *(*how)(const sm_node *n);                /* which of several ways a node takes, for tables; may be NULL or give it */
-    bool (*fuses)(const sm_node *n, const sm_finish *f); /* whether the kernel does that too; may be NULL. f->add is not known yet */
+    bool (*unprepared)(const sm_node *n);                /* a weight that does not stay prepared is not prepared at all, run is
+                                                            given prep NULL; NULL: never */
+    const char *(*how)(const sm_node *n);                /* which of several ways a node takes, for tables; may be NULL or give
+                                                            it */
+    bool (*fuses)(const sm_node *n, const sm_finish *f); /* whether the kernel does that too; may be NULL. f->add is not known
+                                                            yet */
     size_t (*finish_work)(const sm_node *n);             /* bytes of work memory more with an f that asks for act, gate or add */
     bool inplace;                                        /* dst may be the same memory as any source of dst's size */
 } sm_kernel;
@@ -57,9 +62,9 @@ typedef struct sm_backend {
     sm_kernel k[SM_OP_COUNT];
 } sm_backend;
 
-/* The best backend for this CPU, or the one that mask names (NULL: the environment's SUMI_CPU; "" or "auto": best). "exact" or a name
- * with "-exact" ("avx2-exact"): convolutions as direct sums, without minimal filtering (k_winograd.c).
- * NULL and e set when the name is unknown or the CPU lacks it. */
+/* The best backend for this CPU, or the one that mask names (NULL: the environment's SUMI_CPU; "" or "auto": best). "exact" or a
+ * name with "-exact" ("avx2-exact"): convolutions as direct sums, without minimal filtering (k_winograd.c). NULL and e set when
+ * the name is unknown or the CPU lacks it. */
 const sm_backend *sm_cpu_backend(const char *mask, sm_err *e);
 /* All backends this CPU can run, scalar first; returns their number. */
 int sm_cpu_backends(const sm_backend *out[4]);

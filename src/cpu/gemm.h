@@ -11,9 +11,9 @@
 #include "cpu/cpu.h"
 #include "cpu/simd.h"
 
-/* Tiles: 12x32 (AVX-512), 6x16 (AVX2), 8x12 (NEON). SM_KC bounds the K steps of a block: a panel of the right operand (SM_KC x SM_NR)
- * and SM_MC rows of the left one share L2. Partial sums that go to memory and back cost more than a panel that comes from L2 instead of
- * L1 (measured, AVX-512, 384 to 768 steps: 256x1280 to 1280 86 to 88%, 1024x640 to 640 88 to 91% of the peak). */
+/* Tiles: 12x32 (AVX-512), 6x16 (AVX2), 8x12 (NEON). SM_KC bounds the K steps of a block: a panel of the right operand (SM_KC x
+ * SM_NR) and SM_MC rows of the left one share L2. Partial sums that go to memory and back cost more than a panel that comes from
+ * L2 instead of L1 (measured, AVX-512, 384 to 768 steps: 256x1280 to 1280 86 to 88%, 1024x640 to 640 88 to 91% of the peak). */
 #if SM_VL == 16
 enum { SM_MR = 12, SM_NV = 2, SM_KC = 768, SM_MC = 12 * SM_MR };
 #elif SM_VL == 8
@@ -45,7 +45,7 @@ typedef struct sm_tile {
     const float *ahead;       /* what is read next, half as long as b; */
     const float *far;         /* what is read later: to L2, a line of 64 bytes every four steps; */
     const float *const *next; /* rows of the next tile, [segs][SM_MR]; */
-    float *const *results;    /* where the next tile's results go, [SM_MR] */
+    float *const *results;    /* where the next tile's results go, [SM_MR]: all of them from 96 steps on */
 } sm_tile;
 
 void SM_K(sm_gemm_tile)(const sm_tile *t);
@@ -129,8 +129,10 @@ typedef struct sm_gather {
     int64_t bias_base;
     float *copy;                /* this task's own, sm_gather_copy(ld_src) floats; NULL: rows are read in place */
     const sm_finish *finish;    /* what is done to the results of a linear layer; NULL: nothing. With it: */
-    float *sums;                /* SM_FINISH_COLS floats of the task's own for each of its rows, at most SM_MC; with gate twice so many, */
-    int64_t gate;               /* with gate: columns from a result's to its gate's, in panels behind them: also floats / packed_k */
+    float *sums;                /* SM_FINISH_COLS floats of the task's own for each of its rows, at most SM_MC; with gate twice so
+                                   many, */
+    int64_t gate;               /* with gate: columns from a result's to its gate's, in panels behind them: also floats /
+                                   packed_k */
 } sm_gather;
 
 /* Rows that are a multiple of a page apart share few sets of the caches: a block of SM_MC pushes itself out of L2, and is copied
@@ -138,7 +140,8 @@ typedef struct sm_gather {
 enum { SM_COPY_LD = SM_KC + 16 };
 static inline int64_t sm_gather_copy(int64_t ld) { return ld % 1024 == 0 ? SM_MC * SM_COPY_LD : 0; }
 
-/* A gather product's results that are not finished yet: SM_MC rows of SM_FINISH_COLS columns, which stay in L2; with gate twice so many. */
+/* A gather product's results that are not finished yet: SM_MC rows of SM_FINISH_COLS columns, which stay in L2; with gate twice
+ * so many. */
 enum { SM_FINISH_COLS = 4 * SM_NR };
 
 /* n results: in (times by act(gate) or through act) plus add, which may be NULL, to out, which may be add (k_finish.c). */

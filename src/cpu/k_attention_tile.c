@@ -187,6 +187,13 @@ void SM_K(sm_attention_key_rows)(const at_part *p, const float *rows, int64_t ld
     }
 }
 
+/* A bias in the scores' units: one that is finite stays so, since masks may hold the lowest float. */
+static inline vf bias_units(vf b)
+{
+    const vf most = vset(2.3e38f);
+    return vsel((vi)(b - b == (vf){0}), vmin(vmax(b, -most), most), b);
+}
+
 static void add_bias(const attn *a, const at_part *p)
 {
     const int64_t w = p->nv * SM_VL;
@@ -198,7 +205,7 @@ static void add_bias(const attn *a, const at_part *p)
     for (int64_t j = 0; j < p->keys; j++)
         for (int64_t l = 0; l < w; l += SM_VL) {
             float *s = p->s + j * w + l;
-            vstore(s, vfma(a->bias_q ? vload(p->bias_t + j * w + l) : vset(p->bias[j]), vset(AT_UNIT), vload(s)));
+            vstore(s, vfma(bias_units(a->bias_q ? vload(p->bias_t + j * w + l) : vset(p->bias[j])), vset(AT_UNIT), vload(s)));
         }
 }
 

@@ -60,7 +60,8 @@ static plan make_plan(const sm_node *n, const int64_t part[2])
     p.rows = n->dims[0] * phase_size(n->dims[1], p.phases[0], 0) * phase_size(n->dims[2], p.phases[1], 0);
     p.from = part[0] * SM_NR;
     p.to = part[1] ? SM_MIN(part[1] * SM_NR, p.cols) : p.cols;
-    double taps = (double)p.taps / (double)pieces, source = (double)p.k * SM_MIN(taps, (double)(x[0] * x[1] * x[2]) / (double)p.rows);
+    double taps = (double)p.taps / (double)pieces,
+           source = (double)p.k * SM_MIN(taps, (double)(x[0] * x[1] * x[2]) / (double)p.rows);
     p.grid = SM_K(sm_gemm_grid)(p.rows, p.to - p.from, (double)p.k * taps, source, (int)SM_MAX(1, MOST / (pieces * p.groups)));
     return p;
 }
@@ -127,7 +128,8 @@ static void gather_item(const sm_kcall *c, const plan *p, int64_t item)
     const sm_param *q = &c->node->p;
     bool back = c->node->op == SM_OP_CONV2D_DX;
     int pieces = p->grid.tm * p->grid.tn;
-    int64_t phase = item / pieces % (p->phases[0] * p->phases[1]), group = item / pieces / (p->phases[0] * p->phases[1]), r[2], j[2];
+    int64_t phase = item / pieces % (p->phases[0] * p->phases[1]), group = item / pieces / (p->phases[0] * p->phases[1]), r[2],
+            j[2];
     sm_gather g = {
         .src = (const float *)x->data + group * p->k, .src_size = {x->dims[1], x->dims[2]}, .ld_src = x->dims[3], .n = x->dims[0],
         .dst = (float *)y->data + group * p->cols, .dst_size = {y->dims[1], y->dims[2]}, .ld_dst = y->dims[3],
@@ -162,8 +164,8 @@ static void gather_run(const sm_kcall *c, int task, int tasks)
 
 /* ---- conv2d_dw --------------------------------------------------------------------------------------------------- */
 
-/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels (then, for a single tap, scratch). Pass 1: adds the parts
- * in order and turns the result to [O, C/g, kh, kw]. */
+/* Pass 0: work[split][group][tap][C/g][O/g] = sums over parts of the pixels (then, for a single tap, scratch). Pass 1: adds the
+ * parts in order and turns the result to [O, C/g, kh, kw]. */
 typedef struct dw_plan { int64_t taps, cg, og, pixels; int groups, splits; sm_grid grid; } dw_plan;
 
 static dw_plan make_dw(const sm_node *n)
@@ -215,7 +217,8 @@ static void dw_item(const sm_kcall *c, const dw_plan *p, int64_t item, int task)
     SM_K(sm_gemm_outer)(&o, r, j, px);
 }
 
-/* Sums of `count` values (channel, tap) from number v on, each for n <= TURN columns from column i of all groups, to x [count][TURN]. */
+/* Sums of `count` values (channel, tap) from number v on, each for n <= TURN columns from column i of all groups, to x
+ * [count][TURN]. */
 enum { TURN = 16, RUN = 72 };
 static void dw_sums(const float *part, const dw_plan *p, int64_t i, int n, int64_t v, int64_t count, float *x)
 {
@@ -311,8 +314,10 @@ static void weight_run(const sm_kcall *c, int task, int tasks)
 
 void SM_K(sm_cpu_conv)(sm_kernel *k)
 {
-    k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work, .prep_bytes = conv_prep_bytes,
-                                                       .prep_unit = conv_prep_unit, .prep = conv_prep, .prep_tasks = conv_prep_tasks,
+    k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = conv_run, .tasks = conv_tasks, .work = conv_work,
+                                                       .prep_bytes = conv_prep_bytes,
+                                                       .prep_unit = conv_prep_unit, .prep = conv_prep,
+                                                       .prep_tasks = conv_prep_tasks,
                                                        .unprepared = conv_unprepared, .how = conv_how, .fuses = conv_fuses};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = weight_run, .passes = 2, .tasks = weight_tasks, .work = weight_work};
 }
@@ -320,6 +325,7 @@ void SM_K(sm_cpu_conv)(sm_kernel *k)
 void SM_K(sm_cpu_conv_direct)(sm_kernel *k)
 {
     k[SM_OP_CONV2D] = k[SM_OP_CONV2D_DX] = (sm_kernel){.run = gather_run, .tasks = gather_tasks, .prep_bytes = gather_prep_bytes,
-                                                       .prep_unit = gather_prep_unit, .prep = gather_prep, .prep_tasks = gather_prep_tasks};
+                                                       .prep_unit = gather_prep_unit, .prep = gather_prep,
+                                                       .prep_tasks = gather_prep_tasks};
     k[SM_OP_CONV2D_DW] = (sm_kernel){.run = dw_run, .passes = 2, .tasks = dw_tasks, .work = dw_work};
 }

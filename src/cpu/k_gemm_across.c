@@ -1,6 +1,6 @@
-/* Panels of a right operand whose steps are runs in memory: value (tap, k, j) is element base + k * step + j * taps + tap. So lies a
- * weight [O, C, kh, kw] that gradients of the layer's input are multiplied by. A step's columns become f32 side by side in L1 and leave
- * it a tap apart. */
+/* Panels of a right operand whose steps are runs in memory: value (tap, k, j) is element base + k * step + j * taps + tap. So
+ * lies a weight [O, C, kh, kw] that gradients of the layer's input are multiplied by. A step's columns become f32 side by side in
+ * L1 and leave it a tap apart. */
 #include "cpu/gemm.h"
 
 /* LINES: steps are pages apart as a rule, so no hardware fetches them ahead; about so many lines are asked for at a time. */
@@ -47,7 +47,8 @@ void SM_K(sm_gemm_pack_across)(const sm_pack_src *s, int64_t j, const int64_t st
 {
     float x[SM_NR * MOST_TAPS];
     int taps = (int)s->taps;
-    int64_t run = (int64_t)cols * taps, bytes = (int64_t)sm_dtype_bytes(s->t.dtype, s->step * s->k) / s->k; /* of a run, of a step */
+    /* of a run, of a step */
+    int64_t run = (int64_t)cols * taps, bytes = (int64_t)sm_dtype_bytes(s->t.dtype, s->step * s->k) / s->k;
     int64_t lines = ((int64_t)(sm_dtype_bytes(s->t.dtype, SM_MAX_BLOCK) * (size_t)run) / SM_MAX_BLOCK + 63) / 64 + 1;
     const char *from = (const char *)s->t.data + sm_dtype_bytes(s->t.dtype, s->base + j * taps);
     int64_t ahead = SM_MAX(LINES / lines, 4);

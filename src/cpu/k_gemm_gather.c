@@ -1,10 +1,11 @@
 /* Gather product: the left operand's rows are runs of channels at pixels of an image, found through pointers; pixels
- * outside point to zeros. Loops as in BLIS: blocks of columns, of K, of SM_MC rows; then panels of columns and tiles of rows. What
- * comes from further than L2 is asked for while something else is multiplied: a panel during the one before it, a tile's
+ * outside point to zeros. Loops as in BLIS: blocks of columns, of K, of SM_MC rows; then panels of columns and tiles of rows.
+ * What comes from further than L2 is asked for while something else is multiplied: a panel during the one before it, a tile's
  * rows and memory of its results during the tile before it. */
 #include "cpu/gemm.h"
 
-enum { NC = 16 * SM_NR, LINE = 16, SLOW = 8 }; /* columns whose partial sums stay in L2; tiles from which on `far` brings a panel */
+enum { NC = 16 * SM_NR, LINE = 16, SLOW = 8 }; /* columns whose partial sums stay in L2; tiles from which on `far` brings a
+                                                  panel */
 
 static const float zeros[SM_KC];
 
@@ -89,8 +90,9 @@ static kblock kblock_at(const sm_gather *g, int i, int count)
         int parts = count / taps, p = i % parts;
         b.tap = i / parts;
         b.segs = 1;
-        b.channel = p * g->k / parts / LINE * LINE;
-        b.len = (p + 1 < parts ? (p + 1) * g->k / parts / LINE * LINE : g->k) - b.channel;
+        int64_t lines = (g->k + LINE - 1) / LINE; /* shared out as wholes, so that no part is longer than SM_KC */
+        b.channel = p * lines / parts * LINE;
+        b.len = SM_MIN((p + 1) * lines / parts * LINE, g->k) - b.channel;
     } else {
         b.tap = i * taps / count;
         b.segs = (i + 1) * taps / count - b.tap;
@@ -108,8 +110,8 @@ static int64_t weight_row(const sm_gather *g, int tap, int64_t off[2])
 
 /* ---- panels and tiles -------------------------------------------------------------------------------------------- */
 
-/* Columns [j0, j1) of a block of K: at[s] is the weight row of segment s. What is read after it: of the panel `then` columns further,
- * from weight row then_at on, so many rows; columns end at `end`. */
+/* Columns [j0, j1) of a block of K: at[s] is the weight row of segment s. What is read after it: of the panel `then` columns
+ * further, from weight row then_at on, so many rows; columns end at `end`. */
 typedef struct panels {
     const sm_gather *g;
     kblock k;
@@ -197,8 +199,8 @@ static void run_kblock(panels *p, block *b)
         run_panel(b, p, j);
 }
 
-/* What is read after block k of `count`: the next one of these columns, the first one again, or after the last rows that of the next
- * columns. */
+/* What is read after block k of `count`: the next one of these columns, the first one again, or after the last rows that of the
+ * next columns. */
 static void set_then(panels *p, int k, int count, bool last_rows)
 {
     int64_t off[2];
@@ -233,7 +235,8 @@ static void run_columns(const sm_gather *g, const int64_t r[2], int64_t j0, int6
     }
 }
 
-/* Rows r, at most SM_MC, of the columns [j0, j1) of a dense product: into g->sums, gates behind them, and from there to the result. */
+/* Rows r, at most SM_MC, of the columns [j0, j1) of a dense product: into g->sums, gates behind them, and from there to the
+ * result. */
 static void run_finished(const sm_gather *g, const int64_t r[2], int64_t j0, int64_t j1)
 {
     const sm_finish *f = g->finish;

@@ -7,9 +7,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 enum { LINE = 16, LINES = (SM_NR + LINE - 1) / LINE }; /* floats of a line of the caches; lines of a row of results */
-/* Steps of a turn of the loop over K, and whether it fetches without asking if there is something to fetch. Measured: with AVX2 the
- * branches of short turns leave no history to foresee the loop's end by, which is 4 points of the peak at 384 steps; AVX-512's tiles are
- * long, and 16 steps cost them 3 points. */
+/* Steps of a turn of the loop over K, and whether it fetches without asking if there is something to fetch. Measured: with AVX2
+ * the branches of short turns leave no history to foresee the loop's end by, which is 4 points of the peak at 384 steps;
+ * AVX-512's tiles are long, and 16 steps cost them 3 points. */
 #if SM_VL == 8
 enum { STEPS = 16, ALWAYS = 1 };
 #else

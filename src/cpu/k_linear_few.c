@@ -11,8 +11,8 @@
 #endif
 #define FLAT static inline __attribute__((always_inline))
 
-/* 32 KB of weights. More steps share more of a block's unpacking (AVX2, 64 and 128 steps: Q6_K 1.07 and 0.92 of f16's time), but 64 KB
- * leave L1 (AVX-512, 64 and 128 steps: f16 1.30 and 1.63 ms). */
+/* 32 KB of weights. More steps share more of a block's unpacking (AVX2, 64 and 128 steps: Q6_K 1.07 and 0.92 of f16's time), but
+ * 64 KB leave L1 (AVX-512, 64 and 128 steps: f16 1.30 and 1.63 ms). */
 enum { STEPS = SM_VL == 16 ? 64 : 128, WIDE = 4, COLS = WIDE * SM_NR, MOST = 32 };
 
 bool SM_K(sm_linear_few)(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1] <= SM_FEW_ROWS; }

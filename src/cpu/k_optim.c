@@ -14,8 +14,8 @@ static inline void adamw_vec(vf *w, vf *m, vf *v, vf g, const sm_adamw *p, float
 }
 
 /* Everything is read and written once. */
-static inline __attribute__((always_inline)) void update(const bool keeps, float *w, float *m, float *v, float *ema, const float *g, int64_t n,
-                                                         const sm_adamw *p)
+static inline __attribute__((always_inline)) void update(const bool keeps, float *w, float *m, float *v, float *ema,
+                                                         const float *g, int64_t n, const sm_adamw *p)
 {
     float keep = 1 - p->lr * p->weight_decay, rate = p->lr / p->bias1, root = 1 / __builtin_sqrtf(p->bias2);
     for (int64_t i = 0; i < n; i += SM_VL) {

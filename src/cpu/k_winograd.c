@@ -1,30 +1,33 @@
-/* conv2d and conv2d_dx of 3x3 kernels at stride 1 by minimal filtering (Winograd 1980; Lavin and Gray 2016): a tile of the picture
- * and the kernel are turned into so many numbers each, whose products, summed over the channels, turn into a tile of results
- * (k_winograd_turn.c). F(2x2): 16 products for 2x2 results where the direct sum has 36; F(4x4): 36 where it has 144. Every one of the
- * 16 or 36 points is a matrix product [tiles, channels] x [channels, columns] of the usual tiles. Channels are turned and
- * multiplied in parts: what the parts of a block of tiles need stays in the L2 cache, of one point in L1.
+/* conv2d and conv2d_dx of 3x3 kernels at stride 1 by minimal filtering (Winograd 1980; Lavin and Gray 2016): a tile of the
+ * picture and the kernel are turned into so many numbers each, whose products, summed over the channels, turn into a tile of
+ * results (k_winograd_turn.c). F(2x2): 16 products for 2x2 results where the direct sum has 36; F(4x4): 36 where it has 144.
+ * Every one of the 16 or 36 points is a matrix product [tiles, channels] x [channels, columns] of the usual tiles. Channels are
+ * turned and multiplied in parts: what the parts of a block of tiles need stays in the L2 cache, of one point in L1.
  *
- * Kernels that stay turned from run to run, or serve many tiles, are turned by prep. For few tiles each task turns a panel of a part
- * when it comes to it (run with prep NULL): the numbers, up to four times as many as the kernel's, never leave the L2 cache.
+ * Kernels that stay turned from run to run, or serve many tiles, are turned by prep. For few tiles each task turns a panel of a
+ * part when it comes to it (run with prep NULL): the numbers, up to four times as many as the kernel's, never leave the L2 cache.
  *
  * Every result is made of the same additions in the same order whatever the blocks, the tasks and the pictures beside, so its
- * bits do not depend on them: a part's products are one chain, parts are added in order. Which form a convolution takes depends on
- * the shapes of one picture alone. conv2d_dx is the same with kernels turned by 180 degrees and channels exchanged. */
+ * bits do not depend on them: a part's products are one chain, parts are added in order. Which form a convolution takes depends
+ * on the shapes of one picture alone. conv2d_dx is the same with kernels turned by 180 degrees and channels exchanged. */
 #include "cpu/winograd.h"
 
-/* A block has at most TILES or TILES4 tiles and COLS columns: turned pictures and sums of a part fit into 1 MiB (measured, 128 to 128
- * channels: F(4x4) 240 and 296% of the multiply-add peak with 24 tiles, 226 and 248% with 48, AVX-512 and AVX2). MOST tasks. */
+/* A block has at most TILES or TILES4 tiles and COLS columns: turned pictures and sums of a part fit into 1 MiB (measured, 128 to
+ * 128 channels: F(4x4) 240 and 296% of the multiply-add peak with 24 tiles, 226 and 248% with 48, AVX-512 and AVX2). MOST
+ * tasks. */
 enum { TILES = 48, TILES4 = 24, COLS = 160, MOST = 16 };
 
-/* Where kernels are turned by the tasks: up to FEW_TILES tiles at once share a turn of a panel, for up to two such blocks. It takes some
- * 130 cycles a vector of kernels from memory with AVX-512 where a tile's products take 18. Items have about ITEM columns. */
+/* Where kernels are turned by the tasks: up to FEW_TILES tiles at once share a turn of a panel, for up to two such blocks. It
+ * takes some 130 cycles a vector of kernels from memory with AVX-512 where a tile's products take 18. Items have about ITEM
+ * columns. */
 enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 320 };
 
-/* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels are
- * turned for half as many columns at a time: a part of the weight stays below 24 MB. */
+/* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels
+ * are turned for half as many columns at a time: a part of the weight stays below 24 MB. */
 enum { FEW_WEIGHTS = 1 << 18, LEAST4 = 16, LEAST4_MANY = 4, MANY_STEPS = 1024 };
 
-/* Channels are cut into equal parts of whole groups of sixteen, at most SM_WINO_LONGEST: a part's products are a sum of its own. */
+/* Channels are cut into equal parts of whole groups of sixteen, at most SM_WINO_LONGEST: a part's products are a sum of its
+ * own. */
 enum { GROUP = 16 };
 
 typedef struct wino {
@@ -53,8 +56,8 @@ static int side_of(const sm_node *n)
 bool SM_K(sm_winograd_fits)(const sm_node *n) { return side_of(n) > 0; }
 const char *SM_K(sm_winograd_how)(const sm_node *n) { return side_of(n) == 4 ? "F(4x4)" : "F(2x2)"; }
 
-/* Columns that a turned picture is used for, and that a weight's part has: `unit`, equal shares of at most COLS; unless there would be
- * fewer than four items to share out, then SHORT, of which units are multiples. */
+/* Columns that a turned picture is used for, and that a weight's part has: `unit`, equal shares of at most COLS; unless there
+ * would be fewer than four items to share out, then SHORT, of which units are multiples. */
 enum { SHORT = 32 / SM_NR * SM_NR };
 
 static int64_t equal_units(int64_t cols, int64_t most)
@@ -63,7 +66,8 @@ static int64_t equal_units(int64_t cols, int64_t most)
     return SM_MAX((shorts + units - 1) / units * SHORT, SHORT);
 }
 
-/* Items where kernels are turned by the tasks: equal chunks of columns, four or a multiple, so that two and four threads share them well. */
+/* Items where kernels are turned by the tasks: equal chunks of columns, four or a multiple, so that two and four threads share
+ * them well. */
 static void cut_here(wino *p)
 {
     int64_t panels = sm_panels(p->cols), most = ITEM / SM_NR;
@@ -81,8 +85,8 @@ static wino make(const sm_node *n, const int64_t part[2], bool here)
     const int64_t *x = n->src[0]->dims, *w = n->src[1]->dims;
     bool back = n->op == SM_OP_CONV2D_DX;
     int side = side_of(n);
-    wino p = {.in = sm_wino_tiles_of(&n->p, x, n->dims, side), .points = (side + 2) * (side + 2), .oh = n->dims[1], .ow = n->dims[2],
-              .k = x[3], .cols = back ? w[1] : w[0]};
+    wino p = {.in = sm_wino_tiles_of(&n->p, x, n->dims, side), .points = (side + 2) * (side + 2),
+              .oh = n->dims[1], .ow = n->dims[2], .k = x[3], .cols = back ? w[1] : w[0]};
     for (int i = 0; i < 2 && back; i++)
         p.in.off[i] = n->p.conv.pad[2 * i] - 2;
     p.tiles = x[0] * p.in.th * p.in.tw;
@@ -117,8 +121,8 @@ int SM_K(sm_winograd_tasks)(const sm_node *n)
 
 static int64_t row_size(const wino *p) { return SM_MIN((p->k + GROUP - 1) / GROUP * GROUP, SM_WINO_LONGEST); }
 
-/* Of one task: turned pictures [points][tiles][row_size], sums [points][panel][tiles][width] and, if it turns them, kernels of a panel
- * [points][row_size][width]; from point to point SM_WINO_PAD more. */
+/* Of one task: turned pictures [points][tiles][row_size], sums [points][panel][tiles][width] and, if it turns them, kernels of a
+ * panel [points][row_size][width]; from point to point SM_WINO_PAD more. */
 static int64_t pixels_room(const wino *p) { return p->points * (p->most * row_size(p) + SM_WINO_PAD); }
 static int64_t sums_room(const wino *p) { return p->points * (p->most * SM_MAX(p->chunk, p->unit) + SM_WINO_PAD); }
 static int64_t room(const wino *p)
@@ -188,11 +192,11 @@ void SM_K(sm_winograd_prep)(const sm_kcall *c, void *out, int task, int tasks)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* sums of one panel [count][width] (+)= v [count][ld] u [len][width]. Fetched meanwhile: the sums, which are added to at the end (AVX-512,
- * 64x64: 14.0 to 12.5 ms); `next`, the panel that follows, by the first two groups of rows a half each; what is read later at far, 16 bytes a step,
- * unless NULL. */
-static void multiply(const float *v, int64_t ld, int64_t count, const float *u, const float *next, int64_t len, int width, const float *far,
-                     float *sums, bool add)
+/* sums of one panel [count][width] (+)= v [count][ld] u [len][width]. Fetched meanwhile: the sums, which are added to at the end
+ * (AVX-512, 64x64: 14.0 to 12.5 ms); `next`, the panel that follows, by the first two groups of rows a half each; what is read
+ * later at far, 16 bytes a step, unless NULL. */
+static void multiply(const float *v, int64_t ld, int64_t count, const float *u, const float *next, int64_t len,
+                     int width, const float *far, float *sums, bool add)
 {
     const float *rows[SM_MR];
     float *to[SM_MR];
@@ -214,7 +218,8 @@ static void multiply(const float *v, int64_t ld, int64_t count, const float *u, 
     }
 }
 
-/* What of an item's work is whose: tiles [t0, t0 + count), columns [j0, j1); room for turned pictures, sums, kernels, points so far apart. */
+/* What of an item's work is whose: tiles [t0, t0 + count), columns [j0, j1); room for turned pictures, sums, kernels, points so
+ * far apart. */
 typedef struct item {
     int64_t t0, count, j0, j1, ld, v_apart, apart;
     float *v, *sums, *u;
@@ -241,12 +246,13 @@ static void part_prepared(const sm_kcall *c, const wino *p, const item *it, int6
     for (int64_t i = 0; i < p->points * panels; i++) {
         int64_t point = i / panels, j = i % panels * SM_NR, then = SM_MIN(i + 1, p->points * panels - 1);
         multiply(it->v + point * it->v_apart, it->ld, it->count, u + point * apart + j * len,
-                 u + then / panels * apart + then % panels * SM_NR * len, len, sm_panel_width(p->cols, it->j0 + j), NULL, it->sums + point * it->apart + j * it->count, part > 0);
+                 u + then / panels * apart + then % panels * SM_NR * len, len, sm_panel_width(p->cols, it->j0 + j), NULL,
+                 it->sums + point * it->apart + j * it->count, part > 0);
     }
 }
 
-/* The same, panel by panel, with kernels turned here. Each point's products fetch the stored kernels of one of the next columns that
- * will be turned: those of the next panel or part. */
+/* The same, panel by panel, with kernels turned here. Each point's products fetch the stored kernels of one of the next columns
+ * that will be turned: those of the next panel or part. */
 static void part_here(const sm_kcall *c, const wino *p, const item *it, int64_t part, int64_t len)
 {
     sm_wino_weight w = weight_of(c, p);
@@ -258,8 +264,10 @@ static void part_here(const sm_kcall *c, const wino *p, const item *it, int64_t 
         int64_t then = last ? it->j0 : it->j0 + j + SM_NR, c_then = last ? c0 + len : c0;
         SM_K(sm_wino_kernels)(&w, it->j0 + j, c0, c0 + len, it->u, apart);
         for (int64_t i = 0; i < p->points; i++)
-            multiply(it->v + i * it->v_apart, it->ld, it->count, it->u + i * apart, it->u + SM_MIN(i + 1, p->points - 1) * apart, len, width,
-                     i < width ? SM_K(sm_wino_ahead)(&w, then + i, c_then) : NULL, it->sums + i * it->apart + j * it->count, part > 0);
+            multiply(it->v + i * it->v_apart, it->ld, it->count, it->u + i * apart, it->u + SM_MIN(i + 1, p->points - 1) * apart,
+                     len, width,
+                     i < width ? SM_K(sm_wino_ahead)(&w, then + i, c_then) : NULL, it->sums + i * it->apart + j * it->count,
+                     part > 0);
     }
 }
 

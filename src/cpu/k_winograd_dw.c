@@ -47,8 +47,8 @@ int SM_K(sm_winograd_dw_tasks)(const sm_node *n, int pass)
     return pass ? (int)SM_MIN(SM_MIN(sm_numel(n) / 32768 + 1, MOST), (p.o + SM_VL - 1) / SM_VL) : (int)SM_MIN(items(&p), MOST);
 }
 
-/* work: the sums of every item, [POINTS][ROWS][COLS], of every task where the tiles are one part; then for every task turned tiles
- * [POINTS][TILES][ROWS] and, of a panel, [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
+/* work: the sums of every item, [POINTS][ROWS][COLS], of every task where the tiles are one part; then for every task turned
+ * tiles [POINTS][TILES][ROWS] and, of a panel, [POINTS][TILES][SM_NR]; from point to point SM_WINO_PAD more. */
 enum { SUMS = POINTS * ROWS * COLS, ROOM = POINTS * (TILES * (ROWS + SM_NR) + 2 * SM_WINO_PAD) };
 
 size_t SM_K(sm_winograd_dw_work)(const sm_node *n)
@@ -104,7 +104,8 @@ static void multiply(const float *v, const float *d, int64_t count, int64_t rows
             int64_t r0, r1;
             sm_range(rows, g, groups, &r0, &r1);
             sm_strip strip = {v + i * (count * ROWS + SM_WINO_PAD) + r0, d + i * (count * width + SM_WINO_PAD), count};
-            sm_tile t = {.m = (int)(r1 - r0), .nv = width / SM_VL, .n = width, .segs = 1, .strips = &strip, .lda = ROWS, .c = to, .add = add};
+            sm_tile t = {.m = (int)(r1 - r0), .nv = width / SM_VL, .n = width, .segs = 1, .strips = &strip,
+                         .lda = ROWS, .c = to, .add = add};
             for (int r = 0; r < t.m; r++)
                 to[r] = m + (i * ROWS + r0 + r) * COLS;
             SM_K(sm_gemm_tile)(&t);

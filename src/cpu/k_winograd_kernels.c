@@ -1,10 +1,10 @@
-/* Minimal filtering's turn of kernels, G g G' (k_winograd_turn.c has the other two): a panel's columns are the lanes, every kernel nine
- * vectors that become 16 or 36. Checkpoints store a column's kernels as one run of values, so runs are transposed first: halves of
- * 16 bits as such, sixteen values of VL columns at a time in registers, and become f32 when the turn reads them. Other types go by way
- * of the packed panel that matrix products use.
+/* Minimal filtering's turn of kernels, G g G' (k_winograd_turn.c has the other two): a panel's columns are the lanes, every
+ * kernel nine vectors that become 16 or 36. Checkpoints store a column's kernels as one run of values, so runs are transposed
+ * first: halves of 16 bits as such, sixteen values of VL columns at a time in registers, and become f32 when the turn reads them.
+ * Other types go by way of the packed panel that matrix products use.
  *
- * F(4x4)'s numbers are the kernel's polynomial at 0, -a, a, -b, b and infinity, as they are: what else the points ask for is a part of
- * the results' turn, which is done for far fewer numbers. */
+ * F(4x4)'s numbers are the kernel's polynomial at 0, -a, a, -b, b and infinity, as they are: what else the points ask for is a
+ * part of the results' turn, which is done for far fewer numbers. */
 #include "cpu/winograd.h"
 
 #define FLAT static inline __attribute__((always_inline))
@@ -166,7 +166,8 @@ void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64
     float taps[9 * STEPS * SM_NR];
     for (int64_t k = from_halves(w, j, c0, c1, out, apart); k < c1; k += STEPS) {
         int count = (int)SM_MIN(STEPS, c1 - k);
-        sm_pack_src s = {.t = *w->t, .col = w->back ? 9 : o, .step = w->back ? o : 9, .tap_step = 1, .n = w->cols, .k = count, .taps = 9};
+        sm_pack_src s = {.t = *w->t, .col = w->back ? 9 : o, .step = w->back ? o : 9, .tap_step = 1, .n = w->cols, .k = count,
+                         .taps = 9};
         s.base = k * s.step;
         SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, count}, taps);
         if (w->side == 4)

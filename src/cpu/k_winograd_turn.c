@@ -1,5 +1,5 @@
-/* The turns of minimal filtering, F(2x2, 3x3) and F(4x4, 3x3), of the picture's tiles (B' d B) and of the products' sums (A' m A), each
- * first along columns, then along rows (Lavin and Gray 2016, section 4.1); kernels: k_winograd_kernels.c.
+/* The turns of minimal filtering, F(2x2, 3x3) and F(4x4, 3x3), of the picture's tiles (B' d B) and of the products' sums (A' m
+ * A), each first along columns, then along rows (Lavin and Gray 2016, section 4.1); kernels: k_winograd_kernels.c.
  *
  * F(4x4)'s polynomials are taken at 0, -a, a, -b, b and infinity. In float32 the points decide about the error (Barabasz et al.
  * 2020): a = 5/8 and b = 3/2 have a fourth of the worst error of the usual 1 and 2, and all constants of the kernels' and the
@@ -71,8 +71,10 @@ FLAT void pixels4(const vf *d, vf *out)
 }
 
 typedef void pixel_turn(const vf *, vf *);
-/* One vector of channels, `live` of them from c on, of a strip: its columns, which neighbouring tiles share, then the tiles' rows. */
-FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t c, int live, float *out, int64_t ld, int64_t apart)
+/* One vector of channels, `live` of them from c on, of a strip: its columns, which neighbouring tiles share, then the tiles'
+ * rows. */
+FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t c, int live, float *out,
+                       int64_t ld, int64_t apart)
 {
     const int all = side + SM_WINO_MORE;
     vf d[6], u[6], t[6][COLUMNS];
@@ -103,8 +105,8 @@ FLAT void fetch(const int side, const strip *s, int64_t c)
             __builtin_prefetch(s->row[y] + (s->col[x] & s->mask[y]) + c, 0, 2);
 }
 
-FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len, float *v,
-                 int64_t ld, int64_t apart)
+FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len,
+                 float *v, int64_t ld, int64_t apart)
 {
     sm_wino_at at = sm_wino_find(p, tiles[0]);
     strip s[2];
@@ -125,7 +127,8 @@ FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const
     }
 }
 
-void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld, int64_t apart)
+void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v,
+                          int64_t ld, int64_t apart)
 {
     const int64_t tiles[2] = {t0, count};
     if (p->side == 4)
@@ -166,8 +169,8 @@ FLAT vf with(vf v, const more *a, int y, int x, int live)
 }
 
 /* One vector of columns: m's points to side x side pixels, of which exist[0] x exist[1] are stored, `live` columns of each. */
-FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias, const more *add, const int exist[2],
-                        float *to, const int64_t step[2], int live)
+FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias,
+                        const more *add, const int exist[2], float *to, const int64_t step[2], int live)
 {
     vf s[4][6], d[6], u[4];
     for (int x = 0; x < side + 2; x++) {
@@ -225,8 +228,8 @@ FLAT more find_more(const sm_wino_out *o, int64_t picture, const float *to)
     return (more){o->add + (to - o->dst), {o->ow * o->ld, o->ld}};
 }
 
-FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, const sm_wino_out *o, const int64_t tiles[2], const float *m,
-                  int64_t apart)
+FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, const sm_wino_out *o, const int64_t tiles[2],
+                  const float *m, int64_t apart)
 {
     sm_wino_at at = sm_wino_find(p, tiles[0]);
     const int64_t step[2] = {o->ow * o->ld, o->ld};
@@ -243,8 +246,8 @@ FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, con
                 if (t + 1 < tiles[1])
                     fetch_results(side, then, next + j + c, step);
                 add.at = added ? added + j + c : NULL;
-                result_vector(side, turn, m + j * tiles[1] + t * width + c, apart, vload(o->bias + j + c), &add, exist, to + j + c, step,
-                              (int)SM_MIN(SM_VL, o->cols - j - c));
+                result_vector(side, turn, m + j * tiles[1] + t * width + c, apart, vload(o->bias + j + c),
+                              &add, exist, to + j + c, step, (int)SM_MIN(SM_VL, o->cols - j - c));
             }
         }
     }

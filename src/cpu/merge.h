@@ -36,8 +36,8 @@ static inline bool token_stays(const tokens *k, const int32_t *chosen, int64_t t
     return y < k->size[0] / cell[0] && x < across && token_of(k, chosen, y * across + x) == t;
 }
 
-/* Rows of the tokens: those that are left count up in order, the others take their match's. Token number i of those that may go (in
- * order) joins cell match[i] if joins[i]. */
+/* Rows of the tokens: those that are left count up in order, the others take their match's. Token number i of those that may go
+ * (in order) joins cell match[i] if joins[i]. */
 static inline void tokens_number(const tokens *k, const int32_t *chosen, const int32_t *match, const uint8_t *joins, int32_t *row)
 {
     int32_t count = 0;

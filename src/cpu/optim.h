@@ -14,7 +14,8 @@ typedef struct sm_adamw {
 } sm_adamw;
 
 typedef struct sm_optim {
-    void (*adamw)(float *w, float *m, float *v, float *ema, const float *g, int64_t n, const sm_adamw *p); /* ema NULL: none is kept */
+    /* ema NULL: none is kept */
+    void (*adamw)(float *w, float *m, float *v, float *ema, const float *g, int64_t n, const sm_adamw *p);
     double (*sum_squares)(const float *x, int64_t n);            /* in double, sixteen lanes: the order is fixed */
     bool (*all_finite)(const float *x, int64_t n);
 } sm_optim;

@@ -1,5 +1,5 @@
-/* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c, their turns k_winograd_turn.c),
- * conv2d_dw (k_winograd_dw.c), chosen in k_conv.c; the turn of kernels: k_winograd_kernels.c. */
+/* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c, their turns
+ * k_winograd_turn.c), conv2d_dw (k_winograd_dw.c), chosen in k_conv.c; the turn of kernels: k_winograd_kernels.c. */
 #ifndef SM_WINOGRAD_H
 #define SM_WINOGRAD_H
 
@@ -9,7 +9,8 @@
 enum { SM_WINO_MORE = 2, SM_WINO_POINTS = 16, SM_WINO_POINTS4 = 36, SM_WINO_MOST_POINTS = SM_WINO_POINTS4 };
 enum { SM_WINO_LONGEST = 128 }; /* channels that are turned at a time */
 
-/* Before a loop: its steps need all registers, which compilers that unroll it would spill (pictures' turn: 200 instead of 270 cycles). */
+/* Before a loop: its steps need all registers, which compilers that unroll it would spill (pictures' turn: 200 instead of 270
+ * cycles). */
 #ifdef __clang__
 #define SM_ROLLED _Pragma("clang loop unroll(disable)")
 #else
@@ -71,25 +72,28 @@ static inline bool sm_wino_geometry(const sm_param *p, const int64_t *x, const i
 
 /* Channels [c0, c0 + len), at most SM_WINO_LONGEST, of tiles [t0, t0 + count): point i of tile t to v + i * apart + t * ld, ld
  * whole vectors; lanes past len hold zeros. */
-void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v, int64_t ld, int64_t apart);
+void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int64_t c0, int64_t len, float *v,
+                          int64_t ld, int64_t apart);
 
-/* Kernels of channels [c0, c1) of the panel of column j to out [point][c1 - c0][width], points `apart` floats apart. The weight [O, C, 3, 3]
- * has as many columns as O or, `back`, C, and is turned by 180 degrees then (k_winograd_kernels.c). */
+/* Kernels of channels [c0, c1) of the panel of column j to out [point][c1 - c0][width], points `apart` floats apart. The weight
+ * [O, C, 3, 3] has as many columns as O or, `back`, C, and is turned by 180 degrees then (k_winograd_kernels.c). */
 typedef struct sm_wino_weight { const sm_tensor *t; int64_t cols; int side; bool back; } sm_wino_weight;
 void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64_t c1, float *out, int64_t apart);
 
-/* Where the stored kernels of column j begin, from channel k on, if they are a run; NULL: they are not, or there is no such column. */
+/* Where the stored kernels of column j begin, from channel k on, if they are a run; NULL: they are not, or there is no such
+ * column. */
 static inline const float *SM_K(sm_wino_ahead)(const sm_wino_weight *w, int64_t j, int64_t k)
 {
     int64_t at = (j * w->t->dims[1] + k) * 9;
     return w->back || j >= w->cols ? NULL : (const float *)((const char *)w->t->data + sm_dtype_bytes(w->t->dtype, at));
 }
 
-/* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or, with
- * add_each, a row for so many pictures. Point i of tile t and the column c of the panel that begins at column j is at
- * m + i * apart + j * count + t * its width + c - j. */
+/* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or,
+ * with add_each, a row for so many pictures. Point i of tile t and the column c of the panel that begins at column j is at m + i
+ * * apart + j * count + t * its width + c - j. */
 typedef struct sm_wino_out { float *dst; int64_t oh, ow, ld, cols; const float *bias, *add; int64_t add_each; } sm_wino_out;
-void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t t0, int64_t count, const float *m, int64_t apart);
+void SM_K(sm_wino_results)(const sm_wino_tiles *p, const sm_wino_out *o, int64_t t0, int64_t count,
+                           const float *m, int64_t apart);
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 

@@ -110,7 +110,8 @@ void sm_graph_free(sm_graph *g);
 /* Leaves. An input's values are written before each run (sm_plan_data). A param's or constant's data must outlive the
  * plan; sm_const copies it into the graph. */
 sm_node *sm_input(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims);
-sm_node *sm_leaf_param(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims, const void *data, bool mutable_data);
+sm_node *sm_leaf_param(sm_graph *g, const char *name, sm_dtype t, int rank, const int64_t *dims,
+                       const void *data, bool mutable_data);
 sm_node *sm_const(sm_graph *g, sm_dtype t, int rank, const int64_t *dims, const void *data);
 sm_node *sm_const_f32(sm_graph *g, float value); /* rank 1, one element: broadcasts against everything */
 
@@ -164,8 +165,8 @@ typedef struct sm_plan_opts {
 enum { SM_PACKED_USUAL = 256 << 20 };
 
 /* Plans the computation of outputs (nodes of one graph): dead ops dropped, memory laid out by liveness, element-wise ops
- * in place or done by the kernel before them (fuse.c). The graph must outlive the plan. NULL and e set on failure, the graph's own recording error included.
- * sm_plan_new: SM_PACKED_USUAL, pages kept. */
+ * in place or done by the kernel before them (fuse.c). The graph must outlive the plan. NULL and e set on failure, the graph's
+ * own recording error included. sm_plan_new: SM_PACKED_USUAL, pages kept. */
 sm_plan *sm_plan_new(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, sm_err *e);
 sm_plan *sm_plan_new_with(sm_graph *g, int n, sm_node *const *outputs, const struct sm_backend *be, const sm_plan_opts *o,
                           sm_err *e);
@@ -174,8 +175,9 @@ void sm_plan_free(sm_plan *p);
 /* Storage of an input (write before a run), or of an output (read after a run, until the next). NULL: not in the plan. */
 void *sm_plan_data(const sm_plan *p, const sm_node *n);
 
-/* Writes bytes of an input from byte `at` on, if it is in the plan. The way to write inputs that are fixed (sm_node): what depends on
- * these alone is computed in the first run and in the next one after bytes that differ were put; its results stay in between. */
+/* Writes bytes of an input from byte `at` on, if it is in the plan. The way to write inputs that are fixed (sm_node): what
+ * depends on these alone is computed in the first run and in the next one after bytes that differ were put; its results stay in
+ * between. */
 void sm_plan_put(sm_plan *p, const sm_node *input, size_t at, const void *data, size_t bytes);
 
 /* Runs all steps. cancel (may be NULL) is read between ops; a nonzero value stops with SUMI_E_CANCELLED. */
@@ -190,9 +192,9 @@ size_t sm_plan_floor_bytes(const sm_plan *p);      /* what lives at once at most
 sm_cost sm_plan_cost(const sm_plan *p);
 int sm_plan_steps(const sm_plan *p);
 
-/* While profiling is on, runs note the time of their steps. The table: by op (convolutions also by size and form, and what is done
- * beside), most time first, ms a run, of which preparing weights, processor time of all threads, rates by that time of the op rows'
- * flops (direct sums') and bytes. */
+/* While profiling is on, runs note the time of their steps. The table: by op (convolutions also by size and form, and what is
+ * done beside), most time first, ms a run, of which preparing weights, processor time of all threads, rates by that time of the
+ * op rows' flops (direct sums') and bytes. */
 void sm_plan_profile(sm_plan *p, bool on);
 void sm_plan_report(const sm_plan *p, sm_buf *b);
 /* The step at which most memory is alive, and the largest of what is alive then. */

@@ -4,9 +4,10 @@
 
 #include <string.h>
 
-/* A weight that does not stay packed is packed in parts of about this size, which are multiplied before the caches have lost them; each
- * part reads the left operand again (measured, share of the peak at 1, 2 and 4 MiB: 4608x3072 to 3072 65, 84 and 87% with AVX-512, 87, 90 and
- * 90% with AVX2; 256x1280 to 1280 82, 84 and 84, 87, 85 and 85%). At least one unit, up to 3 MB for the widest convolutions. */
+/* A weight that does not stay packed is packed in parts of about this size, which are multiplied before the caches have lost
+ * them; each part reads the left operand again (measured, share of the peak at 1, 2 and 4 MiB: 4608x3072 to 3072 65, 84 and 87%
+ * with AVX-512, 87, 90 and 90% with AVX2; 256x1280 to 1280 82, 84 and 84, 87, 85 and 85%). At least one unit, up to 3 MB for the
+ * widest convolutions. */
 enum { PART = 2 << 20 };
 
 /* A weight of which each value is used more often in a run is never kept packed: packing costs about as much as fifteen

@@ -155,8 +155,8 @@ void sm_tiny_idle(const sm_job *j, sm_buf *line)
 {
     bool looks = j->cb && j->cb->preview && j->cb->preview_method && !strcasecmp(j->cb->preview_method, "taesd");
     if (j->m->tiny && !looks && !sm_tiny_makes(j))
-        sm_buf_fmt(line, "%s--taesd without --vae-decoder taesd, --vae-encoder taesd or --preview-method taesd",
-                   line->len ? "; " : "no effect: ");
+        sm_buf_fmt(line, "%s--taesd without --vae-decoder taesd%s or --preview-method taesd", line->len ? "; " : "no effect: ",
+                   sm_tiny_encodes(j) ? "" : ", --vae-encoder taesd");
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */

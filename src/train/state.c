@@ -137,7 +137,8 @@ static void update_task(void *arg, int task, int tasks)
     sm_adamw h = u->h;
     if (p->t->w->t.rank < 2)
         h.weight_decay = 0;
-    u->fn->adamw((float *)p->t->w->t.data + p->at, p->t->m + p->at, p->t->v + p->at, p->t->ema ? p->t->ema + p->at : NULL, p->g, p->n, &h);
+    u->fn->adamw((float *)p->t->w->t.data + p->at, p->t->m + p->at, p->t->v + p->at, p->t->ema ? p->t->ema + p->at : NULL, p->g,
+                 p->n, &h);
 }
 
 static piece *make_pieces(const sm_train_state *s, const sm_plan *plan, int *count)
