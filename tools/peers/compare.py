@@ -217,7 +217,7 @@ def main():
     p.add_argument("--what", default="unet,guided,vae")
     p.add_argument("--size", type=int, default=512)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--evaluations", type=int, default=2)
+    p.add_argument("--evaluations", type=int, default=4, help="of a run; ONNX Runtime is slow in its first two")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--isa", choices=["native", "avx2"], default="native", help="avx2: those that can be held to it")
     p.add_argument("--cpus", help="processors to stay on, as 0,1")
