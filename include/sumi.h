@@ -134,7 +134,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(FLOAT, cfg_scale, SUMI_CFG_DEFAULT, -1000, 1000, "cfg", "CFG scale",                                                 \
       "classifier-free guidance scale, 1 is none, below 1 and negative ones turn away; -1000: the model's default")        \
     X(INT64, seed, -1, -1, 9007199254740991, "seed", "Seed", "noise of the first picture, the next ones count up; -1: random") \
-    X(INT, width, 0, 0, 8192, "width", "Size-1", "pixels; 0: the model's default")                                          \
+    X(INT, width, 0, 0, 8192, "width", "Size-1", "pixels; 0: the model's default")                                         \
     X(INT, height, 0, 0, 8192, "height", "Size-2", "pixels; 0: the model's default")                                       \
     X(INT64, variation_seed, -1, -1, 9007199254740991, "variation-seed", "Variation seed",                                 \
       "whose noise variation-strength goes towards; the next pictures count it up, not the seed; -1: random")              \
@@ -142,8 +142,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "how far the start's noise goes from the seed's to the variation seed's; 0: off")                                    \
     X(INT, seed_resize_width, 0, 0, 8192, "seed-resize-width", "Seed resize from-1",                                       \
       "the start has the middle of the noise that the seed has at this size; 0: off")                                      \
-    X(INT, seed_resize_height, 0, 0, 8192, "seed-resize-height", "Seed resize from-2", "see seed-resize-width")              \
-    X(INT, count, 1, 1, 1024, "count", "", "pictures, each with a seed of its own")                              \
+    X(INT, seed_resize_height, 0, 0, 8192, "seed-resize-height", "Seed resize from-2", "see seed-resize-width")            \
+    X(INT, count, 1, 1, 1024, "count", "", "pictures, each with a seed of its own")                                        \
     X(INT, choices, 1, 0, 1, "choices", "",                                                                                \
       "1: {red|blue} and __name__ in prompts are drawn by the picture's seed; 0: they are text")                           \
     X(TEXT, wildcards, "", 0, 0, "wildcards", "",                                                                          \
@@ -158,45 +158,45 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "epsilon, v_prediction, sample, flow_prediction, edm; empty: what the model says")                                   \
     X(INT, original_width, 0, 0, 16384, "original-width", "Original size-1",                                               \
       "XL: size of the picture that it should look taken from; 0: the picture's")                                          \
-    X(INT, original_height, 0, 0, 16384, "original-height", "Original size-2", "XL: see original-width")                  \
-    X(INT, crop_left, 0, 0, 16384, "crop-left", "Crop-1", "XL: where in that picture it should look cropped from")      \
-    X(INT, crop_top, 0, 0, 16384, "crop-top", "Crop-2", "XL: see crop-left")                                            \
-    X(INT, target_width, 0, 0, 16384, "target-width", "Target size-1", "XL: size that it was wanted at; 0: the picture's")  \
-    X(INT, target_height, 0, 0, 16384, "target-height", "Target size-2", "XL: see target-width")                          \
+    X(INT, original_height, 0, 0, 16384, "original-height", "Original size-2", "XL: see original-width")                   \
+    X(INT, crop_left, 0, 0, 16384, "crop-left", "Crop-1", "XL: where in that picture it should look cropped from")         \
+    X(INT, crop_top, 0, 0, 16384, "crop-top", "Crop-2", "XL: see crop-left")                                               \
+    X(INT, target_width, 0, 0, 16384, "target-width", "Target size-1", "XL: size that it was wanted at; 0: the picture's") \
+    X(INT, target_height, 0, 0, 16384, "target-height", "Target size-2", "XL: see target-width")                           \
     X(FLOAT, aesthetic_score, 6, 0, 100, "aesthetic-score", "Aesthetic score", "XL refiner: rating of the prompt's picture") \
     X(FLOAT, negative_aesthetic_score, 2.5, 0, 100, "negative-aesthetic-score", "Negative aesthetic score",                \
       "XL refiner: rating of the negative prompt's")                                                                       \
     X(FLOAT, sigma_min, 0, 0, 100000, "sigma-min", "Schedule min sigma",                                                   \
       "lowest noise level before 0, where the schedule has a range; 0: the model's")                                       \
-    X(FLOAT, sigma_max, 0, 0, 100000, "sigma-max", "Schedule max sigma", "highest noise level; 0: the model's")                \
+    X(FLOAT, sigma_max, 0, 0, 100000, "sigma-max", "Schedule max sigma", "highest noise level; 0: the model's")            \
     X(FLOAT, rho, 0, 0, 100, "rho", "Schedule rho", "exponent of the schedules karras (7) and polyexponential (1); 0: theirs") \
     X(TEXT, sigmas, "", 0, 0, "sigmas", "Sigmas",                                                                          \
       "falling noise levels instead of a schedule: 14.6,7.8,3,1,0, or a file of them; --steps follows")                    \
     X(INT, discard_next_to_last_sigma, -1, -1, 1, "discard-next-to-last-sigma", "Discard penultimate sigma",               \
       "1: one more step is made and the lowest level but 0 left out; -1: as the sampler's reference does")                 \
-    X(FLOAT, shift, 0, 0, 1000, "shift", "Shift", "flow models: how far levels move up; 0: the model's")                       \
+    X(FLOAT, shift, 0, 0, 1000, "shift", "Shift", "flow models: how far levels move up; 0: the model's")                   \
     X(INT, zero_snr, -1, -1, 1, "zero-snr", "Noise Schedule",                                                              \
       "1: betas are rescaled so that the last level is noise alone; 0: they are not; -1: as the model says")               \
     X(TEXT, beta_schedule, "", 0, 0, "beta-schedule", "Beta schedule",                                                     \
       "noise levels the model was trained with: linear, scaled_linear, squaredcos_cap_v2, sqrt, sigmoid, laplace, exp; empty: " \
       "what it says")                                                                                                      \
-    X(FLOAT, eta, -1, -1, 100, "eta", "Eta", "how much of a step's noise is drawn anew; -1: the sampler's default")           \
-    X(FLOAT, s_noise, 1, 0, 100, "s-noise", "Sigma noise", "factor of the noise that is drawn anew")                          \
+    X(FLOAT, eta, -1, -1, 100, "eta", "Eta", "how much of a step's noise is drawn anew; -1: the sampler's default")        \
+    X(FLOAT, s_noise, 1, 0, 100, "s-noise", "Sigma noise", "factor of the noise that is drawn anew")                       \
     X(FLOAT, s_churn, 0, 0, 1000, "s-churn", "Sigma churn",                                                                \
       "noise added before each step, in all (Karras et al. 2022); for euler, heun, dpm2")                                  \
-    X(FLOAT, s_tmin, 0, 0, 100000, "s-tmin", "Sigma tmin", "lowest noise level that churn acts at")                           \
-    X(FLOAT, s_tmax, 0, 0, 100000, "s-tmax", "Sigma tmax", "highest one; 0: any")                                             \
+    X(FLOAT, s_tmin, 0, 0, 100000, "s-tmin", "Sigma tmin", "lowest noise level that churn acts at")                        \
+    X(FLOAT, s_tmax, 0, 0, 100000, "s-tmax", "Sigma tmax", "highest one; 0: any")                                          \
     X(FLOAT, image_guidance_scale, 1.5, -1000, 1000, "image-cfg", "Image CFG scale",                                       \
       "edit models (InstructPix2Pix): scale of the picture's guidance, 1 is none")                                         \
     X(TEXT, guidance, "cfg", 0, 0, "guidance", "Guidance",                                                                 \
       "cfg; apg: projected, on the model's outputs as in diffusers; apg_x0: on x0 as in ComfyUI")                          \
     X(FLOAT, guidance_start, 0, 0, 1, "guidance-start", "Guidance start", "share of the steps that come before guidance acts") \
-    X(FLOAT, guidance_stop, 1, 0, 1, "guidance-stop", "Guidance stop", "share of the steps after which it acts no more")      \
+    X(FLOAT, guidance_stop, 1, 0, 1, "guidance-stop", "Guidance stop", "share of the steps after which it acts no more")   \
     X(FLOAT, guidance_sigma_min, 0, 0, 100000, "guidance-sigma-min", "Guidance sigma min",                                 \
       "lowest noise level at which it acts (A1111's NGMS of all steps)")                                                   \
     X(FLOAT, guidance_sigma_max, 0, 0, 100000, "guidance-sigma-max", "Guidance sigma max",                                 \
       "highest noise level at which it acts; 0: any")                                                                      \
-    X(TEXT, cfg_mode, "constant", 0, 0, "cfg-mode", "CFG mode", \
+    X(TEXT, cfg_mode, "constant", 0, 0, "cfg-mode", "CFG mode",                                                            \
       "how the scale changes: constant; linear, cosine, half_cosine or power with _down or _up; linear_repeating, "        \
       "cosine_repeating, sawtooth; wang_linear, wang_cosine, power_cosine")                                                \
     X(FLOAT, cfg_scale_min, -1000, -1000, 1000, "cfg-scale-min", "CFG scale minimum",                                      \
@@ -209,8 +209,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "dynamic thresholding: the scale whose contrast a high --cfg gets; 0: off")                                          \
     X(FLOAT, threshold_percentile, 100, 0, 100, "threshold-percentile", "Threshold percentile",                            \
       "dynamic thresholding: values above it are cut")                                                                     \
-    X(TEXT, mimic_mode, "constant", 0, 0, "mimic-mode", "Mimic mode", "how the mimic scale changes: see cfg-mode")            \
-    X(FLOAT, mimic_scale_min, -1000, -1000, 1000, "mimic-scale-min", "Mimic scale minimum", "see cfg-scale-min")             \
+    X(TEXT, mimic_mode, "constant", 0, 0, "mimic-mode", "Mimic mode", "how the mimic scale changes: see cfg-mode")         \
+    X(FLOAT, mimic_scale_min, -1000, -1000, 1000, "mimic-scale-min", "Mimic scale minimum", "see cfg-scale-min")           \
     X(INT, separate_feature_channels, 1, 0, 1, "separate-feature-channels", "Separate Feature Channels",                   \
       "dynamic thresholding: 1: each channel by itself; 0: all together")                                                  \
     X(TEXT, scaling_startpoint, "mean", 0, 0, "scaling-startpoint", "Scaling Startpoint",                                  \
@@ -219,7 +219,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "dynamic thresholding: ad (largest value), std (deviation)")                                                         \
     X(FLOAT, interpolate_phi, 1, 0, 1, "interpolate-phi", "Interpolate Phi",                                               \
       "dynamic thresholding: how much of it; the rest is plain guidance")                                                  \
-    X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio", \
+    X(FLOAT, dynamic_thresholding_ratio, 0, 0, 1, "dynamic-thresholding-ratio", "Dynamic thresholding ratio",              \
       "Imagen's: share of x0's values that is kept, the rest is cut and all shrink to -1..1; 0: off, 0.995 is usual for models " \
       "of pixels")                                                                                                         \
     X(FLOAT, sample_max_value, 0, 0, 100000, "sample-max-value", "Sample max value",                                       \
@@ -230,14 +230,14 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "projected guidance: weight of the earlier steps'; diffusers' and ComfyUI's default is 0")                           \
     X(FLOAT, apg_norm_threshold, 15, 0, 100000, "apg-norm-threshold", "APG norm threshold",                                \
       "projected guidance: longest difference; 0: any; diffusers' default is 15, ComfyUI's 5")                             \
-    X(FLOAT, pag_scale, 0, 0, 1000, "pag", "PAG scale", "perturbed-attention guidance, 3 is usual; 0: off")                 \
+    X(FLOAT, pag_scale, 0, 0, 1000, "pag", "PAG scale", "perturbed-attention guidance, 3 is usual; 0: off")                \
     X(FLOAT, pag_adaptive_scale, 0, 0, 1000, "pag-adaptive", "PAG adaptive scale",                                         \
       "how much less of it for every timestep below 1000")                                                                 \
     X(TEXT, pag_applied_layers, "mid", 0, 0, "pag-layers", "PAG layers",                                                   \
       "self-attentions that it perturbs: regular expressions between commas, found in their names: mid, down_blocks.2, "   \
       "up_blocks.1.attentions.0")                                                                                          \
-    X(FLOAT, sag_scale, 0, -1000, 1000, "sag", "SAG scale", "self-attention guidance, 0.75 is usual; 0: off")               \
-    X(FLOAT, sag_blur_sigma, 1, 0.01, 100, "sag-blur", "SAG blur sigma", "deviation of its blur, in latent pixels")          \
+    X(FLOAT, sag_scale, 0, -1000, 1000, "sag", "SAG scale", "self-attention guidance, 0.75 is usual; 0: off")              \
+    X(FLOAT, sag_blur_sigma, 1, 0.01, 100, "sag-blur", "SAG blur sigma", "deviation of its blur, in latent pixels")        \
     X(TEXT, classifier, "", 0, 0, "classifier", "Classifier",                                                              \
       "classifier guidance: file of a classifier of this model's noisy latents, in guided-diffusion's layout; empty: none") \
     X(TEXT, classifier_class, "", 0, 0, "class", "Classifier class",                                                       \
@@ -247,11 +247,11 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
     X(TEXT, classifier_hash, "", 0, 0, "classifier-hash", "Classifier hash",                                               \
       "first ten digits of the file's SHA-256, which must agree; empty: any")                                              \
     X(TEXT, freeu, "", 0, 0, "freeu", "FreeU", "v1, v2 (as in ComfyUI), diffusers (v1 on the first two up blocks); empty: off") \
-    X(FLOAT, freeu_b1, -1, -1, 10, "freeu-b1", "FreeU b1", "factor of the widest features; -1: the version's")               \
-    X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                       \
+    X(FLOAT, freeu_b1, -1, -1, 10, "freeu-b1", "FreeU b1", "factor of the widest features; -1: the version's")             \
+    X(FLOAT, freeu_b2, -1, -1, 10, "freeu-b2", "FreeU b2", "factor of the next ones")                                      \
     X(FLOAT, freeu_s1, -1, -1, 10, "freeu-s1", "FreeU s1",                                                                 \
       "factor of the lowest frequencies that skip connections bring to the widest features")                               \
-    X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                    \
+    X(FLOAT, freeu_s2, -1, -1, 10, "freeu-s2", "FreeU s2", "the same for the next ones")                                   \
     X(TEXT, step_cache, "", 0, 0, "step-cache", "Step cache",                                                              \
       "faster and only nearly the same picture: steps use again what earlier ones computed; deepcache (UNets), taylorseer, " \
       "easycache, teacache; empty: off")                                                                                   \
@@ -316,7 +316,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "1: begin from the init image run backwards to noise (DDIM inversion), not from drawn noise")                        \
     X(TEXT, invert_prompt, "", 0, 0, "invert-prompt", "Invert prompt",                                                     \
       "what the init image shows, for the inversion; empty: no words, with Prompt-to-Prompt the source's")                 \
-    X(FLOAT, invert_cfg, 1, -1000, 1000, "invert-cfg", "Invert CFG scale", "guidance scale of the inversion") \
+    X(FLOAT, invert_cfg, 1, -1000, 1000, "invert-cfg", "Invert CFG scale", "guidance scale of the inversion")              \
     X(INT, invert_steps, 0, 0, 1000, "invert-steps", "Invert steps",                                                       \
       "steps of the inversion; 0: those that will be drawn, in reverse")                                                   \
     X(INT, invert_refine, 0, 0, 100, "invert-refine", "Invert refine",                                                     \
@@ -331,15 +331,15 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "1: the mask's surroundings are drawn at full size and put back")                                                    \
     X(INT, mask_padding, -1, -1, 4096, "mask-padding", "Masked area padding",                                              \
       "pixels around the mask, with only-masked; -1: 32")                                                                  \
-    X(INT, outpaint_left, 0, 0, 4096, "outpaint-left", "Outpaint left", "pixels by which the init image is extended")       \
-    X(INT, outpaint_right, 0, 0, 4096, "outpaint-right", "Outpaint right", "see outpaint-left")                           \
+    X(INT, outpaint_left, 0, 0, 4096, "outpaint-left", "Outpaint left", "pixels by which the init image is extended")      \
+    X(INT, outpaint_right, 0, 0, 4096, "outpaint-right", "Outpaint right", "see outpaint-left")                            \
     X(INT, outpaint_up, 0, 0, 4096, "outpaint-up", "Outpaint up", "see outpaint-left")                                     \
     X(INT, outpaint_down, 0, 0, 4096, "outpaint-down", "Outpaint down", "see outpaint-left")                               \
     X(FLOAT, hires_upscale, 0, 0, 8, "hires-upscale", "Hires upscale",                                                     \
       "hires fix: draw, enlarge by this factor, draw over with --strength; 0: off")                                        \
     X(INT, hires_width, 0, 0, 8192, "hires-width", "Hires resize-1",                                                       \
       "hires fix: enlarge to this width instead; 0: by height or factor")                                                  \
-    X(INT, hires_height, 0, 0, 8192, "hires-height", "Hires resize-2", "see hires-width")                                    \
+    X(INT, hires_height, 0, 0, 8192, "hires-height", "Hires resize-2", "see hires-width")                                  \
     X(TEXT, hires_upscaler, "", 0, 0, "hires-upscaler", "Hires upscaler",                                                  \
       "Latent, Latent (antialiased), Latent (bicubic), Latent (bicubic antialiased), "                                     \
       "Latent (nearest), Latent (nearest-exact); of pixels: Lanczos, Nearest; empty: Latent")                              \
@@ -348,7 +348,7 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "model that takes over the last steps (XL's refiner): file, folder or name; empty: none")                            \
     X(FLOAT, refiner_switch_at, 0.8, 0.01, 1, "refiner-switch-at", "Refiner switch at",                                    \
       "share of the noise levels that come before it takes over")                                                          \
-    X(TEXT, tile, "", 0, 0, "tile", "Tiling", "edges that meet when the picture is repeated: x, y or both; empty: none")    \
+    X(TEXT, tile, "", 0, 0, "tile", "Tiling", "edges that meet when the picture is repeated: x, y or both; empty: none")   \
     X(INT, vae_tile, -1, -1, 8192, "vae-tile", "VAE tile",                                                                 \
       "decode in tiles of so many pixels a side; 0: never, -1: above 1024x1024 in area, with --low-memory above 384 a side") \
     X(TEXT, vae_decoder, "full", 0, 0, "vae-decoder", "VAE Decoder",                                                       \

@@ -134,10 +134,41 @@ static void write_file(const reference *r, style how, const char *extra, const c
     CHECKF(!sm_st_write(path, n, item, 0, NULL, NULL, &e), "%s", e.msg);
 }
 
-static sumi_status load(sumi_context *ctx, const char *family, const char *taesd, sumi_model **m)
+static sumi_status load(sumi_context *ctx, const char *taesd, sumi_model **m)
 {
-    sumi_model_options o = {.path = family_model(family, FAMILY_FOLDER), .tokenizer = family_tokenizer(), .taesd = taesd};
+    sumi_model_options o = {.path = family_model("sd1", FAMILY_FOLDER), .tokenizer = family_tokenizer(), .taesd = taesd};
     return sumi_model_load_with(ctx, &o, m);
+}
+
+/* What most tests here begin with: a context, the fixture, room for a file's name and for a model with it. */
+typedef struct opened {
+    reference r;
+    sumi_context *ctx;
+    sumi_model *m;
+    char path[300];
+} opened;
+
+static void open_fixture(opened *o, const char *file)
+{
+    *o = (opened){.m = NULL};
+    snprintf(o->path, sizeof o->path, "%s", test_tmp(file));
+    CHECK(!sumi_context_new(NULL, &o->ctx) && reference_open(&o->r, "taesd_tiny.safetensors"));
+}
+
+static bool open_model(opened *o, const char *file, style how)
+{
+    open_fixture(o, file);
+    write_file(&o->r, how, NULL, o->path);
+    bool is = !load(o->ctx, o->path, &o->m);
+    CHECKF(is, "%s", sumi_error(o->ctx));
+    return is;
+}
+
+static void close_fixture(opened *o)
+{
+    sumi_model_free(o->m);
+    reference_close(&o->r);
+    sumi_context_free(o->ctx);
 }
 
 static sumi_request small(void)
@@ -197,73 +228,63 @@ static void on_look(void *user, int index, int step, int width, int height, cons
 
 TEST(taesd_decodes_requests)
 {
-    reference r;
-    sumi_context *ctx;
-    char path[300], latents[300];
+    opened o;
+    char latents[300];
     uint8_t want[32 * 40 * 3];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny.safetensors"));
     snprintf(latents, sizeof latents, "%s", test_tmp("tiny-latents.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
+    open_fixture(&o, "tiny.safetensors");
     for (int how = DIFFUSERS; how < STYLES; how++) {
         sumi_model *m = NULL;
         sumi_images *im = NULL;
         sumi_request q = small();
         q.save_latents = latents;
-        write_file(&r, (style)how, how == COMFY ? "vae_scale" : NULL, path);
-        CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
+        write_file(&o.r, (style)how, how == COMFY ? "vae_scale" : NULL, o.path);
+        CHECKF(!load(o.ctx, o.path, &m), "%s", sumi_error(o.ctx));
         if (how == AUTHORS_ENCODER)
-            CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG &&
-                  strstr(sumi_error(ctx), "--vae-decoder taesd: the file given with --taesd has no decoder"));
-        else if (!sumi_generate(ctx, m, &q, NULL, &im)) {
+            CHECK(sumi_generate(o.ctx, m, &q, NULL, &im) == SUMI_E_ARG &&
+                  strstr(sumi_error(o.ctx), "--vae-decoder taesd: the file given with --taesd has no decoder"));
+        else if (!sumi_generate(o.ctx, m, &q, NULL, &im)) {
             expected(m, latents, want);
             CHECKF(off_by(want, sumi_images_at(im, 0)->pixels, (int)sizeof want) <= 1, "names of kind %d", how);
             CHECKF(strstr(sumi_images_at(im, 0)->infotext, "VAE Decoder: TAESD") &&
                    strstr(sumi_images_at(im, 0)->infotext, "TAESD file: "), "%s", sumi_images_at(im, 0)->infotext);
         } else {
-            CHECKF(false, "%s", sumi_error(ctx));
+            CHECKF(false, "%s", sumi_error(o.ctx));
         }
         sumi_images_free(im);
         sumi_model_free(m);
     }
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 TEST(taesd_encodes_requests)
 {
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
-    char path[300], picture[300];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-both.safetensors"));
+    opened o;
+    char picture[300];
     snprintf(picture, sizeof picture, "%s", test_tmp("tiny-init.png"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, DIFFUSERS, NULL, path);
-    if (!load(ctx, "sd1", path, &m)) {
+    if (open_model(&o, "tiny-both.safetensors", DIFFUSERS)) {
         sumi_images *a = NULL, *b = NULL, *c = NULL;
         sumi_request q = small();
-        CHECKF(!sumi_generate(ctx, m, &q, NULL, &a) && !sumi_image_save(ctx, sumi_images_at(a, 0), picture), "%s",
-               sumi_error(ctx));
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, NULL, &a) && !sumi_image_save(o.ctx, sumi_images_at(a, 0), picture), "%s",
+               sumi_error(o.ctx));
         q.init_image = picture;
-        CHECKF(!sumi_generate(ctx, m, &q, NULL, &b), "%s", sumi_error(ctx));
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, NULL, &b), "%s", sumi_error(o.ctx));
         q.vae_encoder = "taesd";
-        CHECKF(!sumi_generate(ctx, m, &q, NULL, &c), "%s", sumi_error(ctx));
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, NULL, &c), "%s", sumi_error(o.ctx));
         CHECK(b && c && off_by(sumi_images_at(b, 0)->pixels, sumi_images_at(c, 0)->pixels, 32 * 40 * 3) > 8);
         CHECK(c && strstr(sumi_images_at(c, 0)->infotext, "VAE Encoder: TAESD"));
         sumi_plan_info tiny, full;
-        CHECK(!sumi_plan_request(ctx, m, &q, &tiny));
+        CHECK(!sumi_plan_request(o.ctx, o.m, &q, &tiny));
         q.vae_encoder = q.vae_decoder = "full";
-        CHECK(!sumi_plan_request(ctx, m, &q, &full) && full.decode_flops != tiny.decode_flops &&
+        CHECK(!sumi_plan_request(o.ctx, o.m, &q, &full) && full.decode_flops != tiny.decode_flops &&
               full.encode_flops != tiny.encode_flops);
         sumi_images_free(a);
         sumi_images_free(b);
         sumi_images_free(c);
         q = small();
-        requests_out_of_memory(ctx, m, &q);
+        requests_out_of_memory(o.ctx, o.m, &q);
     }
-    sumi_model_free(m);
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 /* One that nothing uses is told and, as one that only previews use, not recorded: the picture is the same without it. */
@@ -278,25 +299,19 @@ TEST(taesd_idle)
         {"x", "TAESD", false, ""}, {"x --vae-decoder taesd", NULL, true, ""}, {"x --vae-decoder Taesd --vae-tile 4", NULL, true,
          "no effect: --vae-tile without --vae-decoder full"},
         {"x --vae-encoder taesd --hires-upscale 2 --hires-upscaler lanczos --strength 0.5", NULL, true, ""}};
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
-    char path[300];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-idle.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, DIFFUSERS, NULL, path);
-    CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
-    for (size_t i = 0; m && i < SM_COUNT(rows); i++) {
+    opened o;
+    open_model(&o, "tiny-idle.safetensors", DIFFUSERS);
+    for (size_t i = 0; o.m && i < SM_COUNT(rows); i++) {
         heard h = {0};
         sumi_callbacks cb = {.preview = rows[i].preview ? on_look : NULL, .preview_method = rows[i].preview,
                              .progress = on_message, .user = &h};
         sumi_request q = sumi_request_default();
         sumi_images *im = NULL;
         char *texts = NULL;
-        CHECKF(!sumi_request_read(ctx, rows[i].line, &q, &texts), "%s", sumi_error(ctx));
+        CHECKF(!sumi_request_read(o.ctx, rows[i].line, &q, &texts), "%s", sumi_error(o.ctx));
         q.steps = 2;
         q.width = q.height = 32;
-        CHECKF(!sumi_generate(ctx, m, &q, &cb, &im), "%s: %s", rows[i].line, sumi_error(ctx));
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, &cb, &im), "%s: %s", rows[i].line, sumi_error(o.ctx));
         CHECKF(!strcmp(h.told, rows[i].told), "%s: '%s'", rows[i].line, h.told);
         const char *text = im ? sumi_images_at(im, 0)->infotext : "";
         CHECKF(rows[i].recorded == (strstr(text, ", TAESD file: ") != NULL) && strstr(text, ", Model file: ") &&
@@ -304,9 +319,7 @@ TEST(taesd_idle)
         sumi_images_free(im);
         sumi_text_free(texts);
     }
-    sumi_model_free(m);
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 /* A decoder whose layers are numbered in two ways may be either of two; so is one that has a layer under both names. */
@@ -318,43 +331,32 @@ TEST(taesd_files_with_two_namings)
         {AUTHORS_DECODER, "decoder.layers.40.bias", "name the layers of one decoder in two ways"},
         {COMFY, "decoder.layers.40.bias", "name the layers of one decoder in two ways"},
         {AUTHORS_DECODER, "taesd_decoder.1.weight", "appears twice"}};
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
-    char path[300];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-two.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
+    opened o;
+    open_fixture(&o, "tiny-two.safetensors");
     for (size_t i = 0; i < SM_COUNT(rows); i++) {
-        write_file(&r, rows[i].how, rows[i].extra, path);
-        CHECKF(load(ctx, "sd1", path, &m) && strstr(sumi_error(ctx), rows[i].message) && strstr(sumi_error(ctx), "--taesd: "),
-               "%s: %s", rows[i].extra, sumi_error(ctx));
+        write_file(&o.r, rows[i].how, rows[i].extra, o.path);
+        CHECKF(load(o.ctx, o.path, &o.m) && strstr(sumi_error(o.ctx), rows[i].message) && strstr(sumi_error(o.ctx), "--taesd: "),
+               "%s: %s", rows[i].extra, sumi_error(o.ctx));
     }
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 TEST(taesd_files_that_do_not_fit)
 {
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
+    opened o;
     sumi_images *im = NULL;
-    char path[300];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-bad.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, DIFFUSERS, "decoder.mid_block.weight", path);
-    CHECK(load(ctx, "sd1", path, &m) == SUMI_E_MODEL &&
-          strstr(sumi_error(ctx), "'decoder.mid_block.weight' is no tensor of a tiny autoencoder"));
-    write_file(&r, DIFFUSERS, NULL, path);
-    CHECK(load(ctx, "sd1", test_fixture("vae_tiny.safetensors"), &m) == SUMI_E_MODEL && strstr(sumi_error(ctx), "--taesd: "));
-    CHECK(load(ctx, "sd1", "/nowhere/tiny.safetensors", &m) == SUMI_E_FILE && !m);
-    CHECK(!load(ctx, "sd1", NULL, &m));
+    open_fixture(&o, "tiny-bad.safetensors");
+    write_file(&o.r, DIFFUSERS, "decoder.mid_block.weight", o.path);
+    CHECK(load(o.ctx, o.path, &o.m) == SUMI_E_MODEL &&
+          strstr(sumi_error(o.ctx), "'decoder.mid_block.weight' is no tensor of a tiny autoencoder"));
+    write_file(&o.r, DIFFUSERS, NULL, o.path);
+    CHECK(load(o.ctx, test_fixture("vae_tiny.safetensors"), &o.m) == SUMI_E_MODEL && strstr(sumi_error(o.ctx), "--taesd: "));
+    CHECK(load(o.ctx, "/nowhere/tiny.safetensors", &o.m) == SUMI_E_FILE && !o.m);
+    CHECK(!load(o.ctx, NULL, &o.m));
     sumi_request q = small();
-    CHECK(sumi_generate(ctx, m, &q, NULL, &im) == SUMI_E_ARG &&
-          strstr(sumi_error(ctx), "--vae-decoder taesd: needs a tiny decoder"));
-    sumi_model_free(m);
-    reference_close(&r);
-    sumi_context_free(ctx);
+    CHECK(sumi_generate(o.ctx, o.m, &q, NULL, &im) == SUMI_E_ARG &&
+          strstr(sumi_error(o.ctx), "--vae-decoder taesd: needs a tiny decoder"));
+    close_fixture(&o);
 }
 
 /* Bands of 9 rows of latents against the whole: the same up to the rounding of convolutions that are cut otherwise. in: [40, 6]
@@ -383,27 +385,20 @@ static void check_bands(const sm_job *j, bool encoder, const float *in)
 /* Edges that meet included. Large pictures are cut by themselves. */
 TEST(taesd_in_bands)
 {
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
+    opened o;
     sm_err e = {0};
-    char path[300];
     static float z[40 * 6 * 4], x[40 * 6 * 48];
     test_fill(z, SM_COUNT(z), 9, -2, 2);
     test_fill(x, SM_COUNT(x), 10, -1, 1);
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-bands.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, DIFFUSERS, NULL, path);
-    CHECKF(!load(ctx, "sd1", path, &m), "%s", sumi_error(ctx));
-    for (int k = 0; m && k < 4; k++) {
-        sm_job j = {.m = m, .be = sm_cpu_backend("", &e), .mem = m->mem, .r = sumi_request_default(), .circular = {k / 2, k / 2}};
+    open_model(&o, "tiny-bands.safetensors", DIFFUSERS);
+    for (int k = 0; o.m && k < 4; k++) {
+        sm_job j = {.m = o.m, .be = sm_cpu_backend("", &e), .mem = o.m->mem, .r = sumi_request_default(),
+                    .circular = {k / 2, k / 2}};
         check_bands(&j, k % 2, k % 2 ? x : z);
         sm_tiny_bands large = sm_tiny_bands_of(&j, k % 2, 512, 256);
         CHECKF(large.rows > 16 && large.window * 256 <= 128 * 128, "%d of %d rows", large.rows, large.window);
     }
-    sumi_model_free(m);
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 /* ---- previews ------------------------------------------------------------------------------------------------------ */
@@ -421,38 +416,33 @@ static void on_preview(void *user, int index, int step, int width, int height, c
 
 TEST(taesd_previews)
 {
-    reference r;
-    sumi_context *ctx;
-    sumi_model *m = NULL;
-    char path[300];
-    snprintf(path, sizeof path, "%s", test_tmp("tiny-previews.safetensors"));
-    CHECK(!sumi_context_new(NULL, &ctx) && reference_open(&r, "taesd_tiny.safetensors"));
-    write_file(&r, AUTHORS_DECODER, NULL, path);
-    if (!load(ctx, "sd1", path, &m)) {
+    opened o;
+    if (open_model(&o, "tiny-previews.safetensors", AUTHORS_DECODER)) {
         sumi_images *im = NULL, *plain = NULL;
         looks l = {0};
         sumi_callbacks cb = {.preview = on_preview, .user = &l, .preview_method = "taesd"};
         sumi_request q = small();
-        CHECKF(!sumi_generate(ctx, m, &q, &cb, &im) && l.calls == 2 && l.width == 32 && l.height == 40, "%s", sumi_error(ctx));
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, &cb, &im) && l.calls == 2 && l.width == 32 && l.height == 40, "%s",
+               sumi_error(o.ctx));
         CHECK(im && off_by(l.last, sumi_images_at(im, 0)->pixels, 32 * 40 * 3) <= 1); /* Euler's last estimate is the picture */
         q.vae_decoder = "full";
-        CHECK(!sumi_generate(ctx, m, &q, &cb, &plain) && off_by(l.last, sumi_images_at(im, 0)->pixels, 32 * 40 * 3) <= 1);
+        CHECK(!sumi_generate(o.ctx, o.m, &q, &cb, &plain) && off_by(l.last, sumi_images_at(im, 0)->pixels, 32 * 40 * 3) <= 1);
         CHECK(plain && off_by(l.last, sumi_images_at(plain, 0)->pixels, 32 * 40 * 3) > 8);
         sumi_images_free(plain);
         sumi_images_free(im);
         l.calls = 0;
         cb.preview_method = "Approx cheap";
-        CHECKF(!sumi_generate(ctx, m, &q, &cb, &im) && l.calls == 2 && l.width == W && l.height == H, "%s", sumi_error(ctx));
-        CHECK(!sumi_generate(ctx, m, &q, NULL, &plain) &&
+        CHECKF(!sumi_generate(o.ctx, o.m, &q, &cb, &im) && l.calls == 2 && l.width == W && l.height == H, "%s",
+               sumi_error(o.ctx));
+        CHECK(!sumi_generate(o.ctx, o.m, &q, NULL, &plain) &&
               !off_by(sumi_images_at(im, 0)->pixels, sumi_images_at(plain, 0)->pixels, 32 * 40 * 3));
         sumi_images_free(im);
         sumi_images_free(plain);
         cb.preview_method = "best";
-        CHECK(sumi_generate(ctx, m, &q, &cb, &im) == SUMI_E_ARG && strstr(sumi_error(ctx), "preview method 'best' is unknown"));
+        CHECK(sumi_generate(o.ctx, o.m, &q, &cb, &im) == SUMI_E_ARG &&
+              strstr(sumi_error(o.ctx), "preview method 'best' is unknown"));
     }
-    sumi_model_free(m);
-    reference_close(&r);
-    sumi_context_free(ctx);
+    close_fixture(&o);
 }
 
 /* Colours that are a sum over the channels are found again; a constant channel gets nothing. */
