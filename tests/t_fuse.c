@@ -65,6 +65,14 @@ static sm_node *sums(net *t)
     return sm_add(sm_linear(r, W(33, 70), NULL), sm_linear(r, W(33, 70), W(33)));
 }
 
+/* K in several parts on every instruction set: sums of parts must not touch what is added. */
+static sm_node *long_sums(net *t)
+{
+    sm_node *x = X(2, 75, 1700), *r = sm_affine(X(2, 75, 70), 2, 1);
+    r = sm_add(r, sm_linear(x, W(70, 1700), W(70)));
+    return sm_add(sm_linear(x, W(70, 1700), NULL), sm_affine(sm_add(r, sm_linear(x, W(70, 1700), NULL)), 2, 0));
+}
+
 static sm_node *pictures(net *t)
 {
     sm_conv c = {.stride = 1, .pad = 1}, wraps = {.stride = 1, .pad = 1, .circular = {1, 1}};
@@ -140,7 +148,11 @@ TEST(fuse_gates)
     compare("gate in parts", wide_gate, 4);
     compare("gate and its input", read_gate, 0);
 }
-TEST(fuse_sums) { compare("sums", sums, 5); }
+TEST(fuse_sums)
+{
+    compare("sums", sums, 5);
+    compare("long sums", long_sums, 3);
+}
 TEST(fuse_pictures) { compare("pictures", pictures, 2 + 1 + 1 + 2 + 1); }
 
 /* ---- fixed inputs ------------------------------------------------------------------------------------------------- */

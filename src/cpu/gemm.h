@@ -39,7 +39,9 @@ typedef struct sm_tile {
     const float *const *b;    /* [segs]: [len][nv * SM_VL] */
     float *const *c;          /* [m] */
     const float *bias;        /* added at the end; NULL: none */
-    bool add;                 /* go on from c instead of zero */
+    bool add;                 /* go on from `from`, [m], or where that is NULL from c, instead of zero */
+    const float *const *from;
+    const float *const *plus; /* [m]: added after the bias; NULL: nothing */
     bool add_to;              /* these steps' own sum is added to c */
     /* Fetched meanwhile (rows only; NULL: nothing): */
     const float *ahead;       /* what is read next, half as long as b; */
@@ -127,6 +129,8 @@ typedef struct sm_gather {
     int64_t b_from;
     sm_tensor bias;             /* data NULL: none */
     int64_t bias_base;
+    const float *add;           /* as the results, [cols] of ld_dst a row: added to them; NULL: nothing. If it is they themselves: */
+    float *partial;             /* this task's own, SM_PARTIAL floats, for sums of parts of K; NULL: they are in the results */
     float *copy;                /* this task's own, sm_gather_copy(ld_src) floats; NULL: rows are read in place */
     const sm_finish *finish;    /* what is done to the results of a linear layer; NULL: nothing. With it: */
     float *sums;                /* SM_FINISH_COLS floats of the task's own for each of its rows, at most SM_MC; with gate twice so
@@ -139,6 +143,9 @@ typedef struct sm_gather {
  * (measured, AVX-512: 1024x3072 to 3072 64 to 84% of the peak, 2048x2048 to 2048 64 to 83%; other widths lose 3 points by it). */
 enum { SM_COPY_LD = SM_KC + 16 };
 static inline int64_t sm_gather_copy(int64_t ld) { return ld % 1024 == 0 ? SM_MC * SM_COPY_LD : 0; }
+
+/* Columns whose sums of parts of K stay in L2, and those of a block of rows. */
+enum { SM_NC = 16 * SM_NR, SM_PARTIAL = SM_MC * SM_NC };
 
 /* A gather product's results that are not finished yet: SM_MC rows of SM_FINISH_COLS columns, which stay in L2; with gate twice
  * so many. */

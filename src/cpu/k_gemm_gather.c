@@ -4,8 +4,7 @@
  * rows and memory of its results during the tile before it. */
 #include "cpu/gemm.h"
 
-enum { NC = 16 * SM_NR, LINE = 16, SLOW = 8 }; /* columns whose partial sums stay in L2; tiles from which on `far` brings a
-                                                  panel */
+enum { LINE = 16, SLOW = 8 }; /* tiles from which on `far` brings a panel */
 
 static const float zeros[SM_KC];
 
@@ -117,7 +116,7 @@ typedef struct panels {
     kblock k;
     int64_t j0, j1, end, at[SM_MAX_SEGS], then, then_at;
     const float *bp[SM_MAX_SEGS];
-    float bias[NC];
+    float bias[SM_NC];
 } panels;
 
 /* Row `at` of the panel of column j. */
@@ -141,6 +140,23 @@ static void put_results(const block *b, int i, int64_t j, float **c)
 {
     for (int r = 0; r < SM_MR; r++)
         c[r] = b->dst[SM_MIN(b->from[i] + r, b->from[i + 1] - 1)] + j;
+}
+
+/* Partial sums of tile i apart from the results, if the last part of K does not end them, and what is added if it does. */
+typedef struct beside { float *sums[SM_MR]; const float *plus[SM_MR]; } beside;
+
+static void put_beside(const panels *p, const block *b, int i, int64_t j, beside *s, sm_tile *t)
+{
+    const sm_gather *g = p->g;
+    for (int r = 0; r < t->m; r++) {
+        s->sums[r] = g->partial + (b->from[i] + r) * SM_NC + (j - p->j0);
+        s->plus[r] = g->add + (t->c[r] - g->dst);
+    }
+    t->from = g->partial ? (const float *const *)s->sums : NULL;
+    if (p->k.last)
+        t->plus = s->plus;
+    else if (g->partial)
+        t->c = s->sums;
 }
 
 /* What is read after the panel of column j; NULL: nothing. */
@@ -167,6 +183,7 @@ static void copy_tile(const kblock *k, const float **ptr, int m, float *copy)
 static void run_panel(block *b, panels *p, int64_t j)
 {
     float *c[2][SM_MR];
+    beside s;
     sm_tile t = panel_tile(p, j);
     const float *next = next_panel(p, j);
     int64_t steps = t.segs * t.len;
@@ -179,6 +196,8 @@ static void run_panel(block *b, panels *p, int64_t j)
         t.results = more ? c[(i + 1) % 2] : NULL;
         if (more)
             put_results(b, i + 1 < b->tiles ? i + 1 : 0, i + 1 < b->tiles ? j : j + SM_NR, c[(i + 1) % 2]);
+        if (p->g->add)
+            put_beside(p, b, i, j, &s, &t);
         if (p->g->copy && j == p->j0)
             copy_tile(&p->k, b->ptr + i * t.segs * SM_MR, t.m, p->g->copy + i * SM_MR * SM_COPY_LD);
         t.ahead = next && b->tiles < SLOW && i < 2 ? next + i * (steps / 2) * SM_NR : NULL;
@@ -261,8 +280,8 @@ static void run_finished(const sm_gather *g, const int64_t r[2], int64_t j0, int
 void SM_K(sm_gemm_gather)(const sm_gather *g, const int64_t r[2], const int64_t j[2])
 {
     int64_t tiles = (r[1] - r[0] + SM_MR - 1) / SM_MR, blocks = (tiles * SM_MR + SM_MC - 1) / SM_MC, piece[2];
-    for (int64_t j0 = j[0]; !g->finish && j0 < j[1]; j0 += NC)
-        run_columns(g, r, j0, SM_MIN(j0 + NC, j[1]), j[1]);
+    for (int64_t j0 = j[0]; !g->finish && j0 < j[1]; j0 += SM_NC)
+        run_columns(g, r, j0, SM_MIN(j0 + SM_NC, j[1]), j[1]);
     for (int64_t j0 = j[0]; g->finish && j0 < j[1]; j0 += SM_FINISH_COLS)
         for (int64_t i = 0; i < blocks; i++) {
             piece[0] = r[0] + i * tiles / blocks * SM_MR;

@@ -32,9 +32,10 @@ FLAT void step(const int m, const int nv, vf (*acc)[SM_NV], const float *const *
 
 FLAT void load_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
 {
+    const float *const *from = t->from ? t->from : (const float *const *)t->c;
     UNROLL for (int i = 0; i < m; i++)
         UNROLL for (int j = 0; j < nv; j++)
-            acc[i][j] = t->add ? vload(t->c[i] + j * SM_VL) : (vf){0};
+            acc[i][j] = t->add ? vload(from[i] + j * SM_VL) : (vf){0};
 }
 
 FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
@@ -45,6 +46,10 @@ FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
             UNROLL for (int i = 0; i < m; i++)
                 acc[i][j] += bias;
         }
+    if (t->plus)
+        UNROLL for (int i = 0; i < m; i++)
+            UNROLL for (int j = 0; j < nv; j++)
+                acc[i][j] += vload(t->plus[i] + j * SM_VL);
     if (t->add_to)
         UNROLL for (int i = 0; i < m; i++)
             UNROLL for (int j = 0; j < nv; j++)
@@ -145,23 +150,30 @@ static tile_fn *const by_strips[SM_MR][SM_NV] = {ALL(strips)};
 /* A tile whose last vector is only partly stored: computed beside, n columns copied. */
 static void tile_ragged(const sm_tile *t, tile_fn *fn)
 {
-    float buf[SM_MR][SM_NR], bias[SM_NR] = {0};
-    float *c[SM_MR];
+    float buf[SM_MR][SM_NR], more[SM_MR][SM_NR], bias[SM_NR] = {0}, *c[SM_MR];
+    const float *plus[SM_MR];
+    size_t bytes = (size_t)t->n * sizeof(float);
     sm_tile u = *t;
+    memset(buf, 0, sizeof buf);
+    memset(more, 0, sizeof more);
     for (int i = 0; i < t->m; i++) {
         c[i] = buf[i];
-        memset(buf[i], 0, sizeof buf[i]);
+        plus[i] = more[i];
         if (t->add || t->add_to)
-            memcpy(buf[i], t->c[i], (size_t)t->n * sizeof(float));
+            memcpy(buf[i], t->from ? t->from[i] : t->c[i], bytes);
+        if (t->plus)
+            memcpy(more[i], t->plus[i], bytes);
     }
     u.c = c;
+    u.from = NULL;
+    u.plus = t->plus ? plus : NULL;
     if (t->bias) {
-        memcpy(bias, t->bias, (size_t)t->n * sizeof(float));
+        memcpy(bias, t->bias, bytes);
         u.bias = bias;
     }
     fn(&u);
     for (int i = 0; i < t->m; i++)
-        memcpy(t->c[i], buf[i], (size_t)t->n * sizeof(float));
+        memcpy(t->c[i], buf[i], bytes);
 }
 
 void SM_K(sm_gemm_tile)(const sm_tile *t)

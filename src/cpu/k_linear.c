@@ -82,8 +82,15 @@ static bool linear_fuses(const sm_node *n, const sm_finish *f)
            (!f->gate || n->src[1]->dims[0] % (2 * SM_NR) == 0);
 }
 
-/* Floats of a task's unfinished results: of both halves with a gate. */
-static int64_t linear_sums(const sm_node *n) { return 2 * SM_MIN(linear_rows(n), SM_MC) * SM_FINISH_COLS; }
+/* What a tile does itself. */
+static bool only_adds(const sm_finish *f) { return f->act == SM_OP_INPUT && !f->gate && f->add_rows == 1; }
+
+/* Floats of a task's unfinished results, of both halves with a gate, or of partial sums. */
+static int64_t linear_sums(const sm_node *n)
+{
+    int64_t partial = n->src[1]->dims[1] > SM_KC ? SM_NC : 0;
+    return SM_MIN(linear_rows(n), SM_MC) * SM_MAX(2 * SM_FINISH_COLS, partial);
+}
 
 static size_t linear_finish_work(const sm_node *n) { return sizeof(float) * (size_t)(linear_sums(n) * linear_tasks(n, 0)); }
 
@@ -100,9 +107,15 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
     sm_part_of(c, sm_panels(g.cols), part);
     g.b_from = part[0] * SM_NR;
     if (finishes(&c->finish)) {
-        g.finish = &c->finish;
-        g.sums = (float *)c->work + linear_work(c->node) / sizeof(float) + task * linear_sums(c->node);
-        g.gate = (part[1] - part[0]) * SM_NR;
+        float *sums = (float *)c->work + linear_work(c->node) / sizeof(float) + task * linear_sums(c->node);
+        if (only_adds(&c->finish)) {
+            g.add = c->finish.add;
+            g.partial = w->dims[1] > SM_KC ? sums : NULL;
+        } else {
+            g.finish = &c->finish;
+            g.sums = sums;
+            g.gate = (part[1] - part[0]) * SM_NR;
+        }
     }
     int64_t cols = SM_MIN(part[1] * SM_NR, g.cols) - g.b_from;
     if (linear_copy(c->node) && cols >= WIDE)
