@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 static sm_test *all;
-static int failures;         /* of the running test */
+static int checks, failures; /* of the running test */
 static const char *skipped;
 static char tmp_dir[64];
 
@@ -23,6 +23,7 @@ void test_register(sm_test *t)
 
 void test_check(bool ok, const char *file, int line, const char *fmt, ...)
 {
+    __atomic_fetch_add(&checks, 1, __ATOMIC_RELAXED); /* some check from threads */
     if (ok)
         return;
     va_list ap;
@@ -113,11 +114,13 @@ int main(int argc, char **argv)
             printf("%s\n", t->name);
         if (list || !strstr(t->name, filter))
             continue;
-        failures = 0;
+        checks = failures = 0;
         skipped = NULL;
         double t0 = sm_now();
         t->fn();
         double s = sm_now() - t0;
+        if (!checks && !skipped)
+            test_check(false, t->name, 0, "nothing was checked");
         printf("%-7s %s (%.2f s)%s%s\n", failures ? "FAILED" : skipped ? "skipped" : "ok", t->name, s, skipped ? ": " : "",
                skipped ? skipped : "");
         if (failures)

@@ -492,6 +492,11 @@ static bool build(vm *v)
     return x->kind == SM_PK_DICT || x->kind == SM_PK_OTHER || bad(v, "gives attributes to what has none");
 }
 
+static bool is_text(const sm_pk_value *v, const char *text)
+{
+    return v->kind == SM_PK_STR && v->n == strlen(text) && !memcmp(v->u.s, text, v->n);
+}
+
 /* ('storage', type, key, location, number of elements[, None]) */
 static bool persistent(vm *v)
 {
@@ -499,13 +504,13 @@ static bool persistent(vm *v)
     sm_pk_value *id = pop(v);
     if (!id)
         return false;
-    if (id->kind == SM_PK_LIST && id->n && sm_pk_is(id->u.item[0], "module"))
+    if (id->kind == SM_PK_LIST && id->n && is_text(id->u.item[0], "module"))
         return bad(v, "holds a whole module with its source code, which is refused; save its state_dict instead");
     const sm_pk_value *type = id->kind == SM_PK_LIST ? arg(id, 1, SM_PK_GLOBAL) : NULL,
         *key = type ? arg(id, 2, SM_PK_STR) : NULL;
     const sm_pk_value *count = key ? arg(id, 4, SM_PK_INT) : NULL;
     uint64_t bytes;
-    if (!count || !sm_pk_is(id->u.item[0], "storage") || type->u.global->call != SM_PK_G_STORAGE || !key->n || id->n > 6 ||
+    if (!count || !is_text(id->u.item[0], "storage") || type->u.global->call != SM_PK_G_STORAGE || !key->n || id->n > 6 ||
         count->u.i < 0)
         return bad(v, "a reference that is no storage of torch's");
     if (id->n == 6 && id->u.item[5]->kind != SM_PK_NONE)
@@ -649,15 +654,10 @@ void sm_pickle_free(sm_pickle *p)
     sm_arena_free(&p->arena);
 }
 
-bool sm_pk_is(const sm_pk_value *v, const char *text)
-{
-    return v->kind == SM_PK_STR && v->n == strlen(text) && !memcmp(v->u.s, text, v->n);
-}
-
 const sm_pk_value *sm_pk_get(const sm_pk_value *v, const char *key)
 {
     for (size_t i = 0; v->kind == SM_PK_DICT && i + 1 < v->n; i += 2)
-        if (sm_pk_is(v->u.item[i], key))
+        if (is_text(v->u.item[i], key))
             return v->u.item[i + 1];
     return NULL;
 }

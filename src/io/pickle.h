@@ -90,7 +90,6 @@ sm_pk_value *sm_pickle_read(sm_pickle *p, const uint8_t *data, size_t n, const c
 
 /* The value under a text key, NULL when v is no dict or has none. */
 const sm_pk_value *sm_pk_get(const sm_pk_value *v, const char *key);
-bool sm_pk_is(const sm_pk_value *v, const char *text); /* v is this string */
 
 /* ---- the table (pickle_globals.c) -------------------------------------------------------------------------------- */
 

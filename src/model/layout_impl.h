@@ -50,7 +50,7 @@ typedef struct sm_alias_table {
 } sm_alias_table;
 
 extern const sm_alias_table sm_aliases_unet, sm_aliases_vae, sm_aliases_vae_old, sm_aliases_clip, sm_aliases_clip_flat,
-    sm_aliases_openclip, sm_aliases_mmdit;
+    sm_aliases_openclip;
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
@@ -60,8 +60,6 @@ typedef struct sm_match {
 } sm_match;
 
 bool sm_pattern_match(const char *pattern, const char *name, sm_match *m);
-/* False when it does not fit into size bytes. */
-bool sm_pattern_make(const char *pattern, const sm_match *m, char *out, size_t size);
 
 /* Pairs of leading numbers; canonical names have nc of them, stored ones ns. */
 typedef struct sm_relation {
@@ -91,8 +89,6 @@ void sm_shape_relate_vae(sm_shape *s);
  * about this name, or the shape has no such number. */
 bool sm_alias_read(const sm_alias *a, const sm_shape *s, const char *stored, char *canonical, size_t size);
 bool sm_alias_export(const sm_alias *a, const sm_shape *s, const char *canonical, char *stored, size_t size);
-/* Whether name is one of the table's canonical names, whatever its numbers; the row, or NULL. */
-const sm_alias *sm_alias_canonical(const sm_alias_table *t, const char *name);
 
 /* ---- which layout a file's name is in ---------------------------------------------------------------------------- */
 
@@ -119,7 +115,6 @@ typedef struct sm_layout_context {
 
 /* What goes on top of models, marked in r; true when name is such a tensor. */
 bool sm_layout_addon(const char *name, sm_layout_report *r);
-bool sm_layout_ignored(const char *name);
 bool sm_layout_mark(const char *name);
 /* The component of a name; first step, before shapes are related. */
 sm_name sm_layout_place(const sm_layout_context *x, const char *name);

@@ -44,7 +44,8 @@ bool sm_pattern_match(const char *p, const char *s, sm_match *m)
     return !*s;
 }
 
-bool sm_pattern_make(const char *p, const sm_match *m, char *out, size_t size)
+/* False when it does not fit into size bytes. */
+static bool make(const char *p, const sm_match *m, char *out, size_t size)
 {
     size_t n = 0;
     int k = 0;
@@ -83,7 +84,7 @@ static bool through(const sm_alias *a, const sm_shape *s, bool to_stored, const 
     sm_match m;
     return sm_pattern_match(to_stored ? a->canonical : a->stored, name, &m) &&
            (a->numbering == SM_NUM_SAME || renumber(&s->relation[a->numbering], to_stored, &m)) &&
-           sm_pattern_make(to_stored ? a->stored : a->canonical, &m, out, size);
+           make(to_stored ? a->stored : a->canonical, &m, out, size);
 }
 
 bool sm_alias_read(const sm_alias *a, const sm_shape *s, const char *stored, char *canonical, size_t size)
@@ -96,7 +97,8 @@ bool sm_alias_export(const sm_alias *a, const sm_shape *s, const char *canonical
     return through(a, s, true, canonical, stored, size);
 }
 
-const sm_alias *sm_alias_canonical(const sm_alias_table *t, const char *name)
+/* Whether name is one of the table's canonical names, whatever its numbers; the row, or NULL. */
+static const sm_alias *canonical_row(const sm_alias_table *t, const char *name)
 {
     sm_match m;
     for (size_t i = 0; i < t->count; i++)
@@ -123,7 +125,7 @@ static bool ends(const char *s, const char *with)
     return n >= k && !strcmp(s + n - k, with);
 }
 
-bool sm_layout_ignored(const char *name)
+static bool ignored(const char *name)
 {
     /* EMA copies; constants of the noise schedule and of the loss; nets of the autoencoder's training; picture towers. */
     static const char *const heads[] = {
@@ -169,13 +171,13 @@ bool sm_layout_addon(const char *name, sm_layout_report *r)
 #define SELF(C) {C, C, SM_NUM_SAME, SM_AS_IS, 0}
 static const sm_alias mmdit[] = {SELF("transformer_blocks.#.*"), SELF("pos_embed.*"), SELF("context_embedder.*"),
                                  SELF("time_text_embed.*"), SELF("norm_out.*"), SELF("proj_out.*")};
-const sm_alias_table sm_aliases_mmdit = {mmdit, SM_COUNT(mmdit)};
+static const sm_alias_table aliases_mmdit = {mmdit, SM_COUNT(mmdit)};
 
 /* The tables of a component. The first is the one whose canonical names recognise a file that holds it alone. */
 enum { TABLES = 3 };
 static const sm_alias_table *const tables[SM_COMPONENTS][TABLES] = {
     [SM_COMPONENT_UNET] = {&sm_aliases_unet},
-    [SM_COMPONENT_TRANSFORMER] = {&sm_aliases_mmdit},
+    [SM_COMPONENT_TRANSFORMER] = {&aliases_mmdit},
     [SM_COMPONENT_VAE] = {&sm_aliases_vae, &sm_aliases_vae_old},
     [SM_COMPONENT_TEXT] = {&sm_aliases_clip, &sm_aliases_clip_flat, &sm_aliases_openclip},
     [SM_COMPONENT_TEXT_2] = {&sm_aliases_clip, &sm_aliases_clip_flat, &sm_aliases_openclip},
@@ -232,7 +234,7 @@ sm_name sm_layout_place(const sm_layout_context *x, const char *name)
     sm_name n = {.rest = name};
     if (strlen(name) >= SM_LAYOUT_NAME)
         return n;
-    if (sm_layout_mark(name) || sm_layout_ignored(name)) {
+    if (sm_layout_mark(name) || ignored(name)) {
         n.kind = sm_layout_mark(name) ? SM_NAME_MARK : SM_NAME_IGNORED;
         return n;
     }
@@ -288,7 +290,7 @@ void sm_layout_resolve(const sm_layout_context *x, sm_name *n)
     }
     for (int t = 0; t < TABLES && tables[n->component][t]; t++) {
         const sm_alias_table *table = tables[n->component][t];
-        const sm_alias *same = sm_alias_canonical(table, n->rest);
+        const sm_alias *same = canonical_row(table, n->rest);
         if (same) {
             n->how = same->how == SM_LINEAR ? SM_LINEAR : SM_AS_IS;
             bool own = strcmp(same->canonical, same->stored) != 0; /* names that both layouts have are evidence for neither; */

@@ -55,9 +55,8 @@ bool nn_reject(const nn_scope *s, const char *fmt, ...) SM_PRINTF(2, 3);
 sm_node *nn_tap(const sm_graph *g, const char *path);
 
 bool nn_has(const nn_scope *s, const char *name); /* tensor "path.name" exists */
-/* dims of "path.name" as stored, false when absent: for sizes read off the checkpoint */
-bool nn_dims(const nn_scope *s, const char *name, int *rank, int64_t dims[SM_MAX_DIMS]);
-int64_t nn_dim(const nn_scope *s, const char *name, int axis, int64_t otherwise); /* one of them, or otherwise */
+/* A dim of "path.name" as stored, otherwise where it is absent: for sizes read off the checkpoint. */
+int64_t nn_dim(const nn_scope *s, const char *name, int axis, int64_t otherwise);
 /* Whether an optional tensor is part of this model: the table has it, or `fresh` in a model that is being made (told by
  * the absence of owner, a tensor which is always there; so ask before recording that one). */
 bool nn_wants(const nn_scope *s, const char *name, const char *owner, bool fresh);

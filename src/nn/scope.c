@@ -65,17 +65,6 @@ bool nn_has(const nn_scope *s, const char *name)
     return find(s, name, full) != NULL;
 }
 
-bool nn_dims(const nn_scope *s, const char *name, int *rank, int64_t dims[SM_MAX_DIMS])
-{
-    char full[NAME];
-    const sm_weight *w = find(s, name, full);
-    if (!w)
-        return false;
-    *rank = w->t.rank;
-    memcpy(dims, w->t.dims, sizeof w->t.dims);
-    return true;
-}
-
 int64_t nn_dim(const nn_scope *s, const char *name, int axis, int64_t otherwise)
 {
     char full[NAME];

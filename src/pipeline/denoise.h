@@ -107,8 +107,6 @@ bool sm_layers_match(void *arg, const char *path);
 sumi_status sm_denoise_list(sm_denoise *d, const float *x, const sm_guidance_step *s, bool both, sm_err *e);
 /* Runs rows first.. of the list into out and map; flops not NULL: plans them only, and adds. */
 sumi_status sm_denoise_rows(sm_denoise *d, int first, const sm_precond *pc, double *flops, sm_err *e);
-/* Room for so many rows; keeps what is there. */
-sumi_status sm_denoise_reserve(sm_denoise *d, int rows, sm_err *e);
 
 /* The plan for a batch, made where it is not there (denoise_part.c). */
 sm_denoise_part *sm_denoise_part_for(sm_denoise *d, int tokens, sm_how how, sm_cut cut, int batch, sm_err *e);

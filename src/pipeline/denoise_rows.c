@@ -15,7 +15,8 @@ static bool grow(const sm_denoise *d, float **p, size_t floats)
     return q != NULL;
 }
 
-sumi_status sm_denoise_reserve(sm_denoise *d, int rows, sm_err *e)
+/* Room for so many rows; keeps what is there. */
+static sumi_status reserve(sm_denoise *d, int rows, sm_err *e)
 {
     size_t n = (size_t)rows;
     if (rows <= d->most)
@@ -81,7 +82,7 @@ sumi_status sm_denoise_list(sm_denoise *d, const float *x, const sm_guidance_ste
     int rows = 0;
     for (int k = 0; k < d->n; k++)
         rows += 2 * sm_text_at(d->text, k, (int)d->evals, false, &pick) + 3;
-    if (sm_denoise_reserve(d, rows, e))
+    if (reserve(d, rows, e))
         return e->code;
     d->nrows = 0;
     for (int k = 0; k < d->n; k++) {

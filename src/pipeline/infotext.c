@@ -35,7 +35,9 @@ const char *sm_infotext_strip(const char *s, size_t *n)
     return s;
 }
 
-bool sm_infotext_plain(const char *prompt)
+/* Whether a prompt comes back from an infotext as it went in: its lines have no white space at their ends and none begins with
+ * what begins the negative prompt. */
+static bool plain(const char *prompt)
 {
     size_t all = strlen(prompt), n = all;
     if (sm_infotext_strip(prompt, &n) != prompt || n != all)
@@ -184,7 +186,7 @@ void sm_job_infotext(const sm_job *j, int k, sm_buf *b)
         put_text("Template", j->r.prompt, &line);
     if (j->negatives && strcmp(j->r.negative_prompt, r.negative_prompt))
         put_text("Negative Template", j->r.negative_prompt, &line);
-    if (!sm_infotext_plain(r.prompt) || !sm_infotext_plain(r.negative_prompt)) { /* one may be taken for a part of the other */
+    if (!plain(r.prompt) || !plain(r.negative_prompt)) { /* one may be taken for a part of the other */
         put_text("Prompt", r.prompt, &line);
         put_text("Negative prompt", r.negative_prompt, &line);
     }

@@ -10,9 +10,6 @@ void sm_infotext_quote(const char *value, sm_buf *b);
 const char *sm_infotext_strip(const char *s, size_t *n);
 /* Length of white space at s[0..n), one character; 0: none. */
 size_t sm_infotext_space(const char *s, size_t n);
-/* Whether a prompt comes back from an infotext as it went in: its lines have no white space at their ends and none begins with
- * what begins the negative prompt. */
-bool sm_infotext_plain(const char *prompt);
 
 /* Appends ", KEY: VALUE" for every parameter but the prompts that is not its default. */
 void sm_infotext_put_request(const sumi_request *r, sm_buf *b);

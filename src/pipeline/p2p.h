@@ -78,9 +78,6 @@ typedef struct sm_p2p_item {
     int values;             /* how many were written, 0 to 2 */
 } sm_p2p_item;
 
-/* The next one; false past the last, or with e set. what: what a value is called in messages; NULL: words alone, colons are
- * theirs. */
-bool sm_p2p_next(const char *flag, const char **list, const char *what, sm_p2p_item *out, sm_err *e);
 /* The pair's words, factors and spans from the request. text: the edited one and the source. */
 sumi_status sm_p2p_read(sm_p2p *p, sm_p2p_pair *q, const sm_align_text *text, sm_err *e);
 /* A text's only chunk; begins [c->length] is filled and borrowed. */

@@ -37,7 +37,9 @@ static int read_values(const char *s, size_t n, double value[2])
     return end != second && !*end && *second != '-' && value[1] > -1e9 && value[1] < 1e9 ? 2 : 0;
 }
 
-bool sm_p2p_next(const char *flag, const char **list, const char *what, sm_p2p_item *out, sm_err *e)
+/* The next one; false past the last, or with e set. what: what a value is called in messages; NULL: words alone, colons are
+ * theirs. */
+static bool next(const char *flag, const char **list, const char *what, sm_p2p_item *out, sm_err *e)
 {
     *out = (sm_p2p_item){0};
     *list += strspn(*list, ", \t\r\n");
@@ -78,7 +80,7 @@ sumi_status sm_p2p_read_span(const char *flag, const char *list, bool words, int
     sm_p2p_item i;
     int plain = 0, items = 0;
     *out = (sm_p2p_span){0, all};
-    for (; sm_p2p_next(flag, &list, "SHARE", &i, e); items++)
+    for (; next(flag, &list, "SHARE", &i, e); items++)
         if (!i.n && (steps_of(flag, &i, all, out, e) || plain++))
             return sm_fail(e, SUMI_E_ARG, "--%s: one share of the steps goes for all words, others are WORD:SHARE", flag);
         else if (i.n && !words)
@@ -108,7 +110,7 @@ static sumi_status read_factors(const sm_p2p *p, sm_p2p_pair *q, const sm_align_
     const char *list = p->j->r.p2p_reweight;
     sm_p2p_item i;
     int items = 0;
-    for (; sm_p2p_next(flag, &list, "FACTOR", &i, e); items++) {
+    for (; next(flag, &list, "FACTOR", &i, e); items++) {
         if (!i.n || i.values != 1)
             return sm_fail(e, SUMI_E_ARG, "--%s: '%.80s' is not WORD:FACTOR", flag, p->j->r.p2p_reweight);
         int found = find(p, edited, &i, marks, e);
@@ -130,7 +132,7 @@ static sumi_status read_cross(const sm_p2p *p, sm_p2p_pair *q, const sm_align_te
         return e->code;
     for (int k = 0; k < p->tokens; k++)
         q->cross[k] = all;
-    while (sm_p2p_next(flag, &list, "SHARE", &i, e)) {
+    while (next(flag, &list, "SHARE", &i, e)) {
         int found = i.n ? find(p, edited, &i, marks, e) : 0;
         if (!i.n)
             continue;
@@ -151,7 +153,7 @@ static sumi_status read_blend(const sm_p2p *p, sm_p2p_pair *q, const sm_align_te
     sm_p2p_item i;
     bool given = list[0];
     int items = 0;
-    for (; sm_p2p_next(flag, &list, NULL, &i, e); items++) {
+    for (; next(flag, &list, NULL, &i, e); items++) {
         int all = 0;
         for (int side = 0; side < 2; side++) {
             int found = find(p, &text[side], &i, marks, e);

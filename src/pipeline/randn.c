@@ -9,17 +9,15 @@
 /* Streams of sumi's own numbers: the start, then a stream for every draw. */
 enum { STREAM_START = 1, STREAM_STEP = 2 };
 
-static const struct { const char *name, *a1111; } kinds[SM_RANDN_COUNT] = {{"sumi", NULL}, {"torch", "CPU"}, {"philox", "NV"}};
+static const char *const kinds[SM_RANDN_COUNT] = {"sumi", "torch", "philox"};
 
 sm_randn_kind sm_randn_find(const char *name)
 {
     int k = 0;
-    while (k < SM_RANDN_COUNT && strcmp(kinds[k].name, name))
+    while (k < SM_RANDN_COUNT && strcmp(kinds[k], name))
         k++;
     return (sm_randn_kind)k;
 }
-
-const char *sm_randn_a1111(sm_randn_kind kind) { return kinds[kind].a1111; }
 
 sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, int h, int w, int c, sm_err *e)
 {

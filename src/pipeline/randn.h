@@ -41,8 +41,6 @@ static inline int64_t sm_subseed_of(const sumi_request *q, int k)
 }
 /* The kind of that name, SM_RANDN_COUNT for none. */
 sm_randn_kind sm_randn_find(const char *name);
-/* A1111's word for it in the infotext; NULL for sumi's own. */
-const char *sm_randn_a1111(sm_randn_kind kind);
 /* For up to `most` pictures at once. sm_randn_close in any case. */
 sumi_status sm_randn_open(sm_randn *r, sm_mem *mem, const char *name, int most, int h, int w, int c, sm_err *e);
 void sm_randn_close(sm_randn *r);

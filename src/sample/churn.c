@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *sigma, float *room, sm_err *e)
+/* Before a step: noise is added to x (room: n floats), *sigma is the step's level then. */
+static sumi_status churn(const sm_sampling *p, int step, float *x, double *sigma, float *room, sm_err *e)
 {
     double at = p->sigmas[step], gamma = fmin(p->s_churn / p->steps, sqrt(2) - 1);
     *sigma = at;
@@ -31,7 +32,7 @@ sumi_status sm_sample_moves(const sm_sampling *p, sm_move *move, int rows, float
     sumi_status st = x0 ? SUMI_OK : SUMI_E_MEMORY;
     for (int i = 0; st == SUMI_OK && i < p->steps; i++) {
         double from;
-        st = sm_sample_churn(p, i, x, &from, x0, e);
+        st = churn(p, i, x, &from, x0, e);
         if (st == SUMI_OK)
             st = sm_sample_look_at(p, i, from, x, x0, e);
         if (st == SUMI_OK)

@@ -36,7 +36,8 @@ static double beta_at(sm_beta kind, int i, int steps, double b0, double b1)
     }
 }
 
-bool sm_beta_ranged(sm_beta kind) { return kind < SM_BETA_COSINE; }
+/* Whether beta_start and beta_end mean something. */
+static bool ranged(sm_beta kind) { return kind < SM_BETA_COSINE; }
 
 void sm_beta_levels(sm_beta kind, int steps, double beta_start, double beta_end, double *log_sigma)
 {
@@ -82,7 +83,7 @@ static sumi_status table(sm_noise *m, sm_mem *mem, int steps, sm_err *e)
 sumi_status sm_noise_vp(sm_noise *m, sm_mem *mem, sm_beta beta, int steps, double beta_start, double beta_end, sm_err *e)
 {
     *m = (sm_noise){.steps = steps, .shift = 1};
-    if (sm_beta_ranged(beta) && !(beta_start > 0 && beta_start <= beta_end && beta_end < 1))
+    if (ranged(beta) && !(beta_start > 0 && beta_start <= beta_end && beta_end < 1))
         return sm_fail(e, SUMI_E_FORMAT, "beta_start %g and beta_end %g are no range inside (0, 1)", beta_start, beta_end);
     sumi_status st = table(m, mem, steps, e);
     if (st == SUMI_OK)

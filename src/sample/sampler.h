@@ -119,8 +119,6 @@ sumi_status sm_sample_look(const sm_sampling *p, int step, float *x, float *x0, 
 sumi_status sm_sample_look_at(const sm_sampling *p, int step, double sigma, float *x, float *x0, sm_err *e);
 /* As sm_sample_look, with the unconditional prediction's x0 too. */
 sumi_status sm_sample_look_both(const sm_sampling *p, int step, float *x, float *x0, float *uncond, sm_err *e);
-/* What churn does before a step: noise is added to x (room: n floats), *sigma is the step's level then. */
-sumi_status sm_sample_churn(const sm_sampling *p, int step, float *x, double *sigma, float *room, sm_err *e);
 /* x from one level to a lower one above 0, where x0 is what the denoiser gave at x. room is the move's own, and so is x0 then. */
 typedef sumi_status sm_move(const sm_sampling *p, int step, double from, double to, float *x, float *x0, float *room, sm_err *e);
 /* That move; to 0 it is x0 itself. */

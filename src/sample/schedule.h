@@ -44,7 +44,6 @@ void sm_noise_free(sm_noise *m);
 /* By diffusers' name ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"), "cosine" or "sqrt"; false for
  * another. */
 bool sm_beta_by_name(const char *name, sm_beta *out);
-bool sm_beta_ranged(sm_beta kind); /* whether beta_start and beta_end mean something */
 /* log sigma [steps] of such a table. */
 void sm_beta_levels(sm_beta kind, int steps, double beta_start, double beta_end, double *log_sigma);
 

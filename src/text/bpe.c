@@ -57,7 +57,8 @@ int sm_bpe_byte_order(int byte)
     return byte < 0x7f ? byte - 0x21 : byte < 0xad ? 94 + byte - 0xa1 : 106 + byte - 0xae;
 }
 
-int sm_bpe_char_byte(uint32_t cp)
+/* -1 where cp spells no byte. */
+static int char_byte(uint32_t cp)
 {
     if (cp < 0x100)
         return unprintable_rank((int)cp) < 0 ? (int)cp : -1;
@@ -373,7 +374,7 @@ static void decode_token(sm_buf *out, const char *s, size_t n)
         n -= 4;
     for (size_t i = 0; i < n;) {
         uint32_t cp;
-        int len = sm_utf8_get(s + i, n - i, &cp), byte = len ? sm_bpe_char_byte(cp) : -1;
+        int len = sm_utf8_get(s + i, n - i, &cp), byte = len ? char_byte(cp) : -1;
         char c = (char)byte;
         if (byte >= 0)
             sm_buf_add(out, &c, 1);

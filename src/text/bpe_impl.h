@@ -45,7 +45,6 @@ static inline uint64_t sm_bpe_mix(uint64_t x)
 /* The byte alphabet: the code point a byte is spelled with, and its place in OpenAI's order (bytes_to_unicode). */
 uint32_t sm_bpe_byte_char(int byte);
 int sm_bpe_byte_order(int byte);
-int sm_bpe_char_byte(uint32_t cp); /* -1 where cp spells no byte */
 
 /* Appends the text as CLIP's reference cleans it: ftfy's repair, references unescaped twice, single spaces, lower case. */
 sumi_status sm_bpe_clean(const char *text, size_t n, sm_cps *out, sm_err *e);

@@ -36,7 +36,8 @@ int sm_prompt_space(const char *s, size_t n)
     return len && ((cp >= 0x1c && cp <= 0x1f) || sm_uni_class(cp) == SM_UNI_SPACE) ? len : 0;
 }
 
-int sm_prompt_word(const char *s, size_t n)
+/* The same of \w. */
+static int word_at(const char *s, size_t n)
 {
     uint32_t cp;
     int len = n ? sm_utf8_get(s, n, &cp) : 0;
@@ -46,11 +47,11 @@ int sm_prompt_word(const char *s, size_t n)
 bool sm_prompt_keyword(const char *s, size_t from, size_t at, size_t n, const char *word)
 {
     size_t len = strlen(word), before = at;
-    if (n - at < len || memcmp(s + at, word, len) || sm_prompt_word(s + at + len, n - at - len))
+    if (n - at < len || memcmp(s + at, word, len) || word_at(s + at + len, n - at - len))
         return false;
     while (before > from && ((unsigned char)s[--before] & 0xc0) == 0x80)
         ;
-    return at == from || !sm_prompt_word(s + before, at - before);
+    return at == from || !word_at(s + before, at - before);
 }
 
 static size_t digits(const char *s, size_t at, size_t n)
@@ -122,7 +123,7 @@ static char *copy(sm_arena *room, const char *s, size_t n)
 static size_t network_at(const char *s, size_t n, size_t *colon)
 {
     size_t at = 1;
-    for (int len; (len = sm_prompt_word(s + at, n - at)) > 0;)
+    for (int len; (len = word_at(s + at, n - at)) > 0;)
         at += (size_t)len;
     const char *close = at > 1 && at < n && s[at] == ':' ? memchr(s + at, '>', n - at) : NULL;
     *colon = at;

@@ -113,9 +113,8 @@ void sm_chunks_free(sm_chunks *c);
 
 /* ---- for these files ------------------------------------------------------------------------------------------------ */
 
-/* Python's \s and \w at s[0..n): the character's length, 0 where it is none. */
+/* Python's \s at s[0..n): the character's length, 0 where it is none. */
 int sm_prompt_space(const char *s, size_t n);
-int sm_prompt_word(const char *s, size_t n);
 /* Whether the word stands at s[at..n) between word boundaries; from is where the text begins. */
 bool sm_prompt_keyword(const char *s, size_t from, size_t at, size_t n, const char *word);
 /* [+-]digits[.digits][e[+-]digits] of all of s[0..n) (no exponent where !exponent): false if it is not. Not the locale's. */

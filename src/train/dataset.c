@@ -190,7 +190,7 @@ sumi_status sm_dataset_draw(const sm_dataset *d, const sm_scene *s, int size, ui
     return sm_compose(layer, s->place.n, sm_colours[s->place.colour].rgb, size, rgb, d->mem, e);
 }
 
-sm_scene_words sm_dataset_words(const sm_dataset *d, const sm_scene *s)
+static sm_scene_words words_of(const sm_dataset *d, const sm_scene *s)
 {
     sm_scene_words w = {.n = s->place.n, .same = s->place.same, .style = d->pic[s->picture[0]].style_row,
                         .colour = s->place.colour};
@@ -203,7 +203,7 @@ sm_scene_words sm_dataset_words(const sm_dataset *d, const sm_scene *s)
 
 void sm_dataset_caption(const sm_dataset *d, const sm_scene *s, uint64_t seed, uint64_t draw, char *out, size_t cap)
 {
-    sm_scene_words w = sm_dataset_words(d, s);
+    sm_scene_words w = words_of(d, s);
     sm_dice dice = sm_dice_new(seed, SM_DICE_CAPTION, (uint64_t)d->pic[s->picture[0]].row, draw);
     sm_caption_draw(&w, &dice, out, cap);
 }

@@ -46,8 +46,7 @@ sm_scene sm_dataset_scene(const sm_dataset *d, const sm_compose_opts *o, uint64_
 /* rgb: uint8 [size, size, 3]. */
 sumi_status sm_dataset_draw(const sm_dataset *d, const sm_scene *s, int size, uint8_t *rgb, sm_err *e);
 
-/* What the scene shows, for sm_caption_fixed and sm_caption_draw; borrows from d. */
-sm_scene_words sm_dataset_words(const sm_dataset *d, const sm_scene *s);
+/* What sm_caption_draw writes about what the scene shows. */
 void sm_dataset_caption(const sm_dataset *d, const sm_scene *s, uint64_t seed, uint64_t draw, char *out, size_t cap);
 
 #endif
