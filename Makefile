@@ -20,9 +20,9 @@ MAKEFLAGS += -j2
 endif
 endif
 
-# src/cpu/k_*.c are compiled once per instruction set, everything else once.
+# src/cpu/k_*.c are compiled once per instruction set, everything else once; k_bf16_*.c for AVX-512 with AVX512_BF16 alone.
 SRC := $(filter-out src/cli/% src/cpu/k_%,$(wildcard src/*/*.c))
-KSRC := $(wildcard src/cpu/k_*.c)
+KSRC := $(filter-out src/cpu/k_bf16_%,$(wildcard src/cpu/k_*.c))
 ifeq ($(ARCH),x86_64)
 ISAS = avx2 avx512
 endif
@@ -31,8 +31,12 @@ ISAS = neon
 endif
 FLAGS_avx2 = -mavx2 -mfma -mf16c
 FLAGS_avx512 = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
+FLAGS_bf16 = $(FLAGS_avx512) -mavx512bf16
 FLAGS_neon =
 KOBJ := $(foreach i,$(ISAS),$(KSRC:%.c=$(BUILD)/%.$(i).o))
+ifeq ($(ARCH),x86_64)
+KOBJ += $(patsubst %.c,$(BUILD)/%.bf16.o,$(wildcard src/cpu/k_bf16_*.c))
+endif
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(KOBJ)
 CLI := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/cli/*.c))
 TEST := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/*.c))
@@ -82,7 +86,7 @@ $(BUILD)/%.$(1).o: %.c
 	@mkdir -p $$(@D)
 	$$(CC) $$(CFLAGS_ALL) $$(KERNEL_EXTRA) $$(FLAGS_$(1)) -c -o $$@ $$<
 endef
-$(foreach i,avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
+$(foreach i,avx2 avx512 bf16 neon,$(eval $(call isa_rule,$(i))))
 
 # Where the installed model lies: a change of PREFIX compiles the room that looks for it again.
 $(BUILD)/src/pipeline/%.o: CFLAGS_ALL += -DSUMI_SHARE='"$(PREFIX)/share/sumi"'

@@ -54,6 +54,7 @@ typedef struct sumi_context_options {
     int threads;     /* 0: every processor this process may use. The results do not depend on it. */
     const char *cpu; /* NULL or "auto": the best instruction set; else "scalar", "avx2", "avx512", "neon"; "exact" or a name with
                         "-exact": convolutions as direct sums instead of minimal filtering, slower, last bits differ */
+    const char *compute; /* of modules that are run alone (sumi_run_module): NULL or "f32"; "bf16". Requests have it themselves */
 } sumi_context_options;
 
 /* o may be NULL. On failure *out is a context that holds the error only, or NULL when memory is out. */
@@ -277,6 +278,8 @@ SUMI_API void sumi_tokens_free(sumi_tokens *t);
       "smallest attention that merges, as 1/N of the latents' side: 1, 2, 4, 8")                                           \
     X(INT, token_merging_random, 1, 0, 1, "token-merging-random", "Token merging random",                                  \
       "1: which token of four others may join is drawn for every call (tomesd's default); 0: the first (A1111's)")         \
+    X(TEXT, compute, "f32", 0, 0, "compute", "Compute",                                                                    \
+      "f32, or bf16: the text's and the denoiser's products round what they multiply; needs AVX512_BF16; faster, not exact") \
     X(TEXT, edit_from_prompt, "", 0, 0, "edit-from-prompt", "P2P source prompt",                                           \
       "Prompt-to-Prompt: the picture that this prompt would draw, changed to what --prompt says")                          \
     X(TEXT, p2p_mode, "", 0, 0, "p2p-mode", "P2P mode",                                                                    \

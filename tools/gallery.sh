@@ -162,7 +162,9 @@ draw() {
 one_block() {
     local block=$1 line
     line=$(cat "$block.line")
-    if ! go "$block"; then
+    if grep -q bf16 "$block" && ! grep -qw avx512_bf16 /proc/cpuinfo; then
+        echo "skipped line $line: this processor lacks AVX512_BF16"
+    elif ! go "$block"; then
         bad "line $line: $(tail -n 1 "$work.err")"
     elif [ -e "$block.output" ] && ! diff "$block.output" "$work.out" >"$work.diff"; then
         head -n 10 "$work.diff"

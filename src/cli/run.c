@@ -69,6 +69,8 @@ static const cli_option options[] = {
     {"text-encoder-2", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.text_encoder_2), 0, 0,
      "second text encoder to use instead of the model's"},
     {"unet", 0, CLI_TEXT, "FILE|DIR", CLI_AT(load.unet), 0, 0, "denoiser to use instead of the model's"},
+    {"compute", 0, CLI_TEXT, "TYPE", CLI_AT(context.compute), 0, 0,
+     "f32, or bf16: matrix products round what they multiply; needs AVX512_BF16; faster, not exact"},
     CLI_OPT_CONTEXT,
     CLI_OPT_HELP,
     {0},

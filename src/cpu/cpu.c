@@ -28,7 +28,7 @@ static const isa_row isa[ISAS] = {
 
 static const char *const exact_name[ISAS] = {"scalar-exact", "avx2-exact", "avx512-exact", "neon-exact"};
 
-static sm_backend backends[ISAS], exact[ISAS]; /* constant after fill_tables, which runs once */
+static sm_backend backends[ISAS], exact[ISAS], rounded[2]; /* constant after fill_tables, which runs once */
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
 #define ADD_SCALAR(f) sm_cpu_##f##_scalar(b->k);
@@ -53,6 +53,19 @@ static void fill_exact(int i)
 #endif
 }
 
+/* AVX-512's two tables once more. */
+static void fill_rounded(void)
+{
+#if defined(__x86_64__)
+    static const char *const names[] = {"avx512-bf16", "avx512-exact-bf16"};
+    for (int i = 0; i < 2; i++) {
+        rounded[i] = i ? exact[AVX512] : backends[AVX512];
+        rounded[i].name = names[i];
+        sm_cpu_bf16_rows(rounded[i].k);
+    }
+#endif
+}
+
 static void fill_tables(void)
 {
     for (int i = 0; i < ISAS; i++) {
@@ -73,6 +86,7 @@ static void fill_tables(void)
 #endif
         fill_exact(i);
     }
+    fill_rounded();
 }
 
 #if defined(__x86_64__)
@@ -132,6 +146,21 @@ const sm_backend *sm_cpu_backend(const char *mask, sm_err *e)
     sm_fail(e, SUMI_E_ARG,
             "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct "
             "convolutions", mask);
+    return NULL;
+}
+
+const sm_backend *sm_cpu_bf16(const sm_backend *be, sm_err *e)
+{
+    bool can = false;
+#if defined(__x86_64__)
+    can = __builtin_cpu_supports("avx512bf16");
+#endif
+    if (can && (be == &backends[AVX512] || be == &exact[AVX512]))
+        return &rounded[be == &exact[AVX512]];
+    if (can)
+        sm_fail(e, SUMI_E_SUPPORT, "--compute bf16: has AVX-512 kernels alone, and %s was asked for (--cpu, SUMI_CPU)", be->name);
+    else
+        sm_fail(e, SUMI_E_SUPPORT, "--compute bf16: this processor lacks AVX512_BF16; give --compute f32, the usual one");
     return NULL;
 }
 

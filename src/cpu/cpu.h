@@ -66,6 +66,9 @@ typedef struct sm_backend {
  * name with "-exact" ("avx2-exact"): convolutions as direct sums, without minimal filtering (k_winograd.c). NULL and e set when
  * the name is unknown or the CPU lacks it. */
 const sm_backend *sm_cpu_backend(const char *mask, sm_err *e);
+/* be with the large products on operands that are rounded to bfloat16 (bf16.h), the rest as it is; NULL and e set where be is
+ * none of AVX-512's or the CPU lacks AVX512_BF16. */
+const sm_backend *sm_cpu_bf16(const sm_backend *be, sm_err *e);
 /* All backends this CPU can run, scalar first; returns their number. */
 int sm_cpu_backends(const sm_backend *out[4]);
 
@@ -79,6 +82,7 @@ int sm_tasks_default(const sm_node *n, int pass);
     void sm_cpu_##f##_avx512(sm_kernel *k); void sm_cpu_##f##_neon(sm_kernel *k);
 SM_FAMILIES(SM_DECL_FAMILY)
 SM_DECL_FAMILY(conv_direct) /* convolutions as direct sums only, over the rows of conv */
+void sm_cpu_bf16_rows(sm_kernel *k); /* over AVX-512's (k_bf16_linear.c) */
 
 /* Storage types as f32, scalar. */
 float sm_f16_f32(uint16_t h);

@@ -63,6 +63,7 @@ static const sm_choice resize_filter[] = {{"lanczos", "Lanczos"}, {"bicubic", "B
                                           {"hamming", "Hamming"},
                                           {"box", "Box"}, {"nearest", "Nearest"}, {0}};
 static const sm_choice vae_encode[] = {{"sample", "sample"}, {"mean", "mean"}, {0}};
+static const sm_choice compute[] = {{"f32", "f32"}, {"bf16", "bf16"}, {0}};
 static const sm_choice vae_decoder[] = {{"full", "Full"}, {"taesd", "TAESD"}, {0}};
 static const sm_choice content[] = {{"original", "original"}, {"fill", "fill"}, {"latent noise", "latent noise"},
                                     {"latent nothing", "latent nothing"}, {0}};
@@ -91,7 +92,7 @@ static const struct {
     {"guidance", guidance, NULL}, {"cfg_mode", NULL, curve}, {"mimic_mode", NULL, curve},
     {"scaling_startpoint", startpoint, NULL},
     {"variability_measure", variability, NULL}, {"freeu", freeu, NULL}, {"step_cache", step_cache, NULL},
-    {"p2p_mode", p2p_mode, NULL},
+    {"p2p_mode", p2p_mode, NULL}, {"compute", compute, NULL},
 };
 
 bool sm_choice_at(const sumi_param_info *p, size_t i, sm_choice *out)

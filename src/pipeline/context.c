@@ -23,7 +23,13 @@ sumi_status sumi_context_new(const sumi_context_options *o, sumi_context **out)
     c->mem.keep = KEEP;
     int threads = o && o->threads ? o->threads : sm_cpu_count();
     c->be = sm_cpu_backend(o ? o->cpu : NULL, &c->err);
-    if (c->be)
+    c->compute = c->be;
+    if (c->be && o && o->compute && strcmp(o->compute, "f32")) {
+        c->compute = strcmp(o->compute, "bf16") ? NULL : sm_cpu_bf16(c->be, &c->err);
+        if (!c->compute)
+            sm_fail(&c->err, SUMI_E_ARG, "--compute: '%.40s' is unknown; f32 or bf16", o->compute);
+    }
+    if (c->compute)
         c->pool = sm_pool_new(&c->mem, threads, &c->err);
     return c->err.code;
 }

@@ -9,6 +9,7 @@ struct sumi_context {
     sm_err err;
     sm_pool *pool;
     const sm_backend *be;
+    const sm_backend *compute; /* of modules that are run alone */
 };
 
 /* Every public call begins with this: forgets the last error. */

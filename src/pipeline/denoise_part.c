@@ -104,7 +104,7 @@ static sumi_status record(sm_denoise *d, sm_denoise_part *q, sm_err *e)
     if (tweaks.map && !p->pooled && !sm_poisoned(p->out))
         return sm_fail(e, SUMI_E_ARG, "--sag: this model has no attention in its middle, which self-attention guidance looks at");
     sm_plan_opts opts = sm_job_plan_opts(d->j);
-    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, d->j->be, &opts, e);
+    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, d->j->compute, &opts, e);
     return e->code;
 }
 

@@ -9,6 +9,7 @@
 typedef struct sm_job {
     const sumi_model *m;
     const sm_backend *be;
+    const sm_backend *compute;  /* what --compute makes of it, for texts and the denoiser */
     sm_pool *pool;
     sm_mem *mem;
     const sumi_callbacks *cb;

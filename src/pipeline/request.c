@@ -143,6 +143,9 @@ sumi_status sm_job_init(sm_job *j, const sumi_model *m, sumi_context *ctx, const
     if (!r->prompt[strspn(r->prompt, " \t\r\n")])
         return sm_fail(e, SUMI_E_ARG, "the prompt is empty: say what to draw");
     sm_request_spell(&j->r);
+    j->compute = strcmp(j->r.compute, "bf16") ? j->be : sm_cpu_bf16(j->be, e);
+    if (!j->compute)
+        return e->code;
     if (complete(j, e))
         sm_job_done(j);
     return e->code;

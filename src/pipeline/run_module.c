@@ -186,7 +186,7 @@ static sumi_status run_module(sumi_context *ctx, const sumi_model_options *o, co
     if (!sm_module_open(&r->m, row, o ? o : &(sumi_model_options){0}, &ctx->mem, e)) {
         settle_time_ids(r, in);
         sm_module_slots(&r->m, &r->s);
-        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->be, e) &&
+        if (!sm_slots_read(&r->s, &r->m, in, r->value, e) && !record(r, ctx->compute, e) &&
             !evaluate(r, ctx->pool, times, seconds, table, e))
             write_outputs(r, out, e);
     }

@@ -31,7 +31,7 @@ static sumi_status open_part(sm_part *p, const sm_job *j, int encoder, int rows,
                                : text.hidden[text.layers - skip];
     p->pooled = pooled ? sm_denoiser_pooled(m->family, &m->denoiser, &text) : NULL;
     sm_plan_opts opts = sm_job_plan_opts(j);
-    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->be, &opts, e);
+    p->p = sm_plan_new_with(p->g, p->pooled ? 2 : 1, (sm_node *[]){p->out, p->pooled}, j->compute, &opts, e);
     return e->code;
 }
 

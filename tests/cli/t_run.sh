@@ -28,6 +28,8 @@ check "its outputs" bash -c "'$S' inspect --json '$T/text' | grep -q last_hidden
 check "64-bit ids give the same" cmp "$T/text" "$T/text64"
 "$S" run text_encoder --model "$M" -i "$T/ids" -o "$T/text1" --threads 1 --cpu scalar
 check "the scalar instruction set runs it too" test -s "$T/text1"
+refuses 2 "--compute: 'int8' is unknown; f32 or bf16" run text_encoder --model "$M" -i "$T/ids" -o "$T/x" --compute int8
+refuses 1 '--compute bf16: ' run text_encoder --model "$M" -i "$T/ids" -o "$T/x" --compute bf16 --cpu scalar
 head -c 256 /dev/zero | tensor "$T/latents" latents F32 1,4,4,4
 check "the decoder runs" "$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture"
 same "a line of seconds for each evaluation" "$("$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture3" --repeat 3 |
