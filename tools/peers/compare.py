@@ -9,9 +9,10 @@ Each run is a process of its own: it loads, evaluates --evaluations times, and t
 decoder of sdcpp excepted: it comes once, at the end of a picture). Odd rounds go through the peers backwards. A peer that fails is
 listed with what it said, one that takes longer than --limit with that. torch-compile's first evaluation of a size is its compiler's:
 a quarter of an hour on a busy machine; what it compiled stays in DIR/inductor-ISA. Weights are f16 in the file; sdcpp computes
-products with f16 and f32, all others with f32.
-Peers: sumi, sumi-exact (no minimal filtering), torch, torch-malloc (memory kept by the allocator), torch-last (and channels last),
-torch-compile (and torch.compile), onnx, openvino, openvino-int8, sdcpp-{stock,llamafile}[-fa][-direct].
+products with f16 and f32, those of bf16 with bfloat16 (not all of them: convolutions of sumi-bf16 stay f32), all others with f32.
+Peers: sumi, sumi-exact (no minimal filtering), sumi-bf16 (--compute bf16), torch, torch-malloc (memory kept by the allocator),
+torch-last (and channels last), torch-bf16 (channels last, all of the model in bfloat16), torch-compile (channels last and
+torch.compile), onnx, openvino, openvino-bf16, openvino-int8, sdcpp-{stock,llamafile}[-fa][-direct].
 --isa avx2 holds sumi, PyTorch and OpenVINO to AVX2 on a processor that has more; ONNX Runtime and stable-diffusion.cpp as it is built
 here cannot be held and are left out.
 """
@@ -33,8 +34,8 @@ import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-PEERS = ["sumi", "sumi-exact", "torch", "torch-malloc", "torch-last", "torch-compile", "onnx", "openvino", "openvino-int8",
-         "sdcpp-stock", "sdcpp-stock-fa", "sdcpp-llamafile-fa"]
+PEERS = ["sumi", "sumi-exact", "sumi-bf16", "torch", "torch-malloc", "torch-last", "torch-bf16", "torch-compile", "onnx", "openvino",
+         "openvino-bf16", "openvino-int8", "sdcpp-stock", "sdcpp-stock-fa", "sdcpp-llamafile-fa"]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "SUMI_CPU": "avx2"}
 HELD = ("sumi", "torch", "openvino")
 GMAC = {"unet": 401.6, "guided": 803.2, "vae": 1257.0}  # of a direct sum at 512x512
@@ -82,7 +83,7 @@ def command(a, peer, what, in_path, out):
     if kind == "sumi":
         module = "vae_decoder" if what == "vae" else "unet"
         return [a.sumi, "run", module, "--model", f"{a.dir}/model", "--in", in_path, "--out", out, "--threads", str(a.threads),
-                "--repeat", str(a.evaluations)] + (["--exact"] if peer == "sumi-exact" else [])
+                "--repeat", str(a.evaluations)] + {"sumi-exact": ["--exact"], "sumi-bf16": ["--compute", "bf16"]}.get(peer, [])
     if kind == "sdcpp":
         build, *flags = peer.split("-")[1:]
         return [f"{a.dir}/build-sdcpp-{build}/peer", what, f"{a.dir}/model", str(a.size), str(a.threads), str(a.evaluations)] + flags
@@ -227,7 +228,7 @@ def main():
     p.add_argument("--bench", default=f"{TOP}/build/bench_gemm", help="for the multiply-add peak")
     a = p.parse_intermixed_args()
     a.dir, a.what = os.path.abspath(a.dir), a.what.split(",")
-    peers = [x for x in a.peers or PEERS if a.isa == "native" or x.split("-")[0] in HELD]
+    peers = [x for x in a.peers or PEERS if a.isa == "native" or x.split("-")[0] in HELD and not x.endswith("bf16")]
     bad = [w for w in a.what if w not in GMAC] + [x for x in peers if x not in PEERS and not re.fullmatch(r"sdcpp-(stock|llamafile)(-fa)?(-direct)?", x)]
     if bad or a.size % 64:
         p.error(f"no such thing: {', '.join(bad)}" if bad else "--size is a multiple of 64")

@@ -7,8 +7,9 @@ seconds of each evaluation as `sumi run --repeat` does, writes the last output a
     peer.py run PEER WHAT MODEL ONNX IN OUT THREADS TIMES
     peer.py version PEER
 
-PEER: torch (as it comes), torch-last (channels last), torch-compile (that and torch.compile), onnx, openvino, openvino-int8.
-WHAT: unet, vae. Weights are stored as f16 and used as f32 by all of these, as sumi does.
+PEER: torch (as it comes), torch-last (channels last), torch-bf16 (that, weights and activations in bfloat16), torch-compile (channels
+last and torch.compile), onnx, openvino, openvino-bf16 (INFERENCE_PRECISION_HINT), openvino-int8.
+WHAT: unet, vae. Weights are stored as f16 and used as f32 by all but the two of bfloat16, as sumi does.
 """
 import os
 import shutil
@@ -84,6 +85,8 @@ def torch_runner(peer, what, folder, inputs, threads):
     if peer != "torch":
         m = m.to(memory_format=torch.channels_last)
         x[0] = x[0].to(memory_format=torch.channels_last)
+    if peer == "torch-bf16":
+        m, x = m.to(torch.bfloat16), [a.to(torch.bfloat16) for a in x]
     if peer == "torch-compile":
         m = torch.compile(m)
     no_grad = torch.inference_mode() if peer != "torch-compile" else torch.no_grad()
@@ -92,7 +95,7 @@ def torch_runner(peer, what, folder, inputs, threads):
         with no_grad:
             return m(*x)
 
-    return run, lambda y: y.contiguous().numpy()
+    return run, lambda y: y.float().contiguous().numpy()
 
 
 def onnx_runner(peer, what, folder, inputs, threads):
@@ -114,7 +117,7 @@ def openvino_runner(peer, what, folder, inputs, threads):
     core = ov.Core()
     m = core.read_model(f"{folder}/{what}/" + ("int8.xml" if peer.endswith("int8") else "model.onnx"))
     m.reshape({k: list(a.shape) for k, a in zip(INPUTS[what], inputs)})
-    c = core.compile_model(m, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1})
+    c = core.compile_model(m, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "bf16" if peer == "openvino-bf16" else "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1})
     request = c.create_infer_request()
     return lambda: request.infer(dict(zip(INPUTS[what], inputs)))[0], lambda y: y
 
