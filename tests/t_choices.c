@@ -129,7 +129,7 @@ TEST(choices_from_files)
         CHECK(!strcmp(two, "cat, dog") || !strcmp(two, "dog, cat"));
     }
     CHECKF(dogs > 300 - 35 && dogs < 300 + 35, "%d", dogs); /* 300, deviation 8.7 */
-    check_refused(folder, "__missing__", "__missing__: no such file");
+    check_refused(folder, "__missing__", "/missing.txt is not there");
     check_refused(folder, "__none__", "__none__");
     check_refused(folder, "__bad__", "not UTF-8");
     check_refused(folder, "__self__", "does a wildcard name itself");

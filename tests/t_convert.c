@@ -593,11 +593,12 @@ TEST(convert_refuses)
     struct stat st;
     snprintf(in, sizeof in, "%s", source());
     snprintf(link, sizeof link, "%s", at("link.safetensors"));
-    refuses(in, at("r.gguf"), (sumi_convert_options){.type = "q9"}, SUMI_E_ARG, "type 'q9' is unknown");
-    refuses(in, at("r.gguf"), (sumi_convert_options){.type = "i32"}, SUMI_E_ARG, "type 'i32'");
-    refuses(in, at("r.gguf"), (sumi_convert_options){.layout = "kohya"}, SUMI_E_ARG, "layout 'kohya'");
-    refuses(in, at("r.gguf"), (sumi_convert_options){.format = "onnx"}, SUMI_E_ARG, "format 'onnx'");
-    refuses(in, at("r.bin"), (sumi_convert_options){.type = "q8_0"}, SUMI_E_ARG, "safetensors has no type Q8_0");
+    refuses(in, at("r.gguf"), (sumi_convert_options){.type = "q9"}, SUMI_E_ARG, "--type: 'q9' is unknown");
+    refuses(in, at("r.gguf"), (sumi_convert_options){.type = "i32"}, SUMI_E_ARG, "--type: 'i32'");
+    refuses(in, at("r.gguf"), (sumi_convert_options){.layout = "kohya"}, SUMI_E_ARG, "--layout: 'kohya'");
+    refuses(in, at("r.gguf"), (sumi_convert_options){.format = "onnx"}, SUMI_E_ARG, "--format: 'onnx'");
+    refuses(in, at("r.out"), (sumi_convert_options){.type = "q8_0"}, SUMI_E_ARG, "safetensors has no type Q8_0");
+    refuses(in, at("r.bin"), (sumi_convert_options){0}, SUMI_E_ARG, "PyTorch's files are read only");
     refuses(in, at("r.gguf"), (sumi_convert_options){.type = "f8_e4m3"}, SUMI_E_ARG, "GGUF has no type F8_E4M3");
     refuses(in, in, (sumi_convert_options){.type = "f16"}, SUMI_E_ARG, "is a file that is read");
     CHECK(!symlink(in, link));

@@ -136,7 +136,7 @@ static bool set_number(cli_values *v, const cli_option *o, const char *text)
     if (end == text || *end || errno == ERANGE || !isfinite(x) || (whole && x != floor(x)))
         return cli_fail(0, "--%s: '%.80s' is not a %snumber", o->name, text, whole ? "whole " : "");
     if (x < o->low || x > o->high)
-        return cli_fail(0, "--%s: %.80s is out of range, %.10g to %.10g", o->name, text, o->low, o->high);
+        return cli_fail(0, "--%s: %.80s is out of range, %.16g to %.16g", o->name, text, o->low, o->high);
     if (o->kind == CLI_INT)
         *(int *)at = (int)x;
     else if (o->kind == CLI_INT64)

@@ -27,17 +27,21 @@ static bool ends_with(const char *s, const char *tail)
 static sumi_status read_options(sm_conversion *c, const sumi_convert_options *o, sm_err *e)
 {
     const char *layout = o->layout ? o->layout : "keep", *format = o->format;
+    static const char *const only_read[] = {".ckpt", ".pt", ".pth", ".bin"};
+    for (size_t i = 0; !format && i < SM_COUNT(only_read); i++)
+        if (ends_with(c->out, only_read[i]))
+            return sm_fail(e, SUMI_E_ARG, "%s: PyTorch's files are read only; end the name in .safetensors or .gguf", c->out);
     if (!format)
         format = ends_with(c->out, ".gguf") ? "gguf" : "safetensors";
     int type = is(o->type, "keep") ? SM_KEEP : sm_store_find(o->type);
     if (type < 0 || type == SM_I32)
         return sm_fail(e, SUMI_E_ARG,
-                       "type '%.40s' is unknown; there are f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, "
-                                      "q2_k, q3_k, q4_k, q5_k, q6_k, keep", o->type);
+                       "--type: '%.40s' is unknown; f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, "
+                       "q2_k, q3_k, q4_k, q5_k, q6_k or keep", o->type);
     if (strcmp(layout, "keep") && strcmp(layout, "diffusers") && strcmp(layout, "original"))
-        return sm_fail(e, SUMI_E_ARG, "layout '%.40s' is unknown; there are diffusers, original, keep", layout);
+        return sm_fail(e, SUMI_E_ARG, "--layout: '%.40s' is unknown; diffusers, original or keep", layout);
     if (strcmp(format, "safetensors") && strcmp(format, "gguf"))
-        return sm_fail(e, SUMI_E_ARG, "format '%.40s' is unknown; there are safetensors, gguf", format);
+        return sm_fail(e, SUMI_E_ARG, "--format: '%.40s' is unknown; safetensors or gguf", format);
     c->type = (sm_dtype)type;
     c->gguf = !strcmp(format, "gguf");
     c->layout = layout;

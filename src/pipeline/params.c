@@ -71,7 +71,7 @@ static sumi_status set_number(const sumi_param_info *p, void *at, const char *va
     if (end == value || *end || errno == ERANGE || !isfinite(v) || (whole && v != floor(v)))
         return sm_fail(e, SUMI_E_ARG, "--%s: '%.80s' is not a %snumber", p->flag, value, whole ? "whole " : "");
     if (v < p->low || v > p->high)
-        return sm_fail(e, SUMI_E_ARG, "--%s: %.80s is out of range, %.10g to %.10g", p->flag, value, p->low, p->high);
+        return sm_fail(e, SUMI_E_ARG, "--%s: %.80s is out of range, %.16g to %.16g", p->flag, value, p->low, p->high);
     if (p->type == SUMI_PARAM_INT)
         *(int *)at = (int)v;
     else if (p->type == SUMI_PARAM_INT64)
@@ -186,7 +186,7 @@ sumi_status sm_request_check(const sumi_request *r, sm_err *e)
         double v = sm_param_number(p, r), low = whole ? p->low : (double)(float)p->low,
                high = whole ? p->high : (double)(float)p->high;
         if (!(v >= low && v <= high))
-            return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.10g to %.10g", p->flag, v, p->low, p->high);
+            return sm_fail(e, SUMI_E_ARG, "--%s: %.10g is out of range, %.16g to %.16g", p->flag, v, p->low, p->high);
     }
     double last = sm_param_find("seed")->high;
     if (r->variation_strength <= 0 && (double)r->seed + (r->count - 1) > last) /* pictures whose infotext could not be read */

@@ -207,7 +207,10 @@ static sumi_status read_wildcard(drawer *d, const char *name, size_t n, options 
             return sm_fail(d->e, SUMI_E_MEMORY, "out of memory for wildcards");
         s = next;
     }
-    return list->n ? SUMI_OK : bad_wildcard(d, name, n, k > 0 ? "no such file in the wildcards folder, or it holds no line" : "");
+    return list->n ? SUMI_OK
+                   : sm_fail(d->e, SUMI_E_ARG,
+                             "wildcard __%.*s__: %s is not there or holds no line; --wildcards names the folder",
+                             (int)SM_MIN(n, (size_t)80), name, path);
 }
 
 /* Length of the name between __ and __ at s; 0: none there. Names do not leave the folder. */

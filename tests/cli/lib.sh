@@ -1,7 +1,7 @@
 # What the scripts beside this file share: checks that count, and the closing line. Sourced, with the repository as the
 # working folder; $S is the command, $T an empty folder that is removed at the end.
 BUILD=${BUILD:-build}
-S=$PWD/$BUILD/sumi
+S=$(realpath "$BUILD")/sumi
 T=$(mktemp -d)
 trap 'rm -rf "$T"' EXIT
 p=0 f=0 s=0

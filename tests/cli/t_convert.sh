@@ -21,9 +21,10 @@ same "one thread or more" "$(sha256sum <"$T/f.gguf")" "$(sha256sum <"$T/h.gguf")
 
 refuses 2 'needs an output' convert "$T/in.safetensors"
 refuses 2 'needs a file or folder' convert -o "$T/x.gguf"
-refuses 2 "type 'q9_0' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --type q9_0
-refuses 2 "layout 'x' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --layout x
-refuses 2 "format 'zip' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --format zip
+refuses 2 "--type: 'q9_0' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --type q9_0
+refuses 2 "--layout: 'x' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --layout x
+refuses 2 "--format: 'zip' is unknown" convert "$T/in.safetensors" -o "$T/x.gguf" --format zip
+refuses 2 'x.ckpt: PyTorch.s files are read only' convert "$T/in.safetensors" -o "$T/x.ckpt"
 refuses 2 'unknown option --typ; did you mean --type' convert "$T/in.safetensors" -o "$T/x.gguf" --typ f16
 refuses 2 'safetensors has no type Q4_K' convert "$T/in.safetensors" -o "$T/x.safetensors" --type q4_k
 refuses 2 'GGUF has no type F8_E5M2' convert "$T/in.safetensors" -o "$T/x.gguf" --type f8_e5m2

@@ -129,7 +129,7 @@ done
 same "the template is kept" "$("$S" info w-1.png | grep -o 'Template: "[^"]*"')" 'Template: "a {red|blue} __beast__"'
 "$S" "a {red|blue}" --choices 0 --seed 1 $few -o off.png >out.txt
 same "off: braces are text" "$("$S" info off.png | head -n 1)" "a {red|blue}"
-refuses 2 'wildcard __fish__: no such file' "a __fish__" --wildcards words -o x.png -q
+refuses 2 'wildcard __fish__: words/fish.txt is not there' "a __fish__" --wildcards words -o x.png -q
 
 # ---- grid ----
 "$S" grid "a red cat" --x 'steps=1-3 (+2)' --y 'Prompt S/R=red,blue' --seed 2 -q -o g.png --cells 'c-%d.png' >out.txt
