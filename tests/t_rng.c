@@ -114,40 +114,6 @@ TEST(rng_moments)
     free(x);
 }
 
-TEST(rng_permutation)
-{
-    uint32_t p[1000], q[1000];
-    bool seen[1000] = {0};
-    sm_rng_permutation(1, 2, p, 1000);
-    sm_rng_permutation(1, 2, q, 1000);
-    CHECK(!memcmp(p, q, sizeof p));
-    sm_rng_permutation(1, 3, q, 1000);
-    CHECK(memcmp(p, q, sizeof p));
-    for (int i = 0; i < 1000; i++)
-        seen[p[i] % 1000] = true;
-    for (int i = 0; i < 1000; i++)
-        CHECK(seen[i] && p[i] < 1000);
-    sm_rng_permutation(1, 2, p, 0);
-    sm_rng_permutation(1, 2, p, 1);
-    CHECK(p[0] == 0);
-    int count[24] = {0}; /* of the orders of four: chi square with 23 degrees of freedom, below 58 but for 1 in 10,000 */
-    for (uint64_t s = 0; s < 24000; s++) {
-        sm_rng_permutation(s, 0, p, 4);
-        int code = 0;
-        for (int i = 0; i < 3; i++) {
-            int less = 0;
-            for (int k = i + 1; k < 4; k++)
-                less += p[k] < p[i];
-            code = code * (4 - i) + less;
-        }
-        count[code]++;
-    }
-    double chi = 0;
-    for (int i = 0; i < 24; i++)
-        chi += (count[i] - 1000.0) * (count[i] - 1000.0) / 1000;
-    CHECKF(chi < 58, "chi square %g", chi);
-}
-
 /* Vectors of the FNV reference page (Noll), 64-bit FNV-1a. */
 TEST(rng_hash64)
 {

@@ -116,21 +116,6 @@ void sm_rng_normal(uint64_t seed, uint64_t stream, uint64_t offset, float *out, 
     draw(seed, stream, offset, out, n, block_normal);
 }
 
-void sm_rng_permutation(uint64_t seed, uint64_t stream, uint32_t *out, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        out[i] = i;
-    for (uint32_t i = n; i > 1; i--) {
-        uint32_t b[4];
-        block_of(seed, stream, i, b);
-        uint64_t r = (uint64_t)b[1] << 32 | b[0];
-        uint32_t j = (uint32_t)(((unsigned __int128)r * i) >> 64); /* below i; its bias is under 2^-32 */
-        uint32_t t = out[i - 1];
-        out[i - 1] = out[j];
-        out[j] = t;
-    }
-}
-
 uint64_t sm_hash64(const void *data, size_t n)
 {
     const uint8_t *p = data;

@@ -20,9 +20,6 @@ void sm_rng_uniform(uint64_t seed, uint64_t stream, uint64_t offset, float *out,
  * normals 2p (cosine) and 2p+1 (sine). |out[i]| < 6.8. The same stream must not be used for uniforms as well. */
 void sm_rng_normal(uint64_t seed, uint64_t stream, uint64_t offset, float *out, size_t n);
 
-/* out becomes a random order of 0 .. n-1 (Fisher-Yates). */
-void sm_rng_permutation(uint64_t seed, uint64_t stream, uint32_t *out, uint32_t n);
-
 /* Natural logarithm of x, 0 < x <= 1 and normal, the same bits on every machine; within 2 units in the last place. */
 double sm_rng_ln(double x);
 

@@ -60,13 +60,7 @@ static sumi_status check(const sm_sampling *p, int refine, sm_err *e)
 {
     if (p->steps < 1 || p->n < 1 || !p->denoise || !p->levels || refine < 0)
         return sm_fail(e, SUMI_E_INTERNAL, "the inversion was given nothing to do");
-    for (int i = 0; i < p->steps; i++)
-        if (!(p->sigmas[i] > p->sigmas[i + 1]) || !isfinite(p->sigmas[i]))
-            return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i],
-                           p->sigmas[i + 1]);
-    if (p->sigmas[p->steps] < 0 || (p->flow && p->sigmas[0] > 1))
-        return sm_fail(e, SUMI_E_ARG, "noise levels from %g to %g are out of range", p->sigmas[0], p->sigmas[p->steps]);
-    return SUMI_OK;
+    return sm_sample_levels(p, e);
 }
 
 sumi_status sm_invert(const sm_sampling *p, sm_pred pred, int refine, float *x, sm_err *e)

@@ -121,18 +121,26 @@ int64_t sm_sampler_evals(const sm_sampler *s, const double *sigmas, int steps)
     return (int64_t)steps * s->evals - (steps > 0 && sigmas[steps] == 0 ? s->evals - 1 : 0);
 }
 
-static sumi_status check(const sm_sampler *s, const sm_sampling *p, sm_err *e)
+sumi_status sm_sample_levels(const sm_sampling *p, sm_err *e)
 {
-    if (p->flow && !s->flow)
-        return sm_fail(e, SUMI_E_ARG, "sampler %s does not work for flow models", s->name);
-    if (p->steps < 1 || p->n < 1 || !p->denoise)
-        return sm_fail(e, SUMI_E_INTERNAL, "sampler %s was given nothing to do", s->name);
     for (int i = 0; i < p->steps; i++)
         if (!(p->sigmas[i] > p->sigmas[i + 1]) || !isfinite(p->sigmas[i]))
             return sm_fail(e, SUMI_E_ARG, "noise levels must fall: number %d is %g, the next one %g", i, p->sigmas[i],
                            p->sigmas[i + 1]);
     if (p->sigmas[p->steps] < 0 || (p->flow && p->sigmas[0] > 1))
         return sm_fail(e, SUMI_E_ARG, "noise levels from %g to %g are out of range", p->sigmas[0], p->sigmas[p->steps]);
+    return SUMI_OK;
+}
+
+static sumi_status check(const sm_sampler *s, const sm_sampling *p, sm_err *e)
+{
+    if (p->flow && !s->flow)
+        return sm_fail(e, SUMI_E_ARG, "sampler %s does not work for flow models", s->name);
+    if (p->steps < 1 || p->n < 1 || !p->denoise)
+        return sm_fail(e, SUMI_E_INTERNAL, "sampler %s was given nothing to do", s->name);
+    sumi_status st = sm_sample_levels(p, e);
+    if (st)
+        return st;
     double eta = p->eta < 0 ? s->eta : p->eta;
     if (!(eta >= 0 && eta <= 1))
         return sm_fail(e, SUMI_E_ARG, "eta is %g; it goes from 0 to 1", p->eta);

@@ -109,6 +109,8 @@ int64_t sm_sample_heunpp2_evals(const double *sigmas, int steps);
 int64_t sm_sample_unknown_evals(const double *sigmas, int steps); /* 0 */
 int64_t sm_sample_pndm_evals(const double *sigmas, int steps);
 
+/* That the noise levels fall, to 0 or above, from no more than a flow's 1. */
+sumi_status sm_sample_levels(const sm_sampling *p, sm_err *e);
 /* `rows` buffers of n floats in one block, released with sm_free; NULL and e set on failure. */
 float *sm_sample_room(const sm_sampling *p, int rows, sm_err *e);
 /* Calls the denoiser and checks that it gave numbers. */
