@@ -1,5 +1,5 @@
 /* The concept score finds pictures again that were moved, shrunk, blurred, noised or tinted, does not find what is not there,
- * and counts right. On drawn shapes in six colours; figures on the real pictures are in the model card. */
+ * and counts right. On drawn shapes in six colours; figures on the real pictures: tools/pictograms/README.md. */
 #include "test.h"
 
 #include <math.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "eval/concept_check.h"
+#include "concept_check.h"
 #include "synth.h"
 
 enum { S = 48 };
@@ -164,7 +164,7 @@ TEST(concept_feature_moves_along)
     CHECK(sm_concept_feature(p, W, 9000, a, NULL, NULL) == SUMI_E_ARG);
 }
 
-/* The check that `sumi score` reports beside a model's figures. Its last row is an empty frame, which must not be found. */
+/* The table of tools/pictograms/README.md on a small data set. Its last row is an empty frame, which must not be found. */
 TEST(concept_check_table)
 {
     sm_err e = {0};

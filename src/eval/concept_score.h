@@ -2,7 +2,7 @@
  * its style in a gallery, the nearest one (top 1) or one of the five nearest concepts (top 5) shows that thing.
  *
  * The feature is fixed by hand and nothing in it is learnt from what a model drew; see concept_score.c for what it holds and
- * concept_check.h for how well it finds pictures again that were moved, blurred, compressed or bent. */
+ * tests/concept_check.h for how well it finds pictures again that were moved, blurred, compressed or bent. */
 #ifndef SM_CONCEPT_SCORE_H
 #define SM_CONCEPT_SCORE_H
 

@@ -1,5 +1,5 @@
 /* Spoiling pictures in known ways (see concept_check.h). Amounts are for 128 pixels a side and grow with the side. */
-#include "eval/concept_check.h"
+#include "concept_check.h"
 
 #include <math.h>
 #include <string.h>
