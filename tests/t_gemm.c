@@ -52,6 +52,11 @@ static const op_case cases[] = {
      .batch = 1},
     {SM_OP_CONV2D_DX, {F(1, 16, 19, 18), F(18, 34, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 0, 2, 2, 0, 0, 0), .conv.size = {16, 19}},
      .batch = 1},
+    /* many kernels, four tiles: kernels turned on the way to the products (AVX-512), ends of channels and of columns */
+    {SM_OP_CONV2D, {F(1, 7, 8, 523), H(507, 523, 3, 3), F(507)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1)}},
+    {SM_OP_CONV2D, {F(1, 8, 7, 400), B(660, 400, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}},
+    {SM_OP_CONV2D_DX, {F(1, 8, 8, 514), H(514, 515, 3, 3), F(515)},
+     .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {8, 8}}},
     /* not minimal filtering: dilated, strided */
     {SM_OP_CONV2D, {F(1, 12, 11, 16), F(16, 16, 3, 3)}, .p = {CONV(1, 1, 2, 2, 1, 2, 2, 2, 2, 0, 0)}, .batch = 1},
     {SM_OP_CONV2D, {F(1, 12, 11, 16), F(16, 16, 3, 3)}, .p = {CONV(2, 2, 1, 1, 1, 1, 1, 1, 1, 0, 0)}, .batch = 1},

@@ -121,9 +121,15 @@ int SM_K(sm_winograd_tasks)(const sm_node *n)
 
 static int64_t row_size(const wino *p) { return SM_MIN((p->k + GROUP - 1) / GROUP * GROUP, SM_WINO_LONGEST); }
 
+/* Whether kernels are turned on the way to the products (k_winograd_few.c). */
+static bool few(const wino *p) { return p->here && p->in.side == 4 && p->most <= SM_WINO_FEW; }
+
 /* Of one task: turned pictures [points][tiles][row_size], sums [points][panel][tiles][width] and, if it turns them, kernels of a
  * panel [points][row_size][width]; from point to point SM_WINO_PAD more. */
-static int64_t pixels_room(const wino *p) { return p->points * (p->most * row_size(p) + SM_WINO_PAD); }
+static int64_t pixels_room(const wino *p)
+{
+    return p->points * (few(p) ? SM_WINO_FEW_APART : p->most * row_size(p) + SM_WINO_PAD);
+}
 static int64_t sums_room(const wino *p) { return p->points * (p->most * SM_MAX(p->chunk, p->unit) + SM_WINO_PAD); }
 static int64_t room(const wino *p)
 {
@@ -229,9 +235,10 @@ static item find_item(const wino *p, int64_t i, float *room)
 {
     int64_t groups = (p->tiles + SM_MR - 1) / SM_MR, g[2], j0 = p->from + i / p->blocks * p->chunk;
     sm_range(groups, (int)(i % p->blocks), (int)p->blocks, &g[0], &g[1]);
-    item it = {.t0 = g[0] * SM_MR, .j0 = j0, .j1 = SM_MIN(j0 + p->chunk, p->to), .ld = row_size(p), .v = room};
+    item it = {.t0 = g[0] * SM_MR, .j0 = j0, .j1 = SM_MIN(j0 + p->chunk, p->to), .v = room};
     it.count = SM_MIN(g[1] * SM_MR, p->tiles) - it.t0;
-    it.v_apart = it.count * it.ld + SM_WINO_PAD;
+    it.ld = few(p) ? SM_WINO_LONGEST : row_size(p);
+    it.v_apart = few(p) ? SM_WINO_FEW_APART : it.count * it.ld + SM_WINO_PAD;
     it.apart = it.count * sm_packed_cols(it.j1 - j0) + SM_WINO_PAD;
     it.sums = it.v + pixels_room(p);
     it.u = it.sums + sums_room(p);
@@ -257,6 +264,10 @@ static void part_here(const sm_kcall *c, const wino *p, const item *it, int64_t 
 {
     sm_wino_weight w = weight_of(c, p);
     int64_t c0 = part_start(p, part);
+    if (few(p)) {
+        SM_K(sm_wino_products_few)(&(sm_wino_few){&w, it->v, it->count, c0, len, it->j0, it->j1, it->sums, it->apart, part > 0});
+        return;
+    }
     for (int64_t j = 0; j < it->j1 - it->j0; j += SM_NR) {
         int width = sm_panel_width(p->cols, it->j0 + j);
         int64_t apart = len * width + SM_WINO_PAD;

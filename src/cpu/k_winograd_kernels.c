@@ -55,7 +55,7 @@ FLAT void turn_vector(const int all, kernel_turn *turn, const vf g[9], float *ou
 
 /* ---- halves of 16 bits ------------------------------------------------------------------------------------------- */
 
-enum { STEPS = 16, VALUES = 9 * STEPS }; /* channels that are turned at a time, values of their kernels */
+enum { STEPS = SM_WINO_STEPS, VALUES = 9 * STEPS }; /* channels that are turned at a time, values of their kernels */
 
 #if SM_VL > 4
 #if SM_VL == 16
@@ -64,8 +64,8 @@ enum { STEPS = 16, VALUES = 9 * STEPS }; /* channels that are turned at a time, 
 #define WORDS(F, A, B) (vu)_mm256_##F((__m256i)A, (__m256i)B)
 #endif
 
-/* Sixteen halves of each of VL runs `from` one another to out [16][SM_NR], VL of each row. */
-FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out)
+/* Sixteen halves of each of VL runs `from` one another to out [16][ld], VL of each row. */
+FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out, const int ld)
 {
     vu z[8], t[8], u[8];
     for (int r = 0; r < 8; r++, p += from) { /* of runs r (and r + 8) values 0..7 are a lane, 8..15 another one */
@@ -89,11 +89,11 @@ FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out)
         vu v = k % 2 ? WORDS(unpackhi_epi64, u[k / 2], u[k / 2 + 4]) : WORDS(unpacklo_epi64, u[k / 2], u[k / 2 + 4]);
 #if SM_VL == 16
         __m512i w = _mm512_shuffle_i64x2((__m512i)v, (__m512i)v, 0xd8);
-        _mm256_storeu_si256((__m256i *)(out + k * SM_NR), _mm512_castsi512_si256(w));
-        _mm256_storeu_si256((__m256i *)(out + (k + 8) * SM_NR), _mm512_extracti64x4_epi64(w, 1));
+        _mm256_storeu_si256((__m256i *)(out + k * ld), _mm512_castsi512_si256(w));
+        _mm256_storeu_si256((__m256i *)(out + (k + 8) * ld), _mm512_extracti64x4_epi64(w, 1));
 #else
-        _mm_storeu_si128((__m128i *)(out + k * SM_NR), _mm256_castsi256_si128((__m256i)v));
-        _mm_storeu_si128((__m128i *)(out + (k + 8) * SM_NR), _mm256_extracti128_si256((__m256i)v, 1));
+        _mm_storeu_si128((__m128i *)(out + k * ld), _mm256_castsi256_si128((__m256i)v));
+        _mm_storeu_si128((__m128i *)(out + (k + 8) * ld), _mm256_extracti128_si256((__m256i)v, 1));
 #endif
     }
 }
@@ -106,7 +106,7 @@ FLAT void turn_halves(const int all, kernel_turn *turn, half_load *load, const u
     uint16_t x[VALUES * SM_NR] __attribute__((aligned(64)));
     for (int i = 0; i < width; i += SM_VL)
         for (int v = 0; v < VALUES; v += 16)
-            transpose_halves(p + i * from + v, from, x + v * SM_NR + i);
+            transpose_halves(p + i * from + v, from, x + v * SM_NR + i, SM_NR);
     for (int k = 0; k < STEPS; k++) {
         for (int i = k * width / STEPS; i < (k + 1) * width / STEPS; i++)
             for (int v = 0; v < VALUES; v += 32)
@@ -120,13 +120,19 @@ FLAT void turn_halves(const int all, kernel_turn *turn, half_load *load, const u
     }
 }
 
+/* Whether the kernels of so many columns from j on are runs of halves. */
+static bool is_halves(const sm_wino_weight *w, int64_t j, int width)
+{
+    return !w->back && !w->t->scale && (w->t->dtype == SM_F16 || w->t->dtype == SM_BF16) && j + width <= w->cols;
+}
+
 /* As far as it goes: returns the channel where it ended. */
 static int64_t from_halves(const sm_wino_weight *w, int64_t j, int64_t c0, int64_t c1, float *out, int64_t apart)
 {
     const sm_tensor *t = w->t;
     int width = sm_panel_width(w->cols, j);
     int64_t from = t->dims[1] * 9, k = c0;
-    if (w->back || t->scale || (t->dtype != SM_F16 && t->dtype != SM_BF16) || j + width > w->cols)
+    if (!is_halves(w, j, width))
         return c0;
     const uint16_t *p = (const uint16_t *)t->data + j * from;
     for (; k + STEPS <= c1; k += STEPS) {
@@ -174,5 +180,59 @@ void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64
             turn_taps(6, kernel4, taps, count * width, w->back, out + (k - c0) * width, apart);
         else
             turn_taps(4, kernel2, taps, count * width, w->back, out + (k - c0) * width, apart);
+    }
+}
+
+/* ---- halfway ----------------------------------------------------------------------------------------------------- */
+
+/* Nine vectors, turned along the kernels' rows only: those of step k of [6][STEPS][3]. */
+FLAT void turn_halfway(const vf g[9], int k, float *rows)
+{
+    vf r[3][6];
+    for (int y = 0; y < 3; y++)
+        kernel4(g[3 * y], g[3 * y + 1], g[3 * y + 2], r[y]);
+    for (int x = 0; x < 6; x++)
+        for (int y = 0; y < 3; y++)
+            vstore(rows + ((x * STEPS + k) * 3 + y) * SM_VL, r[y][x]);
+}
+
+#if SM_VL > 4
+/* STEPS channels of SM_VL runs. */
+FLAT void halves_halfway(half_load *load, const uint16_t *p, int64_t from, float *rows)
+{
+    uint16_t x[VALUES * SM_VL] __attribute__((aligned(64)));
+    for (int v = 0; v < VALUES; v += 16)
+        transpose_halves(p + v, from, x + v * SM_VL, SM_VL);
+    SM_ROLLED for (int k = 0; k < STEPS; k++) {
+        vf g[9];
+        for (int t = 0; t < 9; t++)
+            g[t] = load(x + (9 * k + t) * SM_VL);
+        turn_halfway(g, k, rows);
+    }
+}
+#endif
+
+void SM_K(sm_wino_halfway)(const sm_wino_weight *w, int64_t j, int64_t c, int count, float *rows)
+{
+    int64_t o = w->t->dims[1] * 9;
+#if SM_VL > 4
+    if (count == STEPS && is_halves(w, j, SM_VL)) {
+        const uint16_t *p = (const uint16_t *)w->t->data + j * o + c * 9;
+        if (w->t->dtype == SM_F16)
+            halves_halfway(vload_f16, p, o, rows);
+        else
+            halves_halfway(vload_bf16, p, o, rows);
+        return;
+    }
+#endif
+    float taps[9 * STEPS * SM_VL];
+    sm_pack_src s = {.t = *w->t, .base = c * (w->back ? o : 9), .col = w->back ? 9 : o, .step = w->back ? o : 9, .tap_step = 1,
+                     .n = SM_MIN(w->cols, j + SM_VL), .k = count, .taps = 9};
+    SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, count}, taps);
+    for (int k = 0; k < count; k++) {
+        vf g[9];
+        for (int tap = 0; tap < 9; tap++)
+            g[w->back ? 8 - tap : tap] = vload(taps + (tap * count + k) * SM_VL);
+        turn_halfway(g, k, rows);
     }
 }

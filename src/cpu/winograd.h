@@ -1,5 +1,6 @@
 /* Convolutions of 3x3 kernels at stride 1 by minimal filtering: conv2d and conv2d_dx (k_winograd.c, their turns
- * k_winograd_turn.c), conv2d_dw (k_winograd_dw.c), chosen in k_conv.c; the turn of kernels: k_winograd_kernels.c. */
+ * k_winograd_turn.c, few tiles k_winograd_few.c), conv2d_dw (k_winograd_dw.c), chosen in k_conv.c; the turn of kernels:
+ * k_winograd_kernels.c. */
 #ifndef SM_WINOGRAD_H
 #define SM_WINOGRAD_H
 
@@ -80,6 +81,11 @@ void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int
 typedef struct sm_wino_weight { const sm_tensor *t; int64_t cols; int side; bool back; } sm_wino_weight;
 void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64_t c1, float *out, int64_t apart);
 
+/* F(4x4) kernels turned along rows only, of `count` channels (at most SM_WINO_STEPS) from c on and a vector of columns from j on,
+ * lanes past the last column zeros: [6][SM_WINO_STEPS][3] vectors. */
+enum { SM_WINO_STEPS = 16 };
+void SM_K(sm_wino_halfway)(const sm_wino_weight *w, int64_t j, int64_t c, int count, float *rows);
+
 /* Where the stored kernels of column j begin, from channel k on, if they are a run; NULL: they are not, or there is no such
  * column. */
 static inline const float *SM_K(sm_wino_ahead)(const sm_wino_weight *w, int64_t j, int64_t k)
@@ -87,6 +93,21 @@ static inline const float *SM_K(sm_wino_ahead)(const sm_wino_weight *w, int64_t 
     int64_t at = (j * w->t->dims[1] + k) * 9;
     return w->back || j >= w->cols ? NULL : (const float *)((const char *)w->t->data + sm_dtype_bytes(w->t->dtype, at));
 }
+
+/* Products of at most SM_WINO_FEW tiles (0: there are none) with kernels turned on the way (k_winograd_few.c): channels [c0, c0 +
+ * len) and columns [j0, j1), j0 the first of a panel. Pictures are turned to v, points SM_WINO_FEW_APART and tiles
+ * SM_WINO_LONGEST floats apart, room for SM_WINO_FEW of them; sums are laid out as sm_wino_results reads them, and added to or
+ * begun. */
+enum { SM_WINO_FEW = SM_VL == 16 ? 4 : 0, SM_WINO_FEW_APART = SM_WINO_FEW * SM_WINO_LONGEST + SM_WINO_PAD };
+typedef struct sm_wino_few {
+    const sm_wino_weight *w;
+    const float *v;
+    int64_t count, c0, len, j0, j1;
+    float *sums;
+    int64_t apart;
+    bool add;
+} sm_wino_few;
+void SM_K(sm_wino_products_few)(const sm_wino_few *f);
 
 /* Results of tiles [t0, t0 + count): columns [0, cols) of dst [n, oh, ow, ld], plus bias, plus add where not NULL: like dst or,
  * with add_each, a row for so many pictures. Point i of tile t and the column c of the panel that begins at column j is at m + i
