@@ -11,6 +11,8 @@ void SM_K(sm_attention_grad_kernels)(sm_kernel *k); /* k_attention_grad.c */
 void SM_K(sm_softmax_kernels)(sm_kernel *k);        /* k_softmax.c */
 
 enum { AT_ROWS = SM_VL == 8 ? 4 : 8, AT_VECS = 3 };
+/* 32 registers have room for sums of weights beside the first block of values; 16: as they are made, in the same order. */
+enum { AT_SUMS = SM_VL == 16 };
 
 #ifdef __clang__
 #define AT_UNROLL _Pragma("clang loop unroll(full)")
@@ -222,11 +224,15 @@ AT_FLAT vf at_keep(vf x)
     return x;
 }
 
-AT_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const float *b)
+/* sum takes in b, unless NULL. */
+AT_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const float *b, vf *sum)
 {
     vf bv[AT_VECS];
     AT_UNROLL for (int v = 0; v < nv; v++)
         bv[v] = at_keep(vload(b + v * SM_VL));
+    if (sum)
+        AT_UNROLL for (int v = 0; v < nv; v++)
+            sum[v] += bv[v];
     AT_UNROLL for (int i = 0; i < AT_ROWS; i++) {
         vf av = vset(a[i * ai]);
         AT_UNROLL for (int v = 0; v < nv; v++)
@@ -235,10 +241,10 @@ AT_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int
 }
 
 AT_FLAT void at_product(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const int64_t ak, const float *b,
-                        const int64_t ldb, int64_t steps)
+                        const int64_t ldb, int64_t steps, vf *sum)
 {
     do {
-        at_step(nv, acc, a, ai, b);
+        at_step(nv, acc, a, ai, b, sum);
         a += ak;
         b += ldb;
     } while (--steps);
@@ -271,9 +277,10 @@ AT_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t 
 }
 
 /* k 2^r for |r| <= 1/2, k a power of two. Coefficients: our own minimax fit of (2^r - 1) / r, relative error of 2^r 9.2e-8. */
+#define AT_POWER 0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f
 AT_FLAT vf at_power(vf r, const float k)
 {
-    const float c[] = {0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f};
+    const float c[] = {AT_POWER};
     return vfma(r, vpoly4(r, k * c[0], k * c[1], k * c[2], k * c[3], k * c[4]), vset(k));
 }
 
@@ -289,12 +296,32 @@ AT_FLAT vf at_exp2(vf x)
 }
 
 /* The same bits for x from -AT_LEAST to AT_MOST, 2^-AT_LEAST below (4e-34: nothing beside 1), with five multiply-adds
- * and what other units of the processor do: n is added to the exponent. Where n reaches 128 - AT_LEAST, or for NaN, t has bits
- * outside of AT_MASK and the result means nothing. */
+ * and what other units of the processor do: n is added to the exponent. Above, where n reaches 128 - AT_LEAST and t has bits
+ * outside of AT_MASK, and for NaN the result means nothing, and the range is not at_inside any more. */
 enum { AT_LEAST = 111 };
 #define AT_MOST 16.5f
+#if SM_VL == 16
+/* Compared into a mask, and 2^n is an instruction for units beside the multiply-adds'. Constants come from memory: the products
+ * around leave four registers, and gcc would spill accumulators for more. */
+typedef __mmask16 at_range;
+static const at_range at_any = 0xffff;
+AT_FLAT bool at_inside(at_range r) { return r == at_any; }
+AT_FLAT vf at_weight(vf x, at_range *r)
+{
+    static const float constants[] = {AT_MOST, -AT_LEAST, SM_ROUND_MAGIC, 1, AT_POWER};
+    const float *k = constants;
+    __asm__("" : "+r"(k));
+    *r = _mm512_mask_cmp_ps_mask(*r, (__m512)x, (__m512)vset(k[0]), _CMP_LE_OQ);
+    x = vmax(vset(k[1]), x);
+    vf n = x + vset(k[2]) - vset(k[2]), f = x - n;
+    return (vf)_mm512_scalef_ps((__m512)vfma(f, vpoly4(f, k[4], k[5], k[6], k[7], k[8]), vset(k[3])), (__m512)n);
+}
+#else
 #define AT_MASK 0x4b40007fu
-AT_FLAT vf at_weight(vf x, vu *seen)
+typedef vu at_range;
+static const at_range at_any;
+AT_FLAT bool at_inside(at_range seen) { return !vany((vi)((seen & ~AT_MASK) != 0)); }
+AT_FLAT vf at_weight(vf x, at_range *seen)
 {
     const float magic = SM_ROUND_MAGIC + AT_LEAST;
     x = vmax(vset(-AT_LEAST), x);
@@ -302,6 +329,7 @@ AT_FLAT vf at_weight(vf x, vu *seen)
     *seen |= (vu)t;
     return (vf)((vu)at_power(x - (t - magic), 0x1p-111f) + ((vu)t << 23));
 }
+#endif
 
 /* ---- some queries and keys of a head (k_attention_tile.c) ---- */
 
@@ -318,7 +346,7 @@ typedef struct at_part {
     const float *bias;             /* that of query i and key j, or NULL */
     float *s, *bias_t;             /* [keys up to AT_ROWS][w], [keys][w] */
     float *o, *max, *sum;          /* [dv up to AT_ROWS][w], [w], [w] */
-    float *part;                   /* [w] sums of this tile's weights */
+    float *part;                   /* [w] sums of this tile's weights; NULL in the gradient */
     at_ahead *ahead;               /* or NULL */
 } at_part;
 
@@ -326,11 +354,12 @@ typedef struct at_part {
 void SM_K(sm_attention_product)(const at_part *p, int64_t d, int64_t top);
 /* S = K Q + bias, -infinity where the future is hidden; max takes in the maxima. */
 void SM_K(sm_attention_scores)(const attn *a, const at_part *p);
-/* S = 2^(K Q - max), part their sums; where j is 0 max becomes the maximum of the first AT_HEAD keys. False: some exponent is
- * above AT_MOST or not a number, and S and part mean nothing. */
+/* S = 2^(K Q - max), part their sums unless AT_SUMS; where j is 0 max becomes the maximum of the first AT_HEAD keys. False: some
+ * exponent is above AT_MOST or not a number, and S and part mean nothing. */
 enum { AT_HEAD = 8 };
 bool SM_K(sm_attention_weights)(const at_part *p, int64_t d);
-/* O = fix O + V S, lane by lane, O + V S where there is no fix, V S where j is 0. */
+/* O = fix O + V S, lane by lane, O + V S where there is no fix, V S where j is 0. Where AT_SUMS, part, unless NULL, = the sums
+ * of S. */
 void SM_K(sm_attention_values)(const at_part *p, int64_t dv, const float *fix);
 /* c[key][ld] = S[key] times the rows of p's queries [rows][ld], added to c unless they are the head's first; ld is a multiple of
  * SM_VL. */

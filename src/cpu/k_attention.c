@@ -69,9 +69,9 @@ static void attend(const attn *a, const at_part *p)
     bool near = !p->bias && !future && SM_K(sm_attention_weights)(p, a->d);
     if (!near)
         weigh(a, p, fix);
+    SM_K(sm_attention_values)(p, a->dv, near || !p->j ? NULL : fix);
     for (int l = 0; l < w; l += SM_VL)
         vstore(p->sum + l, vfma(vload(p->sum + l), near ? vset(1) : vload(fix + l), vload(p->part + l)));
-    SM_K(sm_attention_values)(p, a->dv, near || !p->j ? NULL : fix);
 }
 
 /* ---- a unit: some queries of a head, all its keys ---- */

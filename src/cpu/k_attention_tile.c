@@ -19,7 +19,7 @@ AT_FLAT void score_steps(const int nv, const at_part *p, int64_t d, int64_t from
             at_load(nv, acc, s, w);
         else
             at_zero(nv, acc);
-        at_product(nv, acc, k, d, 1, q, w, to - from);
+        at_product(nv, acc, k, d, 1, q, w, to - from, NULL);
         at_store(nv, acc, s, w);
         if (j + AT_ROWS <= top)
             AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
@@ -44,21 +44,22 @@ static __attribute__((noinline)) void fetch_some(at_ahead *f)
 }
 
 /* A row of scores becomes weights. */
-AT_FLAT void weigh_row(const int nv, const at_part *p, float *s, vu *seen)
+AT_FLAT void weigh_row(const int nv, const at_part *p, float *s, at_range *seen)
 {
-    vu bits = *seen;
+    at_range range = *seen;
     AT_UNROLL for (int v = 0; v < nv; v++) {
-        vf e = at_weight(vload(s + v * SM_VL) - vload(p->max + v * SM_VL), &bits);
-        vstore(p->part + v * SM_VL, vload(p->part + v * SM_VL) + e);
+        vf e = at_weight(vload(s + v * SM_VL) - vload(p->max + v * SM_VL), &range);
+        if (!AT_SUMS)
+            vstore(p->part + v * SM_VL, vload(p->part + v * SM_VL) + e);
         vstore(s + v * SM_VL, e);
     }
-    *seen = bits;
+    *seen = range;
 }
 
 /* Weights of all keys, the first `head` of which have their scores, all of them those of earlier steps of d. While a block's
  * products are summed up, rows of an earlier block become weights, one after every 1 / AT_ROWS of the steps: their additions and
  * shifts go to units that the products leave idle, so that only their multiply-adds cost time. */
-AT_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t head, vu *seen)
+AT_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t head, at_range *seen)
 {
     const int64_t w = nv * SM_VL, keys = p->keys, each = (d - from) / AT_ROWS, rest = (d - from) % AT_ROWS;
     const float *k = p->k + from + head * d, *q = p->q + from * w;
@@ -75,11 +76,11 @@ AT_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t fro
             at_zero(nv, acc);
         for (int r = 0; r < AT_ROWS; r++, s += w) {
             for (int64_t n = each; n; n--, a++, b += w)
-                at_step(nv, acc, a, d, b);
+                at_step(nv, acc, a, d, b, NULL);
             weigh_row(nv, p, s, seen);
         }
         for (int64_t n = rest; n; n--, a++, b += w)
-            at_step(nv, acc, a, d, b);
+            at_step(nv, acc, a, d, b, NULL);
         at_store(nv, acc, c, w);
     }
     for (; s < end; s += w)
@@ -100,7 +101,16 @@ AT_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix
             at_load(nv, acc, o, w);
         else
             at_zero(nv, acc);
-        at_product(nv, acc, x, 1, AT_ROWS, s, w, keys);
+        if (AT_SUMS && !c && p->part) {
+            vf sum[AT_VECS];
+            AT_UNROLL for (int v = 0; v < nv; v++)
+                sum[v] = vset(0);
+            at_product(nv, acc, x, 1, AT_ROWS, s, w, keys, sum);
+            AT_UNROLL for (int v = 0; v < nv; v++)
+                vstore(p->part + v * SM_VL, sum[v]);
+        } else {
+            at_product(nv, acc, x, 1, AT_ROWS, s, w, keys, NULL);
+        }
         at_store(nv, acc, o, w);
     }
 }
@@ -116,7 +126,7 @@ AT_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld
             at_load(nv, acc, c, ld);
         else
             at_zero(nv, acc);
-        at_product(nv, acc, s, w, 1, r, ld, p->rows);
+        at_product(nv, acc, s, w, 1, r, ld, p->rows, NULL);
         at_store(nv, acc, c, ld);
     }
 }
@@ -127,7 +137,7 @@ AT_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld
     {                                                                                                   \
         score_steps(NV, p, d, from, to, top);                                                           \
     }                                                                                                   \
-    OWN weights_##NV(const at_part *p, int64_t d, int64_t from, int64_t head, vu *seen)                 \
+    OWN weights_##NV(const at_part *p, int64_t d, int64_t from, int64_t head, at_range *seen)           \
     {                                                                                                   \
         weight_steps(NV, p, d, from, head, seen);                                                       \
     }                                                                                                   \
@@ -135,7 +145,8 @@ AT_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld
     OWN key_rows_##NV(const at_part *p, const float *r, int64_t ld, float *c) { key_rows(NV, p, r, ld, c); }
 EACH(1) EACH(2) EACH(3)
 static void (*const steps_of[AT_VECS])(const at_part *, int64_t, int64_t, int64_t, int64_t) = {steps_1, steps_2, steps_3};
-static void (*const weights_of[AT_VECS])(const at_part *, int64_t, int64_t, int64_t, vu *) = {weights_1, weights_2, weights_3};
+static void (*const weights_of[AT_VECS])(const at_part *, int64_t, int64_t, int64_t, at_range *) = {weights_1, weights_2,
+                                                                                                  weights_3};
 static void (*const values_of[AT_VECS])(const at_part *, int64_t, const float *) = {values_1, values_2, values_3};
 static void (*const key_rows_of[AT_VECS])(const at_part *, const float *, int64_t, float *) = {key_rows_1, key_rows_2,
                                                                                             key_rows_3};
@@ -160,7 +171,7 @@ static void some_scores(const at_part *p, int64_t d, int64_t upto, int64_t from,
 bool SM_K(sm_attention_weights)(const at_part *p, int64_t d)
 {
     const int64_t w = p->nv * SM_VL, last = (d - 1) / STEPS * STEPS, head = SM_MIN(p->j ? AT_ROWS : AT_HEAD, p->keys);
-    vu seen = {0};
+    at_range seen = at_any;
     fetch_some(p->ahead); /* with the head */
     some_scores(p, d, d, 0, head);
     for (int64_t l = 0; l < w; l += SM_VL) {
@@ -173,7 +184,7 @@ bool SM_K(sm_attention_weights)(const at_part *p, int64_t d)
     }
     some_scores(p, d, last, head, p->keys);
     weights_of[p->nv - 1](p, d, last, head, &seen);
-    return !vany((vi)((seen & ~AT_MASK) != 0));
+    return at_inside(seen);
 }
 
 void SM_K(sm_attention_values)(const at_part *p, int64_t dv, const float *fix) { values_of[p->nv - 1](p, dv, fix); }
