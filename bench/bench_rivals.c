@@ -2,7 +2,7 @@
  * libraries (or LD_LIBRARY_PATH names them: tools/peers/build.sh DIR libs). bench_rivals [threads] [rounds] [filter]. x [M,K] is
  * multiplied with weights as they are stored, [N,K] (NT), as a rival may prefer them, [K,N] (NN), and as oneDNN asks to have them
  * (kept: turned once, its inner product; version 2 only). The others' products turn weights in each call; sumi does once for all
- * calls ("sumi"), or in each, 2 MiB at a time, as a plan does whose model is too large to be kept ("+pack"). The libraries are
+ * calls ("sumi"), or in each, as a plan does whose model is too large to be kept ("+pack"). The libraries are
  * told sumi's instruction set where they would not know the processor. Ends in a table for docs/SPEED.md: percent of the peak
  * measured in turns, of one thread by processor time, of several by the clock. Cycles are the calling thread's, by
  * perf_event_open. */
@@ -95,9 +95,15 @@ static void sumi_run(problem *p)
                                                            : sm_tasks_default(p->op.node, p->op.pass));
 }
 
-/* A part of the weight at a time, as plan_run.c does. */
-static void sumi_in_parts(problem *p)
+/* What plan_run.c does with a weight that does not stay packed: the kernel packs it, or it is packed a part at a time. */
+static void sumi_unkept(problem *p)
 {
+    if (p->kernel->unprepared && p->kernel->unprepared(p->op.node)) {
+        p->op.prep = NULL;
+        sumi_run(p);
+        p->op.prep = p->prep;
+        return;
+    }
     int64_t unit = p->prep && p->kernel->prep_unit ? (int64_t)p->kernel->prep_unit(p->op.node) : 0,
             bytes = p->prep ? (int64_t)p->kernel->prep_bytes(p->op.node) : 0;
     int64_t units = unit ? (bytes + unit - 1) / unit : 1, part = unit ? SM_MAX((2 << 20) / unit, 1) : 1;
@@ -117,7 +123,7 @@ static void multiply(problem *p, const way *w)
     if (w->lib == SUMI)
         sumi_run(p);
     else if (w->lib == SUMI_PACK)
-        sumi_in_parts(p);
+        sumi_unkept(p);
     else if (w->form == KEPT)
         odn_multiply(p->dnnl, &p->kept);
     else if (w->lib == DNNL)

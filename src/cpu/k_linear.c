@@ -1,8 +1,9 @@
 /* linear and matmul as gather products (left operand row by row) or outer products (left operand stored transposed). */
 #include "cpu/gemm.h"
 #include "cpu/linear_few.h"
+#include "cpu/linear_local.h"
 
-enum { MOST = 32, COPIED = 8, WIDE = 4 * SM_NR }; /* tasks of one op, where each copies rows; columns from which on that pays */
+enum { MOST = 32, COPIED = 8, WIDE = 4 * SM_NR }; /* pieces of one op, where each copies rows; columns from which on that pays */
 
 static const sm_taps one_tap = {{{.count = 1}}, 1};
 
@@ -32,15 +33,28 @@ static sm_grid linear_grid(const sm_node *n, int64_t cols)
     return SM_K(sm_gemm_grid)(linear_rows(n), cols, (double)k, (double)k, linear_copy(n) ? COPIED : MOST);
 }
 
-static int linear_tasks(const sm_node *n, int pass)
+static int linear_pieces(const sm_node *n)
 {
-    if (SM_K(sm_linear_few)(n))
-        return SM_K(sm_linear_few_tasks)(n);
     sm_grid g = linear_grid(n, n->src[1]->dims[0]);
     return g.tm * g.tn;
 }
 
-static size_t linear_work(const sm_node *n) { return (size_t)(linear_copy(n) * linear_tasks(n, 0)) * sizeof(float); }
+static bool linear_unprepared(const sm_node *n) { return !SM_K(sm_linear_few)(n) && SM_K(sm_linear_local)(n); }
+
+static int linear_tasks(const sm_node *n, int pass)
+{
+    if (SM_K(sm_linear_few)(n))
+        return SM_K(sm_linear_few_tasks)(n);
+    return SM_MAX(linear_pieces(n), linear_unprepared(n) ? SM_K(sm_linear_local_tasks)(n) : 0);
+}
+
+/* Copies of rows, each piece its own, whatever part of the weight the pieces are of; or the panels that tasks pack. */
+static size_t linear_work(const sm_node *n)
+{
+    int64_t copies = linear_copy(n) * COPIED;
+    int64_t panels = linear_unprepared(n) ? SM_K(sm_linear_local_panel)(n) * linear_tasks(n, 0) : 0;
+    return (size_t)SM_MAX(copies, panels) * sizeof(float);
+}
 
 static size_t linear_prep_bytes(const sm_node *n)
 {
@@ -89,7 +103,8 @@ static bool only_adds(const sm_finish *f) { return f->act == SM_OP_INPUT && !f->
 static int64_t linear_sums(const sm_node *n)
 {
     int64_t partial = n->src[1]->dims[1] > SM_KC ? SM_NC : 0;
-    return SM_MIN(linear_rows(n), SM_MC) * SM_MAX(2 * SM_FINISH_COLS, partial);
+    int64_t sums = SM_MIN(linear_rows(n), SM_MC) * SM_MAX(2 * SM_FINISH_COLS, partial);
+    return SM_MAX(sums, linear_unprepared(n) ? SM_K(sm_linear_local_sums)(n) : 0);
 }
 
 static size_t linear_finish_work(const sm_node *n) { return sizeof(float) * (size_t)(linear_sums(n) * linear_tasks(n, 0)); }
@@ -100,14 +115,20 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
         SM_K(sm_linear_few_run)(c, task, tasks);
         return;
     }
+    float *sums = NULL;
+    if (finishes(&c->finish))
+        sums = (float *)c->work + linear_work(c->node) / sizeof(float) + task * linear_sums(c->node);
+    if (!c->prep) {
+        SM_K(sm_linear_local_run)(c, (float *)c->work + task * SM_K(sm_linear_local_panel)(c->node), sums, task, tasks);
+        return;
+    }
     const sm_tensor *w = &c->src[1];
     int64_t rows = linear_rows(c->node), part[2], r[2], j[2], a, b;
     sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], c->finish.gate ? w->dims[0] / 2 : w->dims[0], c->prep);
     g.bias = c->src[2];
     sm_part_of(c, sm_panels(g.cols), part);
     g.b_from = part[0] * SM_NR;
-    if (finishes(&c->finish)) {
-        float *sums = (float *)c->work + linear_work(c->node) / sizeof(float) + task * linear_sums(c->node);
+    if (sums) {
         if (only_adds(&c->finish)) {
             g.add = c->finish.add;
             g.partial = w->dims[1] > SM_KC ? sums : NULL;
@@ -118,10 +139,10 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
         }
     }
     int64_t cols = SM_MIN(part[1] * SM_NR, g.cols) - g.b_from;
-    if (linear_copy(c->node) && cols >= WIDE)
-        g.copy = (float *)c->work + task * linear_copy(c->node);
     sm_grid grid = linear_grid(c->node, cols);
     sm_range(grid.tm * grid.tn, task, tasks, &a, &b);
+    if (linear_copy(c->node) && cols >= WIDE)
+        g.copy = (float *)c->work + a * linear_copy(c->node);
     for (int64_t i = a; i < b; i++) {
         SM_K(sm_gemm_piece)(grid, (int)i, rows, cols, r, j);
         j[0] += g.b_from;
@@ -244,6 +265,6 @@ void SM_K(sm_cpu_linear)(sm_kernel *k)
 {
     k[SM_OP_LINEAR] = (sm_kernel){.run = linear_run, .tasks = linear_tasks, .work = linear_work, .prep_bytes = linear_prep_bytes,
                                   .prep_unit = linear_prep_unit, .prep = linear_prep, .prep_tasks = linear_prep_tasks,
-                                  .fuses = linear_fuses, .finish_work = linear_finish_work};
+                                  .unprepared = linear_unprepared, .fuses = linear_fuses, .finish_work = linear_finish_work};
     k[SM_OP_MATMUL] = (sm_kernel){.run = matmul_run, .passes = 2, .tasks = matmul_tasks, .work = matmul_work};
 }
