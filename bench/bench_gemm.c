@@ -1,5 +1,6 @@
 /* Times matrix products and convolutions in the shapes that training and large models use, against the machine's own
- * multiply-add peak measured in turns with them. bench_gemm [threads] [filter]; SUMI_CPU chooses the instruction set. */
+ * multiply-add peak measured in turns with them. bench_gemm [threads] [filter] [bf16]; SUMI_CPU chooses the
+ * instruction set, bf16 the kernels that round what they multiply. */
 #include "cpu/cpu.h"
 #include "ops/ops.h"
 #include "peak.h"
@@ -118,7 +119,7 @@ static sm_node *record(sm_graph *g, const shape *s, int dir)
 {
     if (!s->k) {
         sm_node *x = IN(s->n, s->c), *y = IN(s->n, s->o), *w = IN(s->o, s->c);
-        return dir == 0 ? sm_linear(x, w, IN(s->o)) : dir == 1 ? sm_matmul(y, w, false, false) : sm_matmul(y, x, true, false);
+        return dir == 0 ? sm_linear(IN(1, s->n, s->c), w, IN(s->o)) : dir == 1 ? sm_matmul(y, w, false, false) : sm_matmul(y, x, true, false);
     }
     sm_conv c = {.stride = s->stride, .pad = s->k / 2};
     sm_node *x = IN(s->n, s->h, s->w, s->c), *w = IN(s->o, s->c, s->k, s->k), *y = sm_conv2d(x, w, IN(s->o), &c);
@@ -133,6 +134,8 @@ int main(int argc, char **argv)
     static const char *const dirs[] = {"forward", "dx", "dw"};
     sm_err e = {0};
     const sm_backend *be = sm_cpu_backend(NULL, &e);
+    if (be && argc > 3 && !strcmp(argv[3], "bf16"))
+        be = sm_cpu_bf16(be, &e);
     sm_pool *pool = sm_pool_new(NULL, argc > 1 ? atoi(argv[1]) : sm_cpu_count(), &e);
     if (!be || !pool) {
         fprintf(stderr, "bench_gemm: %s\n", e.msg);

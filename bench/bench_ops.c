@@ -1,7 +1,7 @@
 /* Times the bench rows of tests/op_cases.c (the table that the kernel checks walk over): everything but matrix products and
  * convolutions, which bench_gemm times. Memory-bound ops are set against a copy measured in turns with them by the clock,
- * attention against the multiply-add peak by processor time. bench_ops [threads] [filter]; SUMI_CPU chooses the instruction
- * set. */
+ * attention against the multiply-add peak by processor time. bench_ops [threads] [filter] [bf16]; SUMI_CPU chooses the
+ * instruction set, bf16 the kernels that round what they multiply. */
 #include "../tests/op_cases.c"
 #include "peak.h"
 
@@ -148,6 +148,8 @@ int main(int argc, char **argv)
     sm_err e = {0};
     int threads = argc > 1 ? atoi(argv[1]) : sm_cpu_count();
     const sm_backend *be = sm_cpu_backend(NULL, &e);
+    if (be && argc > 3 && !strcmp(argv[3], "bf16"))
+        be = sm_cpu_bf16(be, &e);
     sm_pool *pool = be ? sm_pool_new(NULL, threads, &e) : NULL;
     copy_from = sm_alloc0(NULL, SM_MEM_MISC, COPY * sizeof(float));
     copy_to = sm_alloc0(NULL, SM_MEM_MISC, COPY * sizeof(float));

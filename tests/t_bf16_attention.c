@@ -130,7 +130,7 @@ static void check_values(const attention *a, const float *y, const char *what)
 }
 
 static const shape shapes[] = {
-    {2, 2, 9, 9, 3, 5}, {1, 3, 50, 77, 40, 40}, {2, 1, 97, 128, 32, 8}, {1, 2, 33, 129, 17, 24}, {1, 1, 49, 400, 80, 80},
+    {2, 2, 9, 137, 3, 5}, {1, 3, 50, 177, 40, 40}, {2, 1, 97, 160, 32, 8}, {1, 2, 33, 129, 17, 24}, {1, 1, 49, 400, 80, 80},
     {1, 2, 16, 263, 160, 161}, {3, 2, 64, 130, 64, 64}, {1, 1, 100, 256, 1, 1},
 };
 
@@ -143,7 +143,7 @@ TEST(bf16_attention_by_definition)
         snprintf(what, sizeof what, "%d queries, %d keys, %d and %d wide", (int)s->tq, (int)s->tk, (int)s->d, (int)s->dv);
         attention a = make(*s, false);
         float *y = run(&a, be, true, NULL), *low = run(&a, be, false, NULL);
-        if (s->d > 1 && s->tk > 9)
+        if (s->d > 1)
             check_values(&a, y, what);
         CHECKF(!memcmp(y, low, sizeof *y * (size_t)sm_numel(a.y)), "%s: other bits elsewhere in memory", what);
         free(y);
@@ -187,10 +187,10 @@ TEST(bf16_attention_threads_and_batches)
 
 TEST(bf16_attention_stays_f32)
 {
-    static const shape kept[] = {{1, 2, 20, 8, 16, 16}, {1, 2, 8, 20, 16, 16}, {1, 1, 20, 20, 8, 8}};
+    static const shape kept[] = {{1, 2, 20, 8, 16, 16}, {1, 2, 300, 128, 16, 16}, {1, 1, 200, 200, 8, 8}};
     const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
     for (size_t i = 0; be && i < SM_COUNT(kept); i++) {
-        attention a = make(kept[i], i == 2); /* few keys, few queries, causal */
+        attention a = make(kept[i], i == 2); /* few keys, causal */
         float *y = run(&a, be, true, NULL), *z = run(&a, plain, true, NULL);
         CHECKF(!memcmp(y, z, sizeof *y * (size_t)sm_numel(a.y)), "shape %d", (int)i);
         free(y);
