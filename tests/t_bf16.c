@@ -192,7 +192,7 @@ TEST(bf16_linear_rows)
 
 TEST(bf16_linear_batches_and_threads)
 {
-    static const int64_t shapes[][3] = {{30, 200, 90}, {200, 70, 300}, {40, 1700, 64}};
+    static const int64_t shapes[][3] = {{30, 200, 90}, {200, 70, 300}, {40, 1700, 64}, {5, 70, 45}}; /* the last: f32 */
     const sm_backend *be = rounding();
     sm_pool *pools[3] = {sm_pool_new(NULL, 1, NULL), sm_pool_new(NULL, 2, NULL), sm_pool_new(NULL, 4, NULL)};
     for (size_t i = 0; be && i < SM_COUNT(shapes); i++) {
@@ -248,11 +248,21 @@ static sm_node *gates(net *t, sm_node *x)
     return sm_mul(sm_slice(h, -1, 0, 64), sm_silu(sm_slice(h, -1, 64, 64)));
 }
 
-/* Results of a plan; apart: every intermediate result is wanted, so that nothing is joined. */
+/* Layers of items: f32's, whichever way that takes. */
+static sm_node *modulation(net *t, sm_node *x)
+{
+    sm_node *h = sm_linear(x, weight(t, 256, 512), bias(t, 256));
+    h = sm_mul(sm_slice(h, -1, 0, 128), sm_silu(sm_slice(h, -1, 128, 128)));
+    return sm_add(h, sm_linear(h, weight(t, 128, 128), bias(t, 128)));
+}
+
+/* Results of a plan; apart: every intermediate result is wanted, so that nothing is joined. items 0: of 60 items. */
 static float *planned(sm_dtype type, int64_t items, const sm_backend *be, bool apart, int threads, size_t packed, int *steps, int64_t *n)
 {
     net t = {.g = sm_graph_new(NULL, NULL), .type = type};
-    sm_node *x = sm_input(t.g, "x", SM_F32, 3, (int64_t[]){items, 60, 512}), *y = gates(&t, x), *outs[64] = {y};
+    int64_t dims[] = {items, 60, 512};
+    sm_node *x = sm_input(t.g, "x", SM_F32, items ? 3 : 2, items ? dims : dims + 1), *y = items ? gates(&t, x) : modulation(&t, x);
+    sm_node *outs[64] = {y};
     sm_err e = {0};
     int count = 1;
     for (int i = 0; apart && i < t.g->count; i++)
@@ -262,7 +272,7 @@ static float *planned(sm_dtype type, int64_t items, const sm_backend *be, bool a
     sm_pool *pool = sm_pool_new(NULL, threads, &e);
     float *out = NULL;
     *n = sm_numel(y);
-    for (int64_t i = 0; p && i < items; i++)
+    for (int64_t i = 0; p && i < SM_MAX(items, 1); i++)
         test_fill((float *)sm_plan_data(p, x) + i * 60 * 512, 60 * 512, 50 + (uint64_t)i, -1, 1);
     CHECKF(p && pool && !sm_plan_run(p, pool, NULL, &e), "%s", e.msg);
     if (!e.code) {
@@ -301,6 +311,20 @@ TEST(bf16_plans)
         CHECKF(sqrt(off) < 0x1p-8 * 4.4 * test_rms(f32, n) && off > 0, "%s: %.3g of %.3g", sm_store_name(types[i]), sqrt(off), test_rms(f32, n));
         for (int k = 0; k < 4; k++)
             free(v[k]);
+        free(y);
+        free(f32);
+    }
+}
+
+TEST(bf16_plans_of_items)
+{
+    const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
+    for (int way = 0; be && way < 4; way++) {
+        int64_t n;
+        int steps, as_many;
+        float *y = planned(SM_F16, 0, be, false, 1 + way % 2, way < 2 ? 0 : SM_PACKED_USUAL, &steps, &n);
+        float *f32 = planned(SM_F16, 0, plain, false, 1 + way % 2, way < 2 ? 0 : SM_PACKED_USUAL, &as_many, &n);
+        CHECKF(y && f32 && !memcmp(y, f32, sizeof *y * (size_t)n) && steps == as_many, "way %d", way);
         free(y);
         free(f32);
     }

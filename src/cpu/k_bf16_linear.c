@@ -11,7 +11,7 @@ static sm_kernel plain; /* the f32 row; constant once the tables are filled */
 
 static int64_t rows_of(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
 
-static bool rounds(const sm_node *n) { return n->rank > 2 && rows_of(n) / n->dims[0] > SM_FEW_ROWS; }
+static bool rounds(const sm_node *n) { return rows_of(n) / n->dims[0] > SM_FEW_ROWS; }
 
 static const char *how(const sm_node *n) { return rounds(n) ? "bf16" : plain.how ? plain.how(n) : NULL; }
 

@@ -88,6 +88,7 @@ static void pack_stored(const sm_tensor *w, int64_t j, const int64_t p[2], uint3
     for (int64_t q = p[0]; q < p[1]; q += CHUNK / 2) {
         sm_pack_src s = {.t = *w, .base = 2 * q, .col = k, .step = 1, .n = n, .k = SM_MIN(CHUNK, k - 2 * q), .taps = 1};
         SM_K(sm_gemm_pack)(&s, j, (const int64_t[]){0, s.k}, x);
+        /* beside it the row's pair has a 0, whose product with chance's NaN would be one */
         memset(x + s.k * width, 0, sizeof(float) * (size_t)(s.k % 2 * width));
         for (int64_t i = 0; i < SM_MIN(CHUNK / 2, p[1] - q); i++, out += BF_NR)
             for (int l = 0; l < BF_NR; l += SM_VL) {

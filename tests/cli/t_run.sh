@@ -30,6 +30,13 @@ check "64-bit ids give the same" cmp "$T/text" "$T/text64"
 check "the scalar instruction set runs it too" test -s "$T/text1"
 refuses 2 "--compute: 'int8' is unknown; f32 or bf16" run text_encoder --model "$M" -i "$T/ids" -o "$T/x" --compute int8
 refuses 1 '--compute bf16: ' run text_encoder --model "$M" -i "$T/ids" -o "$T/x" --compute bf16 --cpu scalar
+if grep -qw avx512_bf16 /proc/cpuinfo; then
+    for i in 513 5 6 7 8 9 10 11 12 13 77 514; do le32 $i; done | tensor "$T/ids12" input_ids I32 1,12
+    "$S" run text_encoder --model "$M" -i "$T/ids12" -o "$T/text2" --compute bf16 --cpu avx512 --profile >"$T/profile" 2>&1
+    check "linear layers round what they multiply" grep -q '^linear bf16' "$T/profile"
+else
+    skip "linear layers that round: this processor lacks AVX512_BF16"
+fi
 head -c 256 /dev/zero | tensor "$T/latents" latents F32 1,4,4,4
 check "the decoder runs" "$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture"
 same "a line of seconds for each evaluation" "$("$S" run vae_decoder --model "$M" -i "$T/latents" -o "$T/picture3" --repeat 3 |
