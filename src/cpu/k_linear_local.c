@@ -17,7 +17,13 @@ typedef struct local {
 
 static int64_t rows_of(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
 
-bool SM_K(sm_linear_local)(const sm_node *n) { return rows_of(n) <= MOST_ROWS; }
+/* Rows that share few sets of the caches (gemm.h): without copies a block of K of 512 of them does not stay in L2. */
+static bool pages_apart(int64_t depth) { return sm_gather_copy(depth) != 0; }
+
+bool SM_K(sm_linear_local)(const sm_node *n)
+{
+    return rows_of(n) <= (pages_apart(n->src[1]->dims[1]) ? MOST_ROWS / 2 : MOST_ROWS);
+}
 
 static int64_t groups_of(int64_t n) { return (sm_panels(n) + GROUP - 1) / GROUP; }
 
@@ -98,7 +104,7 @@ static void multiply(const local *l, const item *it)
         t.c = now->c;
         t.from = l->adds ? now->from : NULL;
         t.plus = l->adds && it->last ? now->plus : NULL;
-        t.next = next ? next->rows : NULL;
+        t.next = next && !pages_apart(l->depth) ? next->rows : NULL; /* they would push this tile's out of L1 */
         t.results = next ? next->c : NULL;
         t.far = far_of(l, it, i);
         SM_K(sm_gemm_tile)(&t);
