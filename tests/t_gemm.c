@@ -54,7 +54,7 @@ static const op_case cases[] = {
      .batch = 1},
     /* many kernels, four tiles: kernels turned on the way to the products (AVX-512), ends of channels and of columns */
     {SM_OP_CONV2D, {F(1, 7, 8, 523), H(507, 523, 3, 3), F(507)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1)}},
-    {SM_OP_CONV2D, {F(1, 8, 7, 400), B(660, 400, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}},
+    {SM_OP_CONV2D, {F(1, 8, 7, 523), B(512, 523, 3, 3)}, .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0)}},
     {SM_OP_CONV2D_DX, {F(1, 8, 8, 514), H(514, 515, 3, 3), F(515)},
      .p = {CONV(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0), .conv.size = {8, 8}}},
     /* not minimal filtering: dilated, strided */

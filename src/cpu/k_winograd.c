@@ -19,8 +19,8 @@ enum { TILES = 48, TILES4 = 24, COLS = 160, MOST = 16 };
 
 /* Where kernels are turned by the tasks: up to FEW_TILES tiles at once share a turn of a panel, for up to two such blocks. It
  * takes some 130 cycles a vector of kernels from memory with AVX-512 where a tile's products take 18. Items have about ITEM
- * columns. */
-enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 320 };
+ * columns; with at most TAIL_TILES, whose turns cost little, the last items are shorter (chunk_start). */
+enum { FEW_TILES = 64, TURNED_HERE = 2 * FEW_TILES, ITEM = 320, TAIL_TILES = 4 };
 
 /* F(4x4) where its turns pay: many kernels are not kept, and turning them costs more than products. More than MANY_STEPS channels
  * are turned for half as many columns at a time: a part of the weight stays below 24 MB. */
@@ -39,6 +39,7 @@ typedef struct wino {
     int64_t blocks, chunks, chunk;  /* items: blocks of tiles x chunks of so many columns, whole panels */
     int64_t kparts;
     bool here;                      /* kernels are turned by the tasks */
+    bool tail;                      /* the last chunks are shorter (chunk_start) */
 } wino;
 
 /* ---- which, and how it is cut ------------------------------------------------------------------------------------ */
@@ -77,6 +78,23 @@ static void cut_here(wino *p)
     p->chunks = SM_MIN(((panels + most - 1) / most + 3) / 4 * 4, panels);
     p->chunk = (panels + p->chunks - 1) / p->chunks * SM_NR;
     p->chunks = (p->cols + p->chunk - 1) / p->chunk;
+    p->tail = p->tiles <= TAIL_TILES && p->chunks >= 4 && p->chunks + 4 <= MOST && p->chunk >= 4 * SM_NR &&
+              p->chunks * p->chunk == panels * SM_NR;
+    p->chunks += p->tail ? 4 : 0;
+}
+
+/* First column of a chunk. With tail the last eight are as wide as four: two whole ones, then pairs of 6, 3 and 1 tenths, so that
+ * two and four threads end together although one is held up (measured: 5% of the clock at 8x8 with two). */
+static int64_t chunk_start(const wino *p, int64_t i)
+{
+    int64_t first = p->chunks - 6, width = p->chunk / SM_NR, steps[3] = {(3 * width + 2) / 5, 0, SM_MAX(1, (width + 5) / 10)};
+    if (!p->tail || i <= first)
+        return p->from + i * p->chunk;
+    steps[1] = width - steps[0] - steps[2];
+    int64_t j = first * width;
+    for (int64_t k = first; k < i; k++)
+        j += steps[(k - first) / 2];
+    return SM_MIN(j * SM_NR, p->cols);
 }
 
 /* part: units of the weight, as sm_kcall.part. */
@@ -233,9 +251,9 @@ typedef struct item {
 
 static item find_item(const wino *p, int64_t i, float *room)
 {
-    int64_t groups = (p->tiles + SM_MR - 1) / SM_MR, g[2], j0 = p->from + i / p->blocks * p->chunk;
+    int64_t groups = (p->tiles + SM_MR - 1) / SM_MR, g[2], j0 = chunk_start(p, i / p->blocks);
     sm_range(groups, (int)(i % p->blocks), (int)p->blocks, &g[0], &g[1]);
-    item it = {.t0 = g[0] * SM_MR, .j0 = j0, .j1 = SM_MIN(j0 + p->chunk, p->to), .v = room};
+    item it = {.t0 = g[0] * SM_MR, .j0 = j0, .j1 = SM_MIN(chunk_start(p, i / p->blocks + 1), p->to), .v = room};
     it.count = SM_MIN(g[1] * SM_MR, p->tiles) - it.t0;
     it.ld = few(p) ? SM_WINO_LONGEST : row_size(p);
     it.v_apart = few(p) ? SM_WINO_FEW_APART : it.count * it.ld + SM_WINO_PAD;
