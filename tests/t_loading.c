@@ -77,7 +77,8 @@ static void convert(const char *in, const char *out, sumi_convert_options o, cha
 TEST(load_own_under_other_names)
 {
     static const sumi_convert_options ways[] = {
-        {.layout = "original"}, {.layout = "diffusers"}, {.layout = "original", .format = "gguf"}, {.format = "gguf"}};
+        {.layout = "original", .format = "safetensors"}, {.layout = "diffusers", .format = "safetensors"},
+        {.layout = "original", .format = "gguf"}, {.format = "gguf"}};
     char path[300], msg[640];
     for (size_t i = 0; i < SM_COUNT(ways); i++) {
         snprintf(path, sizeof path, "%s", test_tmp("own-other.bin"));
