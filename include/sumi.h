@@ -98,7 +98,7 @@ SUMI_API void sumi_model_free(sumi_model *model);
 SUMI_API const char *sumi_model_summary(const sumi_model *model);
 /* Family, components, parameters, types, missing and unexpected tensors of a file or folder, as text for people
  * (json = 0) or JSON. Works for any safetensors file and any PyTorch checkpoint (.ckpt .pt .pth .bin), also one that is no
- * model; nothing in a checkpoint is run. */
+ * model; nothing in a checkpoint is run. *out is released with sumi_text_free. */
 SUMI_API sumi_status sumi_inspect(sumi_context *ctx, const char *path, int json, char **out);
 
 /* Tokens of a text as text encoders get them: start, the text's, end; not padded, not cut. */
@@ -385,6 +385,7 @@ typedef struct sumi_param_info {
     size_t offset; /* in sumi_request */
 } sumi_param_info;
 
+/* Every parameter at the default of its row in SUMI_PARAMS. */
 SUMI_API sumi_request sumi_request_default(void);
 /* The table, *n rows. */
 SUMI_API const sumi_param_info *sumi_params(size_t *n);

@@ -50,7 +50,6 @@ void *sm_alloc(sm_mem *mem, sm_memcat cat, size_t bytes);
 void *sm_alloc0(sm_mem *mem, sm_memcat cat, size_t bytes);
 void *sm_realloc(sm_mem *mem, sm_memcat cat, void *p, size_t bytes);
 void sm_free(void *p);
-const char *sm_memcat_name(sm_memcat cat);
 /* A block that its owner keeps without using it, and takes up again. sm_free takes both kinds. */
 void sm_mem_park(void *p);
 void sm_mem_unpark(void *p);

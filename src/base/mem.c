@@ -288,9 +288,3 @@ void sm_free(void *p)
         account(b, false);
     give_back(b);
 }
-
-const char *sm_memcat_name(sm_memcat cat)
-{
-    static const char *const names[SM_MEM_CATS] = {"misc", "graph", "activations", "weights", "packed weights", "data"};
-    return cat < SM_MEM_CATS ? names[cat] : "?";
-}

@@ -139,12 +139,12 @@ const sm_backend *sm_cpu_backend(const char *mask, sm_err *e)
     }
     for (int i = 0; i < ISAS; i++)
         if (!strcmp(isa[i].name, mask) || !strcmp(exact_name[i], mask)) {
-            sm_fail(e, SUMI_E_SUPPORT, "SUMI_CPU: this machine cannot run %s kernels, the best it has is %s", mask,
+            sm_fail(e, SUMI_E_SUPPORT, "--cpu (SUMI_CPU): this machine cannot run %s kernels, the best it has is %s", mask,
                     have[n - 1]->name);
             return NULL;
         }
     sm_fail(e, SUMI_E_ARG,
-            "SUMI_CPU: unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct "
+            "--cpu (SUMI_CPU): unknown instruction set '%.40s', must be auto, scalar, avx2, avx512 or neon, with -exact for direct "
             "convolutions", mask);
     return NULL;
 }

@@ -198,6 +198,8 @@ sumi_status sumi_models_find(sumi_context *ctx, const char *cache, const char *n
     sm_hub_settings s;
     sm_buf b = {.mem = &ctx->mem};
     *path = NULL;
+    if (!name)
+        return sm_fail(e, SUMI_E_ARG, "sumi_models_find: no name of a model");
     if (settings_for(cache, &s, e) || sm_hub_find_in(&s, name, &ctx->mem, found, sizeof found, e))
         return e->code;
     sm_buf_fmt(&b, "%s", found);
