@@ -176,3 +176,21 @@ TEST(attention_lowest_bias)
         free(y);
     }
 }
+
+/* A query that is no number, or has no scores that are: its head's results are NaN, the scalar reference's too, all others not. */
+TEST(attention_of_no_number)
+{
+    const sm_backend *be[BACKENDS];
+    const int row = 41, head = 1;
+    int n = sm_cpu_backends(be);
+    for (int i = 0; i < 2 * n; i++) {
+        rising(1);
+        q[(row * H + head) * D + 3] = i % 2 ? NAN : INFINITY; /* keys of both signs: infinity less infinity */
+        float *y = result(&(call){.tq = TQ, .q = q, .k = k, .v = v}, be[i / 2]);
+        int wrong = 0;
+        for (int c = 0; c < TQ * H * D; c++)
+            wrong += (y[c] != y[c]) != (c / D == row * H + head);
+        CHECKF(!wrong, "%s, %s: %d results", be[i / 2]->name, i % 2 ? "NaN" : "infinity", wrong);
+        free(y);
+    }
+}

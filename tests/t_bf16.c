@@ -1,6 +1,7 @@
 /* Linear layers on operands rounded to bfloat16 (cpu/bf16.h): against the definition, which the processor's instruction follows to
  * the bit (odd step, even step, each a fused multiply-add), against double sums within the row's tolerance, and against f32 within
  * what rounding both operands gives; the same bits for any threads, parts of weights and batches, joined operations or not. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,6 +188,30 @@ TEST(bf16_linear_rows)
         sm_node *y = sm_linear(sm_input(g, "x", SM_F32, 2, (int64_t[]){40, 70}), sm_input(g, "w", SM_F16, 2, (int64_t[]){45, 70}), NULL);
         CHECK(be->k[SM_OP_LINEAR].prep_bytes(y) == plain->k[SM_OP_LINEAR].prep_bytes(y)); /* 40 items, not rows of one */
         sm_graph_free(g);
+    }
+}
+
+/* What rounding makes of the ends of the range: the largest f32 becomes infinity, denormals count as 0, the rest stays what it is. */
+TEST(bf16_linear_ends_of_range)
+{
+    const sm_backend *be = rounding();
+    const float ends[] = {NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX, 1e-40f}, want[] = {NAN, INFINITY, -INFINITY, INFINITY, -INFINITY, 2};
+    enum { ENDS = sizeof ends / sizeof *ends, ROWS = 12, K = 3, N = 33 };
+    for (int step = 0; be && step < K; step++) {
+        layer l = make(1, ROWS, K, N, SM_F32, false);
+        for (int i = 0; i < N * K; i++)
+            ((float *)l.stored)[i] = 1;
+        for (int i = 0; i < ROWS * K; i++)
+            l.x[i] = 1;
+        for (int i = 0; i < ENDS; i++)
+            l.x[i * K + step] = ends[i];
+        float *y = run(&l, be, true, NULL);
+        for (int i = 0; i < ROWS * N; i++) {
+            float w = i / N < ENDS ? want[i / N] : K;
+            CHECKF(y[i] == w || (y[i] != y[i] && w != w), "step %d, row %d: %g", step, i / N, y[i]);
+        }
+        free(y);
+        drop(&l);
     }
 }
 

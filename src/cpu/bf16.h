@@ -13,6 +13,14 @@ enum { BF_MR = 12, BF_NR = 32, BF_PAIRS = 768, BF_MC = 12 * BF_MR, BF_LD = BF_PA
 static inline int64_t bf16_pairs(int64_t k) { return (k + 1) / 2; }
 static inline int64_t bf16_panels(int64_t cols) { return (cols + BF_NR - 1) / BF_NR; }
 
+/* Words of lo's values in the low halves and hi's in the high ones. */
+static inline __m512i bf16_paired(vf lo, vf hi)
+{
+    static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), (__m512i)_mm512_cvtne2ps_pbh((__m512)hi, (__m512)lo));
+}
+
 /* Pairs [p[0], p[1]) of the panel of columns j.. of a weight [N][K] of any type, as [pair][BF_NR] with the even step in the low
  * half (k_bf16_pack.c); zeros past the last column and step. */
 void sm_bf16_pack(const sm_tensor *w, int64_t j, const int64_t p[2], uint32_t *out);

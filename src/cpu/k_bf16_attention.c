@@ -56,14 +56,6 @@ static int64_t lay_out(const attn *a, float *at, scratch *m)
 
 /* ---- pairs --------------------------------------------------------------------------------------------------------- */
 
-/* Words of lo's values in the low halves and hi's in the high ones. */
-AT_FLAT __m512i paired(vf lo, vf hi)
-{
-    static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), (__m512i)_mm512_cvtne2ps_pbh((__m512)hi, (__m512)lo));
-}
-
 static vf some(const float *x, int64_t n) { return n > 0 ? vload_part(x, (int)SM_MIN(n, SM_VL), 0) : vset(0); }
 
 /* Keys [j, j + n) of a head: rows of d values. */
@@ -86,7 +78,7 @@ static void pack_values(const attn *a, const float *v, int64_t j, int64_t n, uin
     for (int64_t r = j; r < j + n; r += 2)
         for (int64_t c = 0; c < a->dv; c += SM_VL) {
             const float *x = v + r * stride + c;
-            __m512i y = paired(some(x, a->dv - c), r + 1 < a->tk ? some(x + stride, a->dv - c) : vset(0));
+            __m512i y = bf16_paired(some(x, a->dv - c), r + 1 < a->tk ? some(x + stride, a->dv - c) : vset(0));
             uint32_t *at = to + c / PANEL * apart + r / 2 * PANEL;
             _mm256_storeu_si256((__m256i *)at, _mm512_castsi512_si256(y));
             if (c + PANEL < a->dv)
@@ -189,7 +181,7 @@ AT_FLAT void weigh(const int nv, int64_t keys, bool first, const scratch *m)
             const float *s = m->s + j * w + v * SM_VL;
             vf even = at_exp2(vload(s) - max[v]), odd = j + 1 < keys ? at_exp2(vload(s + w) - max[v]) : vset(0);
             sum[v] = sum[v] + even + odd;
-            _mm512_storeu_si512(m->p + j / 2 * w + v * SM_VL, paired(even, odd));
+            _mm512_storeu_si512(m->p + j / 2 * w + v * SM_VL, bf16_paired(even, odd));
         }
     AT_UNROLL for (int v = 0; v < nv; v++)
         vstore(m->sum + v * SM_VL, sum[v]);
@@ -221,7 +213,7 @@ static void run_block(const attn *a, const float *q, const uint32_t *k, const ui
         memset(m->q + a->d * w, 0, sizeof(float) * (size_t)w);
     for (int64_t p = 0; p < pairs; p++)
         for (int64_t l = 0; l < w; l += SM_VL)
-            _mm512_storeu_si512(m->pairs + p * w + l, paired(vload(m->q + 2 * p * w + l), vload(m->q + (2 * p + 1) * w + l)));
+            _mm512_storeu_si512(m->pairs + p * w + l, bf16_paired(vload(m->q + 2 * p * w + l), vload(m->q + (2 * p + 1) * w + l)));
     for (int64_t j = 0; j < a->tk; j += tile_of(a)) {
         int64_t keys = SM_MIN(tile_of(a), a->tk - j);
         scores_of[nv - 1](a, k + j * pairs, keys, m);

@@ -196,9 +196,11 @@ static void run_columns(const bf16_product *g, block *b, int64_t j0, int64_t j1,
 {
     int64_t pairs = bf16_pairs(g->k), ld = bf16_sums(g->k);
     int count = k_blocks(pairs);
-    half to = {0, 0, g->dst + b->row * g->cols + j0, g->cols}, gates = {g->cols, g->gate, g->sums + ld / 2, ld};
-    if (g->finish)
+    half to = {0, 0, g->dst + b->row * g->cols + j0, g->cols}, gates = {0};
+    if (g->finish) {
         to = (half){0, 0, g->sums, ld};
+        gates = (half){g->cols, g->gate, g->sums + ld / 2, ld};
+    }
     for (int i = 0; i < count; i++) {
         set_pairs(b, pairs, i, count);
         if (!copied)

@@ -80,8 +80,6 @@ static void pack_rows(const sm_tensor *w, int64_t j, const int64_t p[2], uint32_
 /* Types that are stored in blocks or as FP8: f32 panels of CHUNK steps, made by k_gemm_pack.c. */
 static void pack_stored(const sm_tensor *w, int64_t j, const int64_t p[2], uint32_t *out)
 {
-    static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     float x[CHUNK * BF_NR];
     int64_t n = w->dims[0], k = w->dims[1];
     int width = sm_panel_width(n, j);
@@ -93,9 +91,7 @@ static void pack_stored(const sm_tensor *w, int64_t j, const int64_t p[2], uint3
         for (int64_t i = 0; i < SM_MIN(CHUNK / 2, p[1] - q); i++, out += BF_NR)
             for (int l = 0; l < BF_NR; l += SM_VL) {
                 const float *even = x + 2 * i * width + l;
-                __m512i both = l < width ? (__m512i)_mm512_cvtne2ps_pbh((__m512)vload(even + width), (__m512)vload(even))
-                                         : _mm512_setzero_si512();
-                _mm512_storeu_si512(out + l, _mm512_permutexvar_epi16(_mm512_loadu_si512(order), both));
+                _mm512_storeu_si512(out + l, l < width ? bf16_paired(vload(even), vload(even + width)) : _mm512_setzero_si512());
             }
     }
 }

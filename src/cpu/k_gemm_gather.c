@@ -149,7 +149,7 @@ static void put_beside(const panels *p, const block *b, int i, int64_t j, beside
 {
     const sm_gather *g = p->g;
     for (int r = 0; r < t->m; r++) {
-        s->sums[r] = g->partial + (b->from[i] + r) * SM_NC + (j - p->j0);
+        s->sums[r] = g->partial ? g->partial + (b->from[i] + r) * SM_NC + (j - p->j0) : NULL;
         s->plus[r] = g->add + (t->c[r] - g->dst);
     }
     t->from = g->partial ? (const float *const *)s->sums : NULL;

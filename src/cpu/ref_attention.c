@@ -45,13 +45,13 @@ static double score(const attn *a, int64_t n, int64_t h, int64_t i, int64_t j)
     return s * a->scale + (a->bias ? ((const float *)a->bias->data)[ref_broadcast(a->bias, 4, idx)] : 0);
 }
 
-/* Largest score and sum of exponentials of row i; all keys masked gives sum 0. */
+/* Largest score and sum of exponentials of row i; all keys masked gives sum 0, a NaN among them NaN. */
 static void row_stats(const attn *a, int64_t n, int64_t h, int64_t i, double *max, double *sum)
 {
     double m = -INFINITY, s = 0;
     for (int64_t j = 0; j < a->tk; j++)
-        m = fmax(m, score(a, n, h, i, j));
-    for (int64_t j = 0; j < a->tk && m > -INFINITY; j++)
+        m = m >= score(a, n, h, i, j) || isnan(m) ? m : score(a, n, h, i, j);
+    for (int64_t j = 0; j < a->tk && m != -INFINITY; j++)
         s += exp(score(a, n, h, i, j) - m);
     *max = m;
     *sum = s;
@@ -59,7 +59,7 @@ static void row_stats(const attn *a, int64_t n, int64_t h, int64_t i, double *ma
 
 static double prob(const attn *a, int64_t n, int64_t h, int64_t i, int64_t j, double max, double sum)
 {
-    return sum > 0 ? exp(score(a, n, h, i, j) - max) / sum : 0;
+    return sum == 0 ? 0 : exp(score(a, n, h, i, j) - max) / sum;
 }
 
 /* One output element at a time would repeat the scores; blocks of DB columns share them. */

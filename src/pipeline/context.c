@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* Of activations that wait for the next plan: enough for rounds of small pictures, which come and go in tenths of seconds. What
  * a picture of 512x512 takes goes back: clearing its pages is a hundredth of its time. */
@@ -24,8 +25,8 @@ sumi_status sumi_context_new(const sumi_context_options *o, sumi_context **out)
     int threads = o && o->threads ? o->threads : sm_cpu_count();
     c->be = sm_cpu_backend(o ? o->cpu : NULL, &c->err);
     c->compute = c->be;
-    if (c->be && o && o->compute && strcmp(o->compute, "f32")) {
-        c->compute = strcmp(o->compute, "bf16") ? NULL : sm_cpu_bf16(c->be, &c->err);
+    if (c->be && o && o->compute && strcasecmp(o->compute, "f32")) {
+        c->compute = strcasecmp(o->compute, "bf16") ? NULL : sm_cpu_bf16(c->be, &c->err);
         if (!c->compute)
             sm_fail(&c->err, SUMI_E_ARG, "--compute: '%.40s' is unknown; f32 or bf16", o->compute);
     }
