@@ -158,7 +158,8 @@ const sm_backend *sm_cpu_bf16(const sm_backend *be, sm_err *e)
     if (can && (be == &backends[AVX512] || be == &exact[AVX512]))
         return &rounded[be == &exact[AVX512]];
     if (can)
-        sm_fail(e, SUMI_E_SUPPORT, "--compute bf16: has AVX-512 kernels alone, and %s was asked for (--cpu, SUMI_CPU); give --compute f32, the usual one", be->name);
+        sm_fail(e, SUMI_E_SUPPORT, "--compute bf16: has AVX-512 kernels alone, and %s was asked for (--cpu, SUMI_CPU); give --compute f32, "
+                "the usual one", be->name);
     else
         sm_fail(e, SUMI_E_SUPPORT, "--compute bf16: this processor lacks AVX512_BF16; give --compute f32, the usual one");
     return NULL;
