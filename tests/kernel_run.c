@@ -1,6 +1,8 @@
 /* Runs one kernel with everything it may touch fenced off (see kernel_run.h). */
 #include "kernel_run.h"
 
+#include "test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,4 +100,12 @@ float *kernel_result(const kernel_run *r)
         guarded_free(&dst);
     guarded_free(&work);
     return out;
+}
+
+const sm_backend *kernel_bf16(void)
+{
+    const sm_backend *be = sm_cpu_backend("avx512", NULL), *bf16 = be ? sm_cpu_bf16(be, NULL) : NULL;
+    if (!bf16)
+        test_skip("this processor lacks AVX512_BF16");
+    return bf16;
 }

@@ -23,4 +23,7 @@ typedef struct kernel_run {
 /* The result, numel floats, in malloc'd memory. */
 float *kernel_result(const kernel_run *r);
 
+/* The backend of rounded products; NULL, and the test is skipped, where the processor cannot. */
+const sm_backend *kernel_bf16(void);
+
 #endif

@@ -12,21 +12,11 @@
 #include "ops/ops.h"
 #include "test.h"
 
-/* NULL, and the test is skipped, where the processor cannot. */
-static const sm_backend *rounding(void)
-{
-    sm_err e = {0};
-    const sm_backend *be = sm_cpu_backend("avx512", NULL), *bf16 = be ? sm_cpu_bf16(be, &e) : NULL;
-    if (!bf16)
-        test_skip("this processor lacks AVX512_BF16");
-    return bf16;
-}
-
 TEST(bf16_backends)
 {
     sm_err e = {0};
     CHECK(!sm_cpu_bf16(sm_cpu_backend("scalar", NULL), &e) && e.code == SUMI_E_SUPPORT && strstr(e.msg, "--compute bf16"));
-    const sm_backend *be = rounding(), *exact = be ? sm_cpu_bf16(sm_cpu_backend("avx512-exact", NULL), &e) : NULL;
+    const sm_backend *be = kernel_bf16(), *exact = be ? sm_cpu_bf16(sm_cpu_backend("avx512-exact", NULL), &e) : NULL;
     if (!be)
         return;
     CHECK(!strcmp(be->name, "avx512-bf16") && exact && !strcmp(exact->name, "avx512-exact-bf16"));
@@ -133,7 +123,7 @@ static void check_layer(const layer *l, const float *y, bool biased, const char 
 
 static void check_shape(int64_t items, int64_t rows, int64_t k, int64_t n, sm_dtype type, bool biased)
 {
-    const sm_backend *be = rounding();
+    const sm_backend *be = kernel_bf16();
     char what[80];
     snprintf(what, sizeof what, "%dx%dx%d to %d, %s", (int)items, (int)rows, (int)k, (int)n, sm_store_name(type));
     layer l = make(items, rows, k, n, type, biased);
@@ -147,7 +137,7 @@ static void check_shape(int64_t items, int64_t rows, int64_t k, int64_t n, sm_dt
 
 TEST(bf16_linear_by_definition)
 {
-    if (!rounding())
+    if (!kernel_bf16())
         return;
     static const int64_t shapes[][4] = {
         {1, 9, 1, 1}, {1, 13, 2, 33}, {2, 10, 3, 16}, {1, 31, 77, 40}, {3, 50, 64, 96}, {1, 150, 319, 130}, /* over a block of rows */
@@ -161,7 +151,7 @@ TEST(bf16_linear_by_definition)
 TEST(bf16_linear_of_stored_types) /* those in blocks: bf16_plans */
 {
     static const sm_dtype types[] = {SM_F16, SM_BF16, SM_F8_E4M3, SM_F8_E5M2};
-    for (size_t i = 0; i < SM_COUNT(types) && rounding(); i++) {
+    for (size_t i = 0; i < SM_COUNT(types) && kernel_bf16(); i++) {
         check_shape(1, 25, 351, 45, types[i], true);
         check_shape(1, 12, 34, 80, types[i], false);
         check_shape(1, 12, 600, 20, types[i], false);
@@ -171,7 +161,7 @@ TEST(bf16_linear_of_stored_types) /* those in blocks: bf16_plans */
 /* Rows 1 to 40: up to eight of an item, and items alone, are the f32 kernel's. */
 TEST(bf16_linear_rows)
 {
-    const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
+    const sm_backend *be = kernel_bf16(), *plain = sm_cpu_backend("avx512", NULL);
     for (int64_t rows = 1; be && rows <= 40; rows++) {
         layer l = make(1, rows, 70, 45, SM_F16, true);
         float *y = run(&l, be, true, NULL), *f32 = run(&l, plain, true, NULL);
@@ -194,7 +184,7 @@ TEST(bf16_linear_rows)
 /* What rounding makes of the ends of the range: the largest f32 becomes infinity, denormals count as 0, the rest stays what it is. */
 TEST(bf16_linear_ends_of_range)
 {
-    const sm_backend *be = rounding();
+    const sm_backend *be = kernel_bf16();
     const float ends[] = {NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX, 1e-40f}, want[] = {NAN, INFINITY, -INFINITY, INFINITY, -INFINITY, 2};
     enum { ENDS = sizeof ends / sizeof *ends, ROWS = 12, K = 3, N = 33 };
     for (int step = 0; be && step < K; step++) {
@@ -218,7 +208,7 @@ TEST(bf16_linear_ends_of_range)
 TEST(bf16_linear_batches_and_threads)
 {
     static const int64_t shapes[][3] = {{30, 200, 90}, {200, 70, 300}, {40, 1700, 64}, {5, 70, 45}}; /* the last: f32 */
-    const sm_backend *be = rounding();
+    const sm_backend *be = kernel_bf16();
     sm_pool *pools[3] = {sm_pool_new(NULL, 1, NULL), sm_pool_new(NULL, 2, NULL), sm_pool_new(NULL, 4, NULL)};
     for (size_t i = 0; be && i < SM_COUNT(shapes); i++) {
         layer l = make(3, shapes[i][0], shapes[i][1], shapes[i][2], SM_F32, true);
@@ -316,7 +306,7 @@ static float *planned(sm_dtype type, int64_t items, const sm_backend *be, bool a
 TEST(bf16_plans)
 {
     static const sm_dtype types[] = {SM_F32, SM_F16, SM_BF16, SM_Q8_0, SM_Q6_K};
-    const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
+    const sm_backend *be = kernel_bf16(), *plain = sm_cpu_backend("avx512", NULL);
     for (size_t i = 0; be && i < SM_COUNT(types); i++) {
         int64_t n, one;
         int steps, apart, few;
@@ -343,7 +333,7 @@ TEST(bf16_plans)
 
 TEST(bf16_plans_of_items)
 {
-    const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
+    const sm_backend *be = kernel_bf16(), *plain = sm_cpu_backend("avx512", NULL);
     for (int way = 0; be && way < 4; way++) {
         int64_t n;
         int steps, as_many;

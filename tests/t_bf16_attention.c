@@ -12,14 +12,6 @@
 /* Keys after which a row's largest score is looked at again. */
 static int64_t tile_of(int64_t d, int64_t dv) { return d + dv <= 192 ? 32 : 128; }
 
-static const sm_backend *rounding(void)
-{
-    const sm_backend *be = sm_cpu_backend("avx512", NULL), *bf16 = be ? sm_cpu_bf16(be, NULL) : NULL;
-    if (!bf16)
-        test_skip("this processor lacks AVX512_BF16");
-    return bf16;
-}
-
 typedef struct shape { int64_t n, h, tq, tk, d, dv; } shape;
 typedef struct attention { sm_graph *g; sm_node *y; shape s; float *x[3]; } attention;
 
@@ -136,7 +128,7 @@ static const shape shapes[] = {
 
 TEST(bf16_attention_by_definition)
 {
-    const sm_backend *be = rounding();
+    const sm_backend *be = kernel_bf16();
     for (size_t i = 0; be && i < SM_COUNT(shapes); i++) {
         char what[80];
         const shape *s = &shapes[i];
@@ -154,7 +146,7 @@ TEST(bf16_attention_by_definition)
 
 TEST(bf16_attention_threads_and_batches)
 {
-    const sm_backend *be = rounding();
+    const sm_backend *be = kernel_bf16();
     sm_pool *pools[2] = {sm_pool_new(NULL, 2, NULL), sm_pool_new(NULL, 4, NULL)};
     for (size_t i = 0; be && i < SM_COUNT(shapes); i++) {
         shape one = shapes[i], few = shapes[i];
@@ -188,7 +180,7 @@ TEST(bf16_attention_threads_and_batches)
 TEST(bf16_attention_stays_f32)
 {
     static const shape kept[] = {{1, 2, 20, 8, 16, 16}, {1, 2, 300, 128, 16, 16}, {1, 1, 200, 200, 8, 8}};
-    const sm_backend *be = rounding(), *plain = sm_cpu_backend("avx512", NULL);
+    const sm_backend *be = kernel_bf16(), *plain = sm_cpu_backend("avx512", NULL);
     for (size_t i = 0; be && i < SM_COUNT(kept); i++) {
         attention a = make(kept[i], i == 2); /* few keys, causal */
         float *y = run(&a, be, true, NULL), *z = run(&a, plain, true, NULL);

@@ -5,19 +5,10 @@
 #include <string.h>
 
 #include "families.h"
+#include "kernel_run.h"
 #include "pipeline/context.h"
 #include "test.h"
 #include "tiny.h"
-
-static bool able(void)
-{
-    const sm_backend *be = sm_cpu_backend("avx512", NULL);
-    if (!be || !sm_cpu_bf16(be, NULL)) {
-        test_skip("this processor lacks AVX512_BF16");
-        return false;
-    }
-    return true;
-}
 
 static sumi_request request(const char *compute)
 {
@@ -78,19 +69,19 @@ static void check_family(const char *family)
 
 TEST(compute_bf16_unet)
 {
-    if (able())
+    if (kernel_bf16())
         check_family("sd1");
 }
 
 TEST(compute_bf16_unet_xl)
 {
-    if (able())
+    if (kernel_bf16())
         check_family("xl");
 }
 
 TEST(compute_bf16_transformer)
 {
-    if (able())
+    if (kernel_bf16())
         check_family(NULL);
 }
 
@@ -119,7 +110,7 @@ TEST(compute_is_refused)
     sumi_context_free(ctx);
     CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1, .compute = "f32"}, &ctx) && ctx->compute == ctx->be);
     sumi_context_free(ctx);
-    if (able()) {
+    if (kernel_bf16()) {
         CHECK(!sumi_context_new(&(sumi_context_options){.threads = 1, .cpu = "avx512", .compute = "bf16"}, &ctx) &&
               ctx->compute == sm_cpu_bf16(ctx->be, NULL));
         sumi_context_free(ctx);

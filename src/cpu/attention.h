@@ -14,12 +14,6 @@ enum { AT_ROWS = SM_VL == 8 ? 4 : 8, AT_VECS = 3 };
 /* 32 registers have room for sums of weights beside the first block of values; 16: as they are made, in the same order. */
 enum { AT_SUMS = SM_VL == 16 };
 
-#ifdef __clang__
-#define AT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define AT_UNROLL _Pragma("GCC unroll 8")
-#endif
-#define AT_FLAT static inline __attribute__((always_inline))
 
 
 /* q [n, tq, h, d], k [n, tk, h, d], v [n, tk, h, dv]; bias strides are 0 where it broadcasts. */
@@ -77,7 +71,7 @@ static inline int at_vecs(int64_t left) { return left == 4 ? 2 : (int)SM_MIN(lef
 
 /* ---- 4 x 4 transpositions in every group of four lanes ---- */
 
-AT_FLAT void at_transpose(vf x[4])
+SM_FLAT void at_transpose(vf x[4])
 {
 #if SM_VL == 16
 #define AT_OP(op, a, b) (vf)_mm512_##op##_ps((__m512)(a), (__m512)(b))
@@ -101,7 +95,7 @@ AT_FLAT void at_transpose(vf x[4])
 }
 
 /* Four floats each of rows 0, 4, 8, 12 of x; rows from n on are zeros and not written. */
-AT_FLAT vf at_gather(const float *x, int64_t stride, int64_t n)
+SM_FLAT vf at_gather(const float *x, int64_t stride, int64_t n)
 {
     static const float none[4];
     const float *r[4];
@@ -119,7 +113,7 @@ AT_FLAT vf at_gather(const float *x, int64_t stride, int64_t n)
 #endif
 #endif
 }
-AT_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
+SM_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
 {
 #if SM_VL == 4
     if (n > 0)
@@ -132,7 +126,7 @@ AT_FLAT void at_scatter(vf y, float *x, int64_t stride, int64_t n)
     __m128 part[] = {_mm512_castps512_ps128(z), _mm512_extractf32x4_ps(z, 1), _mm512_extractf32x4_ps(z, 2),
                      _mm512_extractf32x4_ps(z, 3)};
 #endif
-    AT_UNROLL for (int g = 0; g < SM_VL / 4; g++)
+    SM_UNROLL(8) for (int g = 0; g < SM_VL / 4; g++)
         if (4 * g < n)
             _mm_storeu_ps(x + 4 * g * stride, part[g]);
 #endif
@@ -202,7 +196,7 @@ static inline void at_pack_values(const float *v, int64_t stride, int64_t keys, 
 
 /* Rows [from, to) of width d into the cache: short rows far apart are not seen coming by the processor. Inlined
  * always: gcc drops calls of a function that does nothing else. */
-AT_FLAT void at_fetch(const float *x, int64_t stride, int64_t d, int64_t from, int64_t to)
+SM_FLAT void at_fetch(const float *x, int64_t stride, int64_t d, int64_t from, int64_t to)
 {
     for (int64_t r = from; r < to; r++) {
         uintptr_t row = (uintptr_t)(x + r * stride), end = row + sizeof(float) * (size_t)d;
@@ -214,7 +208,7 @@ AT_FLAT void at_fetch(const float *x, int64_t stride, int64_t d, int64_t from, i
 /* ---- the microkernel: acc[i][v] += sum over k of a[i ai + k ak] b[k ldb + v], one chain each, k ascending ---- */
 
 /* x in a register: gcc short of them would load it again for every use. */
-AT_FLAT vf at_keep(vf x)
+SM_FLAT vf at_keep(vf x)
 {
 #ifdef __x86_64__
     __asm__("" : "+v"(x));
@@ -225,22 +219,22 @@ AT_FLAT vf at_keep(vf x)
 }
 
 /* sum takes in b, unless NULL. */
-AT_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const float *b, vf *sum)
+SM_FLAT void at_step(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const float *b, vf *sum)
 {
     vf bv[AT_VECS];
-    AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int v = 0; v < nv; v++)
         bv[v] = at_keep(vload(b + v * SM_VL));
     if (sum)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             sum[v] += bv[v];
-    AT_UNROLL for (int i = 0; i < AT_ROWS; i++) {
+    SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++) {
         vf av = vset(a[i * ai]);
-        AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             acc[i][v] = vfma(av, bv[v], acc[i][v]);
     }
 }
 
-AT_FLAT void at_product(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const int64_t ak, const float *b,
+SM_FLAT void at_product(const int nv, vf (*acc)[AT_VECS], const float *a, const int64_t ai, const int64_t ak, const float *b,
                         const int64_t ldb, int64_t steps, vf *sum)
 {
     do {
@@ -250,35 +244,35 @@ AT_FLAT void at_product(const int nv, vf (*acc)[AT_VECS], const float *a, const 
     } while (--steps);
 }
 
-AT_FLAT void at_zero(const int nv, vf (*acc)[AT_VECS])
+SM_FLAT void at_zero(const int nv, vf (*acc)[AT_VECS])
 {
-    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             acc[i][v] = vset(0);
 }
-AT_FLAT void at_load(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc)
+SM_FLAT void at_load(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc)
 {
-    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             acc[i][v] = vload(c + i * ldc + v * SM_VL);
 }
 /* acc = c, its columns times k */
-AT_FLAT void at_scaled(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc, const float *k)
+SM_FLAT void at_scaled(const int nv, vf (*acc)[AT_VECS], const float *c, const int64_t ldc, const float *k)
 {
-    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             acc[i][v] = vload(c + i * ldc + v * SM_VL) * vload(k + v * SM_VL);
 }
-AT_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t ldc)
+SM_FLAT void at_store(const int nv, vf (*acc)[AT_VECS], float *c, const int64_t ldc)
 {
-    AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             vstore(c + i * ldc + v * SM_VL, acc[i][v]);
 }
 
 /* k 2^r for |r| <= 1/2, k a power of two. Coefficients: our own minimax fit of (2^r - 1) / r, relative error of 2^r 9.2e-8. */
 #define AT_POWER 0.693146978f, 0.240222421f, 0.0555073374f, 0.00967151264f, 0.00132647272f
-AT_FLAT vf at_power(vf r, const float k)
+SM_FLAT vf at_power(vf r, const float k)
 {
     const float c[] = {AT_POWER};
     return vfma(r, vpoly4(r, k * c[0], k * c[1], k * c[2], k * c[3], k * c[4]), vset(k));
@@ -287,7 +281,7 @@ AT_FLAT vf at_power(vf r, const float k)
 /* 2^x to 2 ulp for x <= 127: exactly 1 at 0 and exactly 0 below -126.5, so that what is masked has no weight. NaN gives NaN. 2^n
  * comes from the low bits of t, whose upper ones the shift drops; the clamp is where n = -127 makes the scale 0. */
 #define AT_UNIT 1.44269504f /* log2 e, which scores are multiplied with */
-AT_FLAT vf at_exp2(vf x)
+SM_FLAT vf at_exp2(vf x)
 {
     const float magic = SM_ROUND_MAGIC + 127;
     x = vmax(vset(-127), x);
@@ -305,8 +299,8 @@ enum { AT_LEAST = 111 };
  * around leave four registers, and gcc would spill accumulators for more. */
 typedef __mmask16 at_range;
 static const at_range at_any = 0xffff;
-AT_FLAT bool at_inside(at_range r) { return r == at_any; }
-AT_FLAT vf at_weight(vf x, at_range *r)
+SM_FLAT bool at_inside(at_range r) { return r == at_any; }
+SM_FLAT vf at_weight(vf x, at_range *r)
 {
     static const float constants[] = {AT_MOST, -AT_LEAST, SM_ROUND_MAGIC, 1, AT_POWER};
     const float *k = constants;
@@ -320,8 +314,8 @@ AT_FLAT vf at_weight(vf x, at_range *r)
 #define AT_MASK 0x4b40007fu
 typedef vu at_range;
 static const at_range at_any;
-AT_FLAT bool at_inside(at_range seen) { return !vany((vi)((seen & ~AT_MASK) != 0)); }
-AT_FLAT vf at_weight(vf x, at_range *seen)
+SM_FLAT bool at_inside(at_range seen) { return !vany((vi)((seen & ~AT_MASK) != 0)); }
+SM_FLAT vf at_weight(vf x, at_range *seen)
 {
     const float magic = SM_ROUND_MAGIC + AT_LEAST;
     x = vmax(vset(-AT_LEAST), x);

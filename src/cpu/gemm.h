@@ -151,6 +151,12 @@ enum { SM_NC = 16 * SM_NR, SM_PARTIAL = SM_MC * SM_NC };
  * so many. */
 enum { SM_FINISH_COLS = 4 * SM_NR };
 
+/* Rows of a linear layer. */
+static inline int64_t sm_linear_rows(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
+
+/* What a tile does itself. */
+static inline bool sm_only_adds(const sm_finish *f) { return f->act == SM_OP_INPUT && !f->gate && f->add_rows == 1; }
+
 /* n results: in (times by act(gate) or through act) plus add, which may be NULL, to out, which may be add (k_finish.c). */
 void SM_K(sm_finish_row)(sm_op_id act, const float *in, const float *gate, const float *add, float *out, int64_t n);
 bool SM_K(sm_finish_knows)(sm_op_id act);

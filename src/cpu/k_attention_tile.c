@@ -6,13 +6,13 @@
 enum { STEPS = 192 }; /* of d at a time: as many rows of queries stay in the first cache */
 
 /* Steps [from, to) of d of all scores; with the last, the maxima of keys [0, top). */
-AT_FLAT void score_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t to, int64_t top)
+SM_FLAT void score_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t to, int64_t top)
 {
     const int64_t w = nv * SM_VL, keys = p->keys;
     const float *k = p->k + from, *q = p->q + from * w;
     float *s = p->s;
     vf max[AT_VECS], acc[AT_ROWS][AT_VECS];
-    AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int v = 0; v < nv; v++)
         max[v] = vload(p->max + v * SM_VL);
     for (int64_t j = 0; j < keys; j += AT_ROWS, k += AT_ROWS * d, s += AT_ROWS * w) {
         if (from)
@@ -22,11 +22,11 @@ AT_FLAT void score_steps(const int nv, const at_part *p, int64_t d, int64_t from
         at_product(nv, acc, k, d, 1, q, w, to - from, NULL);
         at_store(nv, acc, s, w);
         if (j + AT_ROWS <= top)
-            AT_UNROLL for (int i = 0; i < AT_ROWS; i++)
-                AT_UNROLL for (int v = 0; v < nv; v++)
+            SM_UNROLL(8) for (int i = 0; i < AT_ROWS; i++)
+                SM_UNROLL(8) for (int v = 0; v < nv; v++)
                     max[v] = vmax(acc[i][v], max[v]);
     }
-    AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int v = 0; v < nv; v++)
         vstore(p->max + v * SM_VL, max[v]);
 }
 
@@ -44,10 +44,10 @@ static __attribute__((noinline)) void fetch_some(at_ahead *f)
 }
 
 /* A row of scores becomes weights. */
-AT_FLAT void weigh_row(const int nv, const at_part *p, float *s, at_range *seen)
+SM_FLAT void weigh_row(const int nv, const at_part *p, float *s, at_range *seen)
 {
     at_range range = *seen;
-    AT_UNROLL for (int v = 0; v < nv; v++) {
+    SM_UNROLL(8) for (int v = 0; v < nv; v++) {
         vf e = at_weight(vload(s + v * SM_VL) - vload(p->max + v * SM_VL), &range);
         if (!AT_SUMS)
             vstore(p->part + v * SM_VL, vload(p->part + v * SM_VL) + e);
@@ -59,7 +59,7 @@ AT_FLAT void weigh_row(const int nv, const at_part *p, float *s, at_range *seen)
 /* Weights of all keys, the first `head` of which have their scores, all of them those of earlier steps of d. While a block's
  * products are summed up, rows of an earlier block become weights, one after every 1 / AT_ROWS of the steps: their additions and
  * shifts go to units that the products leave idle, so that only their multiply-adds cost time. */
-AT_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t head, at_range *seen)
+SM_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t from, int64_t head, at_range *seen)
 {
     const int64_t w = nv * SM_VL, keys = p->keys, each = (d - from) / AT_ROWS, rest = (d - from) % AT_ROWS;
     const float *k = p->k + from + head * d, *q = p->q + from * w;
@@ -88,7 +88,7 @@ AT_FLAT void weight_steps(const int nv, const at_part *p, int64_t d, int64_t fro
 }
 
 /* O = fix O + V P, O + V P or V P, see sm_attention_values. */
-AT_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix)
+SM_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix)
 {
     const int64_t w = nv * SM_VL, keys = p->keys;
     const float *x = p->v, *s = p->s;
@@ -103,10 +103,10 @@ AT_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix
             at_zero(nv, acc);
         if (AT_SUMS && !c && p->part) {
             vf sum[AT_VECS];
-            AT_UNROLL for (int v = 0; v < nv; v++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 sum[v] = vset(0);
             at_product(nv, acc, x, 1, AT_ROWS, s, w, keys, sum);
-            AT_UNROLL for (int v = 0; v < nv; v++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 vstore(p->part + v * SM_VL, sum[v]);
         } else {
             at_product(nv, acc, x, 1, AT_ROWS, s, w, keys, NULL);
@@ -116,7 +116,7 @@ AT_FLAT void values(const int nv, const at_part *p, int64_t dv, const float *fix
 }
 
 /* C[key][ld] = P[key] R, added where p's queries are not the first, nv vectors wide. */
-AT_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld, float *c)
+SM_FLAT void key_rows(const int nv, const at_part *p, const float *r, int64_t ld, float *c)
 {
     const int64_t w = p->nv * SM_VL, keys = p->keys;
     const float *s = p->s;

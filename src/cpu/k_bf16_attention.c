@@ -106,54 +106,54 @@ static void run_pack(const attn *a, uint32_t *work, int task, int tasks)
 /* ---- products of blocks: PANEL rows by nv vectors of queries ------------------------------------------------------- */
 
 /* acc[i][v] += sum over steps of the pairs a[i ai + step ak] b[step w + v] */
-AT_FLAT void product(const int nv, __m512 (*acc)[AT_VECS], const uint32_t *a, const int64_t ai, const int64_t ak, const uint32_t *b,
+SM_FLAT void product(const int nv, __m512 (*acc)[AT_VECS], const uint32_t *a, const int64_t ai, const int64_t ak, const uint32_t *b,
                      int64_t steps)
 {
     for (; steps; steps--, a += ak, b += nv * SM_VL) {
         vf q[AT_VECS];
-        AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             q[v] = at_keep(vload((const float *)b + v * SM_VL));
-        AT_UNROLL for (int i = 0; i < PANEL; i++) {
+        SM_UNROLL(8) for (int i = 0; i < PANEL; i++) {
             vf x = at_keep((vf)_mm512_set1_epi32((int)a[i * ai]));
-            AT_UNROLL for (int v = 0; v < nv; v++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 acc[i][v] = _mm512_dpbf16_ps(acc[i][v], (__m512bh)x, (__m512bh)q[v]);
         }
     }
 }
 
-AT_FLAT void scores(const int nv, const attn *a, const uint32_t *k, int64_t keys, const scratch *m)
+SM_FLAT void scores(const int nv, const attn *a, const uint32_t *k, int64_t keys, const scratch *m)
 {
     int64_t pairs = bf16_pairs(a->d);
     float *s = m->s;
     for (int64_t j = 0; j < keys; j += PANEL, k += PANEL * pairs, s += PANEL * nv * SM_VL) {
         __m512 acc[PANEL][AT_VECS];
-        AT_UNROLL for (int i = 0; i < PANEL; i++)
-            AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int i = 0; i < PANEL; i++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 acc[i][v] = _mm512_setzero_ps();
         product(nv, acc, k, pairs, 1, m->pairs, pairs);
-        AT_UNROLL for (int i = 0; i < PANEL; i++)
-            AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int i = 0; i < PANEL; i++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 _mm512_storeu_ps(s + (i * nv + v) * SM_VL, acc[i][v]);
     }
 }
 
 /* O = fix O + V P, V P with the first tile. */
-AT_FLAT void values(const int nv, const attn *a, const uint32_t *x, int64_t keys, bool first, const scratch *m)
+SM_FLAT void values(const int nv, const attn *a, const uint32_t *x, int64_t keys, bool first, const scratch *m)
 {
     const int64_t apart = bf16_pairs(a->tk) * PANEL;
     float *o = m->o;
     for (int64_t c = 0; c < a->dv; c += PANEL, x += apart, o += PANEL * nv * SM_VL) {
         __m512 acc[PANEL][AT_VECS];
-        AT_UNROLL for (int i = 0; i < PANEL; i++)
-            AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int i = 0; i < PANEL; i++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 acc[i][v] = _mm512_setzero_ps();
         if (!first)
-            AT_UNROLL for (int i = 0; i < PANEL; i++)
-                AT_UNROLL for (int v = 0; v < nv; v++)
+            SM_UNROLL(8) for (int i = 0; i < PANEL; i++)
+                SM_UNROLL(8) for (int v = 0; v < nv; v++)
                     acc[i][v] = (__m512)(vload(o + (i * nv + v) * SM_VL) * vload(m->fix + v * SM_VL));
         product(nv, acc, x, 1, PANEL, m->p, bf16_pairs(keys));
-        AT_UNROLL for (int i = 0; i < PANEL; i++)
-            AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int i = 0; i < PANEL; i++)
+            SM_UNROLL(8) for (int v = 0; v < nv; v++)
                 _mm512_storeu_ps(o + (i * nv + v) * SM_VL, acc[i][v]);
     }
 }
@@ -161,29 +161,29 @@ AT_FLAT void values(const int nv, const attn *a, const uint32_t *x, int64_t keys
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
 /* Of vector v of the block: the largest score so far, by how much what there is shrinks, and P of this tile with its sum. */
-AT_FLAT void weigh(const int nv, int64_t keys, bool first, const scratch *m)
+SM_FLAT void weigh(const int nv, int64_t keys, bool first, const scratch *m)
 {
     const int64_t w = nv * SM_VL;
     vf max[AT_VECS], sum[AT_VECS];
-    AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int v = 0; v < nv; v++)
         max[v] = first ? vload(m->s + v * SM_VL) : vload(m->max + v * SM_VL);
     for (int64_t j = 0; j < keys; j++)
-        AT_UNROLL for (int v = 0; v < nv; v++)
+        SM_UNROLL(8) for (int v = 0; v < nv; v++)
             max[v] = vmax(vload(m->s + j * w + v * SM_VL), max[v]);
-    AT_UNROLL for (int v = 0; v < nv; v++) {
+    SM_UNROLL(8) for (int v = 0; v < nv; v++) {
         vf fix = first ? vset(0) : at_exp2(vload(m->max + v * SM_VL) - max[v]);
         sum[v] = first ? vset(0) : vload(m->sum + v * SM_VL) * fix;
         vstore(m->fix + v * SM_VL, fix);
         vstore(m->max + v * SM_VL, max[v]);
     }
     for (int64_t j = 0; j < keys; j += 2)
-        AT_UNROLL for (int v = 0; v < nv; v++) {
+        SM_UNROLL(8) for (int v = 0; v < nv; v++) {
             const float *s = m->s + j * w + v * SM_VL;
             vf even = at_exp2(vload(s) - max[v]), odd = j + 1 < keys ? at_exp2(vload(s + w) - max[v]) : vset(0);
             sum[v] = sum[v] + even + odd;
             _mm512_storeu_si512(m->p + j / 2 * w + v * SM_VL, bf16_paired(even, odd));
         }
-    AT_UNROLL for (int v = 0; v < nv; v++)
+    SM_UNROLL(8) for (int v = 0; v < nv; v++)
         vstore(m->sum + v * SM_VL, sum[v]);
 }
 

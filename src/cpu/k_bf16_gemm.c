@@ -6,12 +6,6 @@
  * beside them 14 loads, of which two can go in a cycle. */
 #include "cpu/bf16.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define FLAT static inline __attribute__((always_inline))
 
 enum { IN_L2 = 640 << 10 };
 
@@ -26,55 +20,55 @@ typedef struct tile {
     bool add;                   /* go on from c instead of zero */
 } tile;
 
-FLAT __m512i kept(__m512i x)
+SM_FLAT __m512i kept(__m512i x)
 {
     __asm__("" : "+v"(x)); /* in a register: a broadcast from memory for each of two uses would be one load too many */
     return x;
 }
 
-FLAT void step(const int m, __m512 (*acc)[2], const uint32_t *a, const uint32_t *b)
+SM_FLAT void step(const int m, __m512 (*acc)[2], const uint32_t *a, const uint32_t *b)
 {
     __m512i b0 = kept(_mm512_loadu_si512(b)), b1 = kept(_mm512_loadu_si512(b + 16));
-    UNROLL for (int i = 0; i < m; i++) {
+    SM_UNROLL(16) for (int i = 0; i < m; i++) {
         __m512i x = kept(_mm512_set1_epi32((int)a[i * BF_LD]));
         acc[i][0] = _mm512_dpbf16_ps(acc[i][0], (__m512bh)x, (__m512bh)b0);
         acc[i][1] = _mm512_dpbf16_ps(acc[i][1], (__m512bh)x, (__m512bh)b1);
     }
 }
 
-FLAT void begin(const int m, const tile *t, __m512 (*acc)[2])
+SM_FLAT void begin(const int m, const tile *t, __m512 (*acc)[2])
 {
     const float *c = t->c;
     const int64_t ldc = t->ldc;
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int v = 0; v < 2; v++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int v = 0; v < 2; v++)
             acc[i][v] = _mm512_setzero_ps();
     if (t->add)
-        UNROLL for (int i = 0; i < m; i++)
-            UNROLL for (int v = 0; v < 2; v++)
+        SM_UNROLL(16) for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int v = 0; v < 2; v++)
                 acc[i][v] = _mm512_maskz_loadu_ps(t->part[v], c + i * ldc + 16 * v);
 }
 
-FLAT void end(const int m, const tile *t, __m512 (*acc)[2])
+SM_FLAT void end(const int m, const tile *t, __m512 (*acc)[2])
 {
     float *c = t->c;
     const int64_t ldc = t->ldc;
     const __mmask16 part[2] = {t->part[0], t->part[1]};
     if (t->bias)
-        UNROLL for (int v = 0; v < 2; v++) {
+        SM_UNROLL(16) for (int v = 0; v < 2; v++) {
             __m512 bias = _mm512_loadu_ps(t->bias + 16 * v);
-            UNROLL for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int i = 0; i < m; i++)
                 acc[i][v] = _mm512_add_ps(acc[i][v], bias);
         }
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int v = 0; v < 2; v++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int v = 0; v < 2; v++)
             if (part[1] == 0xffff)
                 _mm512_storeu_ps(c + i * ldc + 16 * v, acc[i][v]);
             else
                 _mm512_mask_storeu_ps(c + i * ldc + 16 * v, part[v], acc[i][v]);
 }
 
-FLAT void multiply(const int m, const tile *t)
+SM_FLAT void multiply(const int m, const tile *t)
 {
     __m512 acc[BF_MR][2];
     const uint32_t *a = t->a, *b = t->b, *far = t->far ? t->far : t->b;
@@ -85,7 +79,7 @@ FLAT void multiply(const int m, const tile *t)
     for (; p >= 4; p -= 4, a += 4, b += 4 * BF_NR, far += line, rows += row_line) {
         __builtin_prefetch(far, 0, 2);
         __builtin_prefetch(rows, 0, 2);
-        UNROLL for (int s = 0; s < 4; s++)
+        SM_UNROLL(16) for (int s = 0; s < 4; s++)
             step(m, acc, a + s, b + s * BF_NR);
     }
     for (; p; p--, a++, b += BF_NR)

@@ -9,16 +9,14 @@ enum { MOST = 32 }; /* tasks of an op */
 
 static sm_kernel plain; /* the f32 row; constant once the tables are filled */
 
-static int64_t rows_of(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
-
-static bool rounds(const sm_node *n) { return rows_of(n) / n->dims[0] > SM_FEW_ROWS; }
+static bool rounds(const sm_node *n) { return sm_linear_rows(n) / n->dims[0] > SM_FEW_ROWS; }
 
 static const char *how(const sm_node *n) { return rounds(n) ? "bf16" : plain.how ? plain.how(n) : NULL; }
 
 static sm_grid grid_of(const sm_node *n, int64_t cols)
 {
     double k = (double)n->src[1]->dims[1];
-    return SM_K(sm_gemm_grid)(rows_of(n), cols, k / 2, k, MOST);
+    return SM_K(sm_gemm_grid)(sm_linear_rows(n), cols, k / 2, k, MOST);
 }
 
 static int tasks_of(const sm_node *n, int pass)
@@ -30,8 +28,8 @@ static int tasks_of(const sm_node *n, int pass)
 }
 
 /* Words of a task's copies of rows, floats of its unfinished results. */
-static int64_t copy_of(const sm_node *n) { return SM_MIN(rows_of(n), BF_MC) * BF_LD; }
-static int64_t sums_of(const sm_node *n) { return SM_MIN(rows_of(n), BF_MC) * bf16_sums(n->src[1]->dims[1]); }
+static int64_t copy_of(const sm_node *n) { return SM_MIN(sm_linear_rows(n), BF_MC) * BF_LD; }
+static int64_t sums_of(const sm_node *n) { return SM_MIN(sm_linear_rows(n), BF_MC) * bf16_sums(n->src[1]->dims[1]); }
 
 static size_t work_of(const sm_node *n)
 {
@@ -133,7 +131,7 @@ static void run(const sm_kcall *c, int task, int tasks)
     sm_grid grid = grid_of(n, cols);
     sm_range(grid.tm * grid.tn, task, tasks, &a, &b);
     for (int64_t i = a; i < b; i++) {
-        SM_K(sm_gemm_piece)(grid, (int)i, rows_of(n), cols, r, j);
+        SM_K(sm_gemm_piece)(grid, (int)i, sm_linear_rows(n), cols, r, j);
         j[0] += g.b_from;
         j[1] += g.b_from;
         sm_bf16_gemm(&g, r, j);

@@ -2,18 +2,12 @@
  * is rounded as it lies and what is turned is words: half as many as the f32 panels'. */
 #include "cpu/bf16.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define FLAT static inline __attribute__((always_inline))
 
 enum { SIDE = 16, STEPS = 2 * SIDE, CHUNK = SM_MAX_BLOCK, AHEAD = 256 }; /* AHEAD: bytes of a row that are asked for before their
                                                                              turn */
 
 /* The n values, 1..STEPS, of a row from element `at` on as pairs, zeros after them. */
-FLAT __m512i load_pairs(const sm_tensor *t, int64_t at, int64_t n)
+SM_FLAT __m512i load_pairs(const sm_tensor *t, int64_t at, int64_t n)
 {
     __mmask32 m = n < STEPS ? (1u << n) - 1 : ~0u;
     if (t->dtype == SM_BF16)
@@ -32,20 +26,20 @@ FLAT __m512i load_pairs(const sm_tensor *t, int64_t at, int64_t n)
 }
 
 /* x[r] gets word r of each of the sixteen. */
-FLAT void turn(__m512i x[SIDE])
+SM_FLAT void turn(__m512i x[SIDE])
 {
     __m512i y[SIDE];
-    UNROLL for (int i = 0; i < SIDE; i += 2) {
+    SM_UNROLL(16) for (int i = 0; i < SIDE; i += 2) {
         y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
         y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
     }
-    UNROLL for (int i = 0; i < SIDE; i += 4)
+    SM_UNROLL(16) for (int i = 0; i < SIDE; i += 4)
         for (int h = 0; h < 2; h++) {
             x[i + 2 * h] = _mm512_unpacklo_epi64(y[i + h], y[i + 2 + h]);
             x[i + 2 * h + 1] = _mm512_unpackhi_epi64(y[i + h], y[i + 2 + h]);
         }
     /* x[4 q + c] has in part p (of 128 bits) words 4 p + c of rows 4 q .. 4 q + 3 */
-    UNROLL for (int c = 0; c < 4; c++) {
+    SM_UNROLL(16) for (int c = 0; c < 4; c++) {
         __m512i a = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x44), b = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xee);
         __m512i d = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x44), e = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xee);
         y[c] = _mm512_shuffle_i32x4(a, d, 0x88);
@@ -53,7 +47,7 @@ FLAT void turn(__m512i x[SIDE])
         y[8 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
         y[12 + c] = _mm512_shuffle_i32x4(b, e, 0xdd);
     }
-    UNROLL for (int i = 0; i < SIDE; i++)
+    SM_UNROLL(16) for (int i = 0; i < SIDE; i++)
         x[i] = y[i];
 }
 
@@ -64,14 +58,14 @@ static void pack_rows(const sm_tensor *w, int64_t j, const int64_t p[2], uint32_
     size_t size = sm_dtype_size(w->dtype);
     for (int64_t q = p[0]; q < p[1]; q += SIDE, out += SIDE * BF_NR) {
         __m512i x[SIDE];
-        UNROLL for (int r = 0; r < SIDE; r++) {
+        SM_UNROLL(16) for (int r = 0; r < SIDE; r++) {
             int64_t at = (j + r) * k + 2 * q;
             x[r] = r < rows ? load_pairs(w, at, SM_MIN(k - 2 * q, STEPS)) : _mm512_setzero_si512();
             for (size_t b = 0; r < rows && b < STEPS * size; b += 64)
                 __builtin_prefetch((const char *)w->data + (size_t)at * size + AHEAD + b);
         }
         turn(x);
-        UNROLL for (int i = 0; i < SIDE; i++)
+        SM_UNROLL(16) for (int i = 0; i < SIDE; i++)
             if (i < p[1] - q)
                 _mm512_storeu_si512(out + i * BF_NR, x[i]);
     }

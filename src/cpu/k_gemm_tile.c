@@ -1,11 +1,6 @@
 /* The microkernel: m x nv vectors of outputs in registers, one broadcast and nv fused multiply-adds a row and step. */
 #include "cpu/gemm.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 enum { LINE = 16, LINES = (SM_NR + LINE - 1) / LINE }; /* floats of a line of the caches; lines of a row of results */
 /* Steps of a turn of the loop over K, and whether it fetches without asking if there is something to fetch. Measured: with AVX2
  * the branches of short turns leave no history to foresee the loop's end by, which is 4 points of the peak at 384 steps;
@@ -15,52 +10,51 @@ enum { STEPS = 16, ALWAYS = 1 };
 #else
 enum { STEPS = 4, ALWAYS = 0 };
 #endif
-#define FLAT static inline __attribute__((always_inline))
 
 /* acc += one step: row i of the left operand is at a[i], the nv vectors of the right one at b. */
-FLAT void step(const int m, const int nv, vf (*acc)[SM_NV], const float *const *a, int64_t at, const float *b)
+SM_FLAT void step(const int m, const int nv, vf (*acc)[SM_NV], const float *const *a, int64_t at, const float *b)
 {
     vf bv[SM_NV];
-    UNROLL for (int j = 0; j < nv; j++)
+    SM_UNROLL(16) for (int j = 0; j < nv; j++)
         bv[j] = vload(b + j * SM_VL);
-    UNROLL for (int i = 0; i < m; i++) {
+    SM_UNROLL(16) for (int i = 0; i < m; i++) {
         vf av = vset(a[i][at]);
-        UNROLL for (int j = 0; j < nv; j++)
+        SM_UNROLL(16) for (int j = 0; j < nv; j++)
             acc[i][j] = vfma(av, bv[j], acc[i][j]);
     }
 }
 
-FLAT void load_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
+SM_FLAT void load_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
 {
     const float *const *from = t->from ? t->from : (const float *const *)t->c;
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < nv; j++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int j = 0; j < nv; j++)
             acc[i][j] = t->add ? vload(from[i] + j * SM_VL) : (vf){0};
 }
 
-FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
+SM_FLAT void store_c(const int m, const int nv, vf (*acc)[SM_NV], const sm_tile *t)
 {
     if (t->bias)
-        UNROLL for (int j = 0; j < nv; j++) {
+        SM_UNROLL(16) for (int j = 0; j < nv; j++) {
             vf bias = vload(t->bias + j * SM_VL);
-            UNROLL for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int i = 0; i < m; i++)
                 acc[i][j] += bias;
         }
     if (t->plus)
-        UNROLL for (int i = 0; i < m; i++)
-            UNROLL for (int j = 0; j < nv; j++)
+        SM_UNROLL(16) for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int j = 0; j < nv; j++)
                 acc[i][j] += vload(t->plus[i] + j * SM_VL);
     if (t->add_to)
-        UNROLL for (int i = 0; i < m; i++)
-            UNROLL for (int j = 0; j < nv; j++)
+        SM_UNROLL(16) for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int j = 0; j < nv; j++)
                 acc[i][j] += vload(t->c[i] + j * SM_VL);
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < nv; j++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int j = 0; j < nv; j++)
             vstore(t->c[i] + j * SM_VL, acc[i][j]);
 }
 
 /* Left operand through row pointers. */
-FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
+SM_FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
 {
     vf acc[SM_MR][SM_NV];
     const float *ahead = t->ahead, *far = t->far, *const *next = t->next ? t->next : t->rows;
@@ -70,12 +64,12 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
     load_c(m, nv, acc, t);
     for (int s = 0; s < t->segs; s++) {
         const float *a[SM_MR], *b = t->b[s];
-        UNROLL for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int i = 0; i < m; i++)
             a[i] = t->rows[s * SM_MR + i];
         const int64_t len = t->len;
         int64_t k = 0;
         for (; k + STEPS <= len; k += STEPS) {
-            UNROLL for (int u = 0; u < STEPS; u++) {
+            SM_UNROLL(16) for (int u = 0; u < STEPS; u++) {
                 step(m, nv, acc, a, k + u, b + u * nv * SM_VL);
                 if (u % 4 == 3 && (ALWAYS || far_step)) {
                     __builtin_prefetch(far, 0, 2);
@@ -84,7 +78,7 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
             }
             b += STEPS * nv * SM_VL;
             if (ahead) {
-                UNROLL for (int u = 0; u < STEPS / 2 * nv * SM_VL; u += LINE)
+                SM_UNROLL(16) for (int u = 0; u < STEPS / 2 * nv * SM_VL; u += LINE)
                     __builtin_prefetch(ahead + u);
                 ahead += STEPS / 2 * nv * SM_VL;
             }
@@ -93,7 +87,7 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
                 line += line + 1 < SM_MR * LINES;
             }
             if (ALWAYS || t->next)
-                UNROLL for (int i = 0; i < (ALWAYS ? m : SM_MR); i += LINE / STEPS)
+                SM_UNROLL(16) for (int i = 0; i < (ALWAYS ? m : SM_MR); i += LINE / STEPS)
                     __builtin_prefetch(next[i + k / STEPS % (LINE / STEPS)] + k / LINE * LINE);
         }
         for (; k < len; k++, b += nv * SM_VL)
@@ -104,7 +98,7 @@ FLAT void tile_rows(const int m, const int nv, const sm_tile *t)
 }
 
 /* Left operand in place, rows side by side. */
-FLAT void tile_strips(const int m, const int nv, const sm_tile *t)
+SM_FLAT void tile_strips(const int m, const int nv, const sm_tile *t)
 {
     vf acc[SM_MR][SM_NV];
     load_c(m, nv, acc, t);
@@ -112,7 +106,7 @@ FLAT void tile_strips(const int m, const int nv, const sm_tile *t)
         const float *a = t->strips[s].a, *b = t->strips[s].b;
         for (int64_t k = t->strips[s].len; k; k--, a += t->lda, b += nv * SM_VL) {
             const float *row[SM_MR];
-            UNROLL for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int i = 0; i < m; i++)
                 row[i] = a + i;
             __builtin_prefetch(a + 8 * t->lda);
             step(m, nv, acc, row, 0, b);

@@ -18,19 +18,17 @@ static sm_gather dense(const float *x, float *y, int64_t rows, int64_t k, int64_
 
 /* ---- linear: prep is the packed weight --------------------------------------------------------------------------- */
 
-static int64_t linear_rows(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
-
 /* Floats of a task's copies. */
 static int64_t linear_copy(const sm_node *n)
 {
     const int64_t *w = n->src[1]->dims;
-    return w[0] >= WIDE && linear_rows(n) > SM_MR && !SM_K(sm_linear_few)(n) ? sm_gather_copy(w[1]) : 0;
+    return w[0] >= WIDE && sm_linear_rows(n) > SM_MR && !SM_K(sm_linear_few)(n) ? sm_gather_copy(w[1]) : 0;
 }
 
 static sm_grid linear_grid(const sm_node *n, int64_t cols)
 {
     int64_t k = n->src[1]->dims[1];
-    return SM_K(sm_gemm_grid)(linear_rows(n), cols, (double)k, (double)k, linear_copy(n) ? COPIED : MOST);
+    return SM_K(sm_gemm_grid)(sm_linear_rows(n), cols, (double)k, (double)k, linear_copy(n) ? COPIED : MOST);
 }
 
 static int linear_pieces(const sm_node *n)
@@ -96,14 +94,11 @@ static bool linear_fuses(const sm_node *n, const sm_finish *f)
            (!f->gate || n->src[1]->dims[0] % (2 * SM_NR) == 0);
 }
 
-/* What a tile does itself. */
-static bool only_adds(const sm_finish *f) { return f->act == SM_OP_INPUT && !f->gate && f->add_rows == 1; }
-
 /* Floats of a task's unfinished results, of both halves with a gate, or of partial sums. */
 static int64_t linear_sums(const sm_node *n)
 {
     int64_t partial = n->src[1]->dims[1] > SM_KC ? SM_NC : 0;
-    int64_t sums = SM_MIN(linear_rows(n), SM_MC) * SM_MAX(2 * SM_FINISH_COLS, partial);
+    int64_t sums = SM_MIN(sm_linear_rows(n), SM_MC) * SM_MAX(2 * SM_FINISH_COLS, partial);
     return SM_MAX(sums, linear_unprepared(n) ? SM_K(sm_linear_local_sums)(n) : 0);
 }
 
@@ -123,13 +118,13 @@ static void linear_run(const sm_kcall *c, int task, int tasks)
         return;
     }
     const sm_tensor *w = &c->src[1];
-    int64_t rows = linear_rows(c->node), part[2], r[2], j[2], a, b;
+    int64_t rows = sm_linear_rows(c->node), part[2], r[2], j[2], a, b;
     sm_gather g = dense(c->src[0].data, c->dst.data, rows, w->dims[1], c->finish.gate ? w->dims[0] / 2 : w->dims[0], c->prep);
     g.bias = c->src[2];
     sm_part_of(c, sm_panels(g.cols), part);
     g.b_from = part[0] * SM_NR;
     if (sums) {
-        if (only_adds(&c->finish)) {
+        if (sm_only_adds(&c->finish)) {
             g.add = c->finish.add;
             g.partial = w->dims[1] > SM_KC ? sums : NULL;
         } else {

@@ -4,18 +4,12 @@
  * more chains than vectors of columns, and eight hide a multiply-add's latency. */
 #include "cpu/linear_few.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define FLAT static inline __attribute__((always_inline))
 
 /* 32 KB of weights. More steps share more of a block's unpacking (AVX2, 64 and 128 steps: Q6_K 1.07 and 0.92 of f16's time), but
  * 64 KB leave L1 (AVX-512, 64 and 128 steps: f16 1.30 and 1.63 ms). */
 enum { STEPS = SM_VL == 16 ? 64 : 128, WIDE = 4, COLS = WIDE * SM_NR, MOST = 32 };
 
-bool SM_K(sm_linear_few)(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1] <= SM_FEW_ROWS; }
+bool SM_K(sm_linear_few)(const sm_node *n) { return sm_linear_rows(n) <= SM_FEW_ROWS; }
 
 int SM_K(sm_linear_few_tasks)(const sm_node *n)
 {
@@ -23,25 +17,25 @@ int SM_K(sm_linear_few_tasks)(const sm_node *n)
 }
 
 /* m rows of sums, COLS apart, of `panels` whole panels: go on with n steps. x: [m][ld]; w: [panel][STEPS][SM_NR]. */
-FLAT void add_steps(const int m, const int panels, const float *x, int64_t ld, const float *w, int64_t n, float *sums)
+SM_FLAT void add_steps(const int m, const int panels, const float *x, int64_t ld, const float *w, int64_t n, float *sums)
 {
     enum { MOST_VECTORS = WIDE * SM_NV };
     vf acc[3][MOST_VECTORS];
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < panels * SM_NV; j++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int j = 0; j < panels * SM_NV; j++)
             acc[i][j] = vload(sums + i * COLS + j * SM_VL);
     for (int64_t k = 0; k < n; k++) {
         vf a[3];
-        UNROLL for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int i = 0; i < m; i++)
             a[i] = vset(x[i * ld + k]);
-        UNROLL for (int j = 0; j < panels * SM_NV; j++) {
+        SM_UNROLL(16) for (int j = 0; j < panels * SM_NV; j++) {
             vf b = vload(w + j / SM_NV * (STEPS * SM_NR) + k * SM_NR + j % SM_NV * SM_VL);
-            UNROLL for (int i = 0; i < m; i++)
+            SM_UNROLL(16) for (int i = 0; i < m; i++)
                 acc[i][j] = vfma(a[i], b, acc[i][j]);
         }
     }
-    UNROLL for (int i = 0; i < m; i++)
-        UNROLL for (int j = 0; j < panels * SM_NV; j++)
+    SM_UNROLL(16) for (int i = 0; i < m; i++)
+        SM_UNROLL(16) for (int j = 0; j < panels * SM_NV; j++)
             vstore(sums + i * COLS + j * SM_VL, acc[i][j]);
 }
 

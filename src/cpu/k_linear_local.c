@@ -15,14 +15,12 @@ typedef struct local {
     float *panel, *sums;
 } local;
 
-static int64_t rows_of(const sm_node *n) { return sm_numel(n) / n->dims[n->rank - 1]; }
-
 /* Rows that share few sets of the caches (gemm.h): without copies a block of K of 512 of them does not stay in L2. */
 static bool pages_apart(int64_t depth) { return sm_gather_copy(depth) != 0; }
 
 bool SM_K(sm_linear_local)(const sm_node *n)
 {
-    return rows_of(n) <= (pages_apart(n->src[1]->dims[1]) ? MOST_ROWS / 2 : MOST_ROWS);
+    return sm_linear_rows(n) <= (pages_apart(n->src[1]->dims[1]) ? MOST_ROWS / 2 : MOST_ROWS);
 }
 
 static int64_t groups_of(int64_t n) { return (sm_panels(n) + GROUP - 1) / GROUP; }
@@ -31,7 +29,7 @@ int SM_K(sm_linear_local_tasks)(const sm_node *n) { return (int)SM_MIN(groups_of
 
 int64_t SM_K(sm_linear_local_panel)(const sm_node *n) { return SM_NR * SM_MIN(n->src[1]->dims[1], SM_KC); }
 
-int64_t SM_K(sm_linear_local_sums)(const sm_node *n) { return rows_of(n) * WIDTH; }
+int64_t SM_K(sm_linear_local_sums)(const sm_node *n) { return sm_linear_rows(n) * WIDTH; }
 
 /* A panel of the weight, one block of K: of the columns j.. */
 typedef struct item { int64_t j, at, k[2]; bool gates, first, last; } item;
@@ -138,8 +136,8 @@ void SM_K(sm_linear_local_run)(const sm_kcall *c, float *panel, float *sums, int
 {
     const int64_t *w = c->src[1].dims;
     const sm_finish *f = &c->finish;
-    local l = {.c = c, .rows = rows_of(c->node), .depth = w[1], .n = w[0], .halves = f->gate ? 2 : 1,
-               .panel = panel, .sums = sums, .adds = sums && f->act == SM_OP_INPUT && !f->gate && f->add_rows == 1};
+    local l = {.c = c, .rows = sm_linear_rows(c->node), .depth = w[1], .n = w[0], .halves = f->gate ? 2 : 1,
+               .panel = panel, .sums = sums, .adds = sums && sm_only_adds(f)};
     int64_t a, b, most = SM_KC / UNIT, width = f->gate ? GROUP / 2 * SM_NR : WIDTH;
     l.cols = l.n / l.halves;
     l.tiles = (l.rows + SM_MR - 1) / SM_MR;

@@ -5,16 +5,10 @@
 #include "cpu/gemm.h"
 #include "cpu/turn.h"
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define FLAT static inline __attribute__((always_inline))
 
 /* ---- rows into lanes --------------------------------------------------------------------------------------------- */
 
-FLAT vu words_of(const uint8_t *p)
+SM_FLAT vu words_of(const uint8_t *p)
 {
     vu v;
     memcpy(&v, p, sizeof v);
@@ -22,10 +16,10 @@ FLAT vu words_of(const uint8_t *p)
 }
 
 /* Word i of the sixteen bytes at p of each row. */
-FLAT void turn4(const uint8_t *p, ptrdiff_t apart, vu out[4])
+SM_FLAT void turn4(const uint8_t *p, ptrdiff_t apart, vu out[4])
 {
     vu z[4];
-    UNROLL for (int r = 0; r < 4; r++) { /* rows r, r + 4, r + 8, ... */
+    SM_UNROLL(16) for (int r = 0; r < 4; r++) { /* rows r, r + 4, r + 8, ... */
 #if SM_VL == 16
         __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(p + r * apart)));
         v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + (r + 4) * apart)), 1);
@@ -58,7 +52,7 @@ FLAT void turn4(const uint8_t *p, ptrdiff_t apart, vu out[4])
 }
 
 /* The f16 in the low and in the high half of each word. */
-FLAT void halves(vu v, vf *low, vf *high)
+SM_FLAT void halves(vu v, vf *low, vf *high)
 {
 #if SM_VL == 16
     *low = (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v));
@@ -74,32 +68,32 @@ FLAT void halves(vu v, vf *low, vf *high)
 #endif
 }
 
-FLAT vu word_at(const uint8_t *p, ptrdiff_t apart)
+SM_FLAT vu word_at(const uint8_t *p, ptrdiff_t apart)
 {
     uint32_t w[SM_VL];
-    UNROLL for (int r = 0; r < SM_VL; r++)
+    SM_UNROLL(16) for (int r = 0; r < SM_VL; r++)
         memcpy(&w[r], p + r * apart, 4);
     return words_of((const uint8_t *)w);
 }
 
-FLAT vf half_at(const uint8_t *p, ptrdiff_t apart)
+SM_FLAT vf half_at(const uint8_t *p, ptrdiff_t apart)
 {
     uint16_t h[SM_VL];
-    UNROLL for (int r = 0; r < SM_VL; r++)
+    SM_UNROLL(16) for (int r = 0; r < SM_VL; r++)
         memcpy(&h[r], p + r * apart, 2);
     return vload_f16(h);
 }
 
 /* ---- words into values ------------------------------------------------------------------------------------------- */
 
-FLAT vf number(vu v) { return __builtin_convertvector((vi)v, vf); }
-FLAT vu byte_of(vu v, int i) { return i == 3 ? v >> 24 : v >> 8 * i & 255; }
-FLAT vf signed_byte(vu v, int i) { return __builtin_convertvector((vi)(v << (24 - 8 * i)) >> 24, vf); }
+SM_FLAT vf number(vu v) { return __builtin_convertvector((vi)v, vf); }
+SM_FLAT vu byte_of(vu v, int i) { return i == 3 ? v >> 24 : v >> 8 * i & 255; }
+SM_FLAT vf signed_byte(vu v, int i) { return __builtin_convertvector((vi)(v << (24 - 8 * i)) >> 24, vf); }
 
 /* Byte i of words whose bytes are below 128: bytes 1 and 2 as 128 + q, which needs no conversion where the bits are at an f32's
  * place (AVX2: 2 to 8% less). */
-FLAT bool has_128(int i) { return i % 4 == 1 || i % 4 == 2; }
-FLAT vf plain_byte(const vu q[4], int i)
+SM_FLAT bool has_128(int i) { return i % 4 == 1 || i % 4 == 2; }
+SM_FLAT vf plain_byte(const vu q[4], int i)
 {
     vu v = q[i / 4];
     return has_128(i) ? (vf)(((i % 4 == 1 ? v << 8 : v) & 0x7f0000) | 0x43000000) : number(byte_of(v, i % 4));
@@ -107,17 +101,17 @@ FLAT vf plain_byte(const vu q[4], int i)
 
 /* Sixteen values, four to a word: d * (q - low). The product of d, of 19 bits at most, and low, 8, 16 or 32, or that plus 128 is
  * exact (Q3_K: 17 bits and 4), so all is rounded once, to the same number. */
-FLAT void put_scaled(const vu q[4], int low, vf d, float *out, int64_t step)
+SM_FLAT void put_scaled(const vu q[4], int low, vf d, float *out, int64_t step)
 {
     vf less = d * (float)-low, less_128 = d * (float)(-low - 128);
-    UNROLL for (int i = 0; i < 16; i++)
+    SM_UNROLL(16) for (int i = 0; i < 16; i++)
         vstore(out + i * step, vfma(d, plain_byte(q, i), has_128(i) ? less_128 : less));
 }
 /* d * q + m, rounded twice. */
-FLAT void put_affine(const vu q[4], vf d, vf m, float *out, int64_t step)
+SM_FLAT void put_affine(const vu q[4], vf d, vf m, float *out, int64_t step)
 {
     vf less_128 = d * -128.0f;
-    UNROLL for (int i = 0; i < 16; i++) {
+    SM_UNROLL(16) for (int i = 0; i < 16; i++) {
         vf x = plain_byte(q, i);
         vstore(out + i * step, (has_128(i) ? vfma(d, x, less_128) : d * x) + m);
     }
@@ -131,22 +125,22 @@ enum { NIBBLES = 0x0f0f0f0f, PAIRS = 0x03030303, BITS = 0x01010101 };
 
 /* ---- one value to a block: units of 16 --------------------------------------------------------------------------- */
 
-FLAT void turn_f32(UNITS)
+SM_FLAT void turn_f32(UNITS)
 {
     for (int64_t n = 0; n < 4 * count; n++, p += 16, out += 4 * step) {
         vu v[4];
         turn4(p, apart, v);
-        UNROLL for (int i = 0; i < 4; i++)
+        SM_UNROLL(16) for (int i = 0; i < 4; i++)
             vstore(out + i * step, (vf)v[i]);
     }
 }
 
-FLAT void turn_f16(UNITS)
+SM_FLAT void turn_f16(UNITS)
 {
     for (int64_t n = 0; n < 2 * count; n++, p += 16, out += 8 * step) {
         vu v[4];
         turn4(p, apart, v);
-        UNROLL for (int i = 0; i < 4; i++) {
+        SM_UNROLL(16) for (int i = 0; i < 4; i++) {
             vf a, b;
             halves(v[i], &a, &b);
             vstore(out + 2 * i * step, a);
@@ -155,12 +149,12 @@ FLAT void turn_f16(UNITS)
     }
 }
 
-FLAT void turn_bf16(UNITS)
+SM_FLAT void turn_bf16(UNITS)
 {
     for (int64_t n = 0; n < 2 * count; n++, p += 16, out += 8 * step) {
         vu v[4];
         turn4(p, apart, v);
-        UNROLL for (int i = 0; i < 4; i++) {
+        SM_UNROLL(16) for (int i = 0; i < 4; i++) {
             vstore(out + 2 * i * step, (vf)(v[i] << 16));
             vstore(out + (2 * i + 1) * step, (vf)(v[i] & 0xffff0000));
         }
@@ -168,28 +162,28 @@ FLAT void turn_bf16(UNITS)
 }
 
 /* Whether one of the bytes has all of the seven bits of E4M3's NaN. */
-FLAT bool any_e4m3_nan(const vu v[4])
+SM_FLAT bool any_e4m3_nan(const vu v[4])
 {
     vu bits = {0};
-    UNROLL for (int i = 0; i < 4; i++)
+    SM_UNROLL(16) for (int i = 0; i < 4; i++)
         bits |= (v[i] & 0x7f7f7f7f) + BITS;
     return vany((vi)(bits & 0x80808080) != 0);
 }
 
 /* Moved a bit to the right in the upper half of 16 bits a byte is an f16 whose exponent is too small by 8. (As f32 with a small
  * exponent the subnormal values, most of the weights that have no scale, would be subnormal f32: twice as slow.) */
-FLAT void turn_f8_e4m3(UNITS)
+SM_FLAT void turn_f8_e4m3(UNITS)
 {
     typedef int16_t vs __attribute__((vector_size(SM_VL * 4)));
     enum { NONE = 127 };
     for (int64_t n = 0; n < count; n++, p += 16, out += 16 * step) {
         vu v[4];
         turn4(p, apart, v);
-        UNROLL for (int i = 0; i < 4; i++) {
+        SM_UNROLL(16) for (int i = 0; i < 4; i++) {
             vf x[4];
             halves((vu)((vs)(v[i] << 8) >> 1) & 0xbf80bf80, &x[0], &x[2]);
             halves((vu)((vs)v[i] >> 1) & 0xbf80bf80, &x[1], &x[3]);
-            UNROLL for (int k = 0; k < 4; k++)
+            SM_UNROLL(16) for (int k = 0; k < 4; k++)
                 vstore(out + (4 * i + k) * step, x[k] * 256.0f);
         }
         for (int i = 0; any_e4m3_nan(v) && i < 16 * SM_VL; i++)
@@ -199,16 +193,16 @@ FLAT void turn_f8_e4m3(UNITS)
 }
 
 /* The upper byte of an f16. */
-FLAT void turn_f8_e5m2(UNITS)
+SM_FLAT void turn_f8_e5m2(UNITS)
 {
     for (int64_t n = 0; n < count; n++, p += 16, out += 16 * step) {
         vu v[4];
         turn4(p, apart, v);
-        UNROLL for (int i = 0; i < 4; i++) {
+        SM_UNROLL(16) for (int i = 0; i < 4; i++) {
             vf x[4];
             halves(v[i] << 8 & 0xff00ff00, &x[0], &x[2]);
             halves(v[i] & 0xff00ff00, &x[1], &x[3]);
-            UNROLL for (int k = 0; k < 4; k++)
+            SM_UNROLL(16) for (int k = 0; k < 4; k++)
                 vstore(out + (4 * i + k) * step, x[k]);
         }
     }
@@ -217,30 +211,30 @@ FLAT void turn_f8_e5m2(UNITS)
 /* ---- blocks of 32 ------------------------------------------------------------------------------------------------ */
 
 /* Nibbles of 16 bytes: values 0..15 low, 16..31 high. */
-FLAT void nibbles(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
+SM_FLAT void nibbles(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
 {
     turn4(p, apart, low);
-    UNROLL for (int i = 0; i < 4; i++) {
+    SM_UNROLL(16) for (int i = 0; i < 4; i++) {
         high[i] = low[i] >> 4 & NIBBLES;
         low[i] &= NIBBLES;
     }
 }
 
 /* Bits [k, k + 4) of h as the fifth bits of the four values of a word, by copies seven bits apart, no two of whose bits meet. */
-FLAT vu fifth_bits(vu h, int k) { return (h >> k & 15) * 0x02040810 & BITS << 4; }
+SM_FLAT vu fifth_bits(vu h, int k) { return (h >> k & 15) * 0x02040810 & BITS << 4; }
 
-FLAT void fives(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4]) /* fifth bits, nibbles */
+SM_FLAT void fives(const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4]) /* fifth bits, nibbles */
 {
     vu h = word_at(p, apart);
     nibbles(p + 4, apart, low, high);
-    UNROLL for (int i = 0; i < 4; i++) {
+    SM_UNROLL(16) for (int i = 0; i < 4; i++) {
         low[i] |= fifth_bits(h, 4 * i);
         high[i] |= fifth_bits(h, 16 + 4 * i);
     }
 }
 
 /* Blocks of 32 values of 4 or 5 bits: a scale, or a scale and a minimum, before them. */
-FLAT void bits_of(const bool five, const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
+SM_FLAT void bits_of(const bool five, const uint8_t *p, ptrdiff_t apart, vu low[4], vu high[4])
 {
     if (five)
         fives(p, apart, low, high);
@@ -248,7 +242,7 @@ FLAT void bits_of(const bool five, const uint8_t *p, ptrdiff_t apart, vu low[4],
         nibbles(p, apart, low, high);
 }
 
-FLAT void turn_scaled(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
+SM_FLAT void turn_scaled(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
 {
     for (; count; count--, p += five ? 22 : 18, out += 32 * step) {
         vf d = half_at(p, apart);
@@ -259,7 +253,7 @@ FLAT void turn_scaled(const bool five, const uint8_t *p, ptrdiff_t apart, int64_
     }
 }
 
-FLAT void turn_affine(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
+SM_FLAT void turn_affine(const bool five, const uint8_t *p, ptrdiff_t apart, int64_t count, float *out, int64_t step)
 {
     for (; count; count--, p += five ? 24 : 20, out += 32 * step) {
         vf d, m;
@@ -271,19 +265,19 @@ FLAT void turn_affine(const bool five, const uint8_t *p, ptrdiff_t apart, int64_
     }
 }
 
-FLAT void turn_q4_0(UNITS) { turn_scaled(false, p, apart, count, out, step); }
-FLAT void turn_q4_1(UNITS) { turn_affine(false, p, apart, count, out, step); }
-FLAT void turn_q5_0(UNITS) { turn_scaled(true, p, apart, count, out, step); }
-FLAT void turn_q5_1(UNITS) { turn_affine(true, p, apart, count, out, step); }
+SM_FLAT void turn_q4_0(UNITS) { turn_scaled(false, p, apart, count, out, step); }
+SM_FLAT void turn_q4_1(UNITS) { turn_affine(false, p, apart, count, out, step); }
+SM_FLAT void turn_q5_0(UNITS) { turn_scaled(true, p, apart, count, out, step); }
+SM_FLAT void turn_q5_1(UNITS) { turn_affine(true, p, apart, count, out, step); }
 
-FLAT void turn_q8_0(UNITS)
+SM_FLAT void turn_q8_0(UNITS)
 {
     for (; count; count--, p += 34) {
         vf d = half_at(p, apart);
         for (int c = 0; c < 32; c += 16, out += 16 * step) {
             vu v[4];
             turn4(p + 2 + c, apart, v);
-            UNROLL for (int i = 0; i < 16; i++)
+            SM_UNROLL(16) for (int i = 0; i < 16; i++)
                 vstore(out + i * step, d * signed_byte(v[i / 4], i % 4));
         }
     }
@@ -292,34 +286,34 @@ FLAT void turn_q8_0(UNITS)
 /* ---- blocks of 256: unit g is values 32 g to 32 g + 31 ----------------------------------------------------------- */
 
 /* Byte i of sixteen. */
-FLAT vu of_sixteen(const vu s[4], int i) { return s[i / 4] >> i % 4 * 8 & 255; }
+SM_FLAT vu of_sixteen(const vu s[4], int i) { return s[i / 4] >> i % 4 * 8 & 255; }
 
 /* The 32 bytes that have bits of several units. */
-FLAT void turn_shared(const uint8_t *p, ptrdiff_t apart, vu h[8])
+SM_FLAT void turn_shared(const uint8_t *p, ptrdiff_t apart, vu h[8])
 {
     turn4(p, apart, h);
     turn4(p + 16, apart, h + 4);
 }
 
 /* Two-bit fields of unit g: of the 32 bytes of its half of the block. */
-FLAT void pairs(const vu h[4], int g, vu q[4])
+SM_FLAT void pairs(const vu h[4], int g, vu q[4])
 {
-    UNROLL for (int i = 0; i < 4; i++)
+    SM_UNROLL(16) for (int i = 0; i < 4; i++)
         q[i] = h[i] >> g % 4 * 2 & PAIRS;
 }
 
 /* To values: bits that begin at bit `from` of each byte, as bits from `to` on. */
-FLAT void add_bits(const vu h[4], int from, int to, uint32_t mask, vu q[4])
+SM_FLAT void add_bits(const vu h[4], int from, int to, uint32_t mask, vu q[4])
 {
     if (from < to)
-        UNROLL for (int i = 0; i < 4; i++)
+        SM_UNROLL(16) for (int i = 0; i < 4; i++)
             q[i] |= h[i] << (to - from) & mask << to;
     else
-        UNROLL for (int i = 0; i < 4; i++)
+        SM_UNROLL(16) for (int i = 0; i < 4; i++)
             q[i] |= h[i] >> (from - to) & mask << to;
 }
 
-FLAT void turn_q2_k(UNITS)
+SM_FLAT void turn_q2_k(UNITS)
 {
     for (; count > 0; p += 84, g = 0) {
         vf d, m;
@@ -340,13 +334,13 @@ FLAT void turn_q2_k(UNITS)
 }
 
 /* Scale k of the sixteen; the bytes of scales begin at byte 2 of s. */
-FLAT vf q3_scale(const vu s[4], int k)
+SM_FLAT vf q3_scale(const vu s[4], int k)
 {
     vu low = of_sixteen(s, 2 + k % 8) >> k / 8 * 4 & 15, high = of_sixteen(s, 10 + k % 4) >> k / 4 * 2 & 3;
     return number((low | high << 4) - 32);
 }
 
-FLAT void turn_q3_k(UNITS)
+SM_FLAT void turn_q3_k(UNITS)
 {
     for (; count > 0; p += 110, g = 0) {
         vf d, none;
@@ -368,7 +362,7 @@ FLAT void turn_q3_k(UNITS)
 }
 
 /* Scale and offset of unit g of Q4_K and Q5_K; s: d, dmin, 12 bytes. */
-FLAT void k_scale(const vu s[4], int g, vf *dl, vf *ml)
+SM_FLAT void k_scale(const vu s[4], int g, vf *dl, vf *ml)
 {
     vf d, m;
     vu a = s[1] >> g % 4 * 8, b = s[2] >> g % 4 * 8, c = s[3] >> g % 4 * 8;
@@ -378,14 +372,14 @@ FLAT void k_scale(const vu s[4], int g, vf *dl, vf *ml)
 }
 
 /* 16 of the nibbles of unit g, from p: two units share 32 bytes. */
-FLAT void nibbles_of(const uint8_t *p, ptrdiff_t apart, int shift, vu q[4])
+SM_FLAT void nibbles_of(const uint8_t *p, ptrdiff_t apart, int shift, vu q[4])
 {
     turn4(p, apart, q);
-    UNROLL for (int i = 0; i < 4; i++)
+    SM_UNROLL(16) for (int i = 0; i < 4; i++)
         q[i] = q[i] >> shift & NIBBLES;
 }
 
-FLAT void turn_q4_k(UNITS)
+SM_FLAT void turn_q4_k(UNITS)
 {
     for (; count > 0; p += 144, g = 0) {
         vu s[4], q[4];
@@ -401,7 +395,7 @@ FLAT void turn_q4_k(UNITS)
     }
 }
 
-FLAT void turn_q5_k(UNITS)
+SM_FLAT void turn_q5_k(UNITS)
 {
     for (; count > 0; p += 176, g = 0) {
         vu s[4], q[4], h[8];
@@ -419,7 +413,7 @@ FLAT void turn_q5_k(UNITS)
     }
 }
 
-FLAT void turn_q6_k(UNITS)
+SM_FLAT void turn_q6_k(UNITS)
 {
     for (; count > 0; p += 210, g = 0) {
         vf d = half_at(p + 208, apart);

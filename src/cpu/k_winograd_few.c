@@ -9,19 +9,13 @@
 #include "cpu/winograd.h"
 
 #if SM_VL == 16
-#define FLAT static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 
 enum { TILES = SM_WINO_FEW, SUMS = 6 * TILES, LD = SM_WINO_LONGEST, NEXT = 6 * SM_WINO_FEW_APART, STEPS = SM_WINO_STEPS };
 enum { LINE = 32 /* halves of a line of the caches */, AHEAD = 3 };
 
 /* A constant that stays in a register: compilers read it from memory in every step, where loads are as many as the processor
  * can do. */
-FLAT vf kept(float x)
+SM_FLAT vf kept(float x)
 {
     vf v = vset(x);
     __asm__("" : "+v"(v));
@@ -29,14 +23,14 @@ FLAT vf kept(float x)
 }
 
 /* Sums of a point and all tiles go on. */
-FLAT void add_point(vf u, const float *v, vf *acc)
+SM_FLAT void add_point(vf u, const float *v, vf *acc)
 {
-    UNROLL for (int t = 0; t < TILES; t++)
+    SM_UNROLL(32) for (int t = 0; t < TILES; t++)
         acc[t] = vfma(vset(v[t * LD]), u, acc[t]);
 }
 
 /* Of points p and -p: even is what both have, b what p multiplies. */
-FLAT void add_pair(vf even, vf b, vf p, const float *v, vf *acc)
+SM_FLAT void add_pair(vf even, vf b, vf p, const float *v, vf *acc)
 {
     add_point(vfma(p, b, even), v, acc);
     add_point(vfma(-p, b, even), v + NEXT, acc + TILES);
@@ -48,7 +42,7 @@ static void multiply(const float *rows, const float *v, int len, float *sums, bo
     const vf a1 = kept(SM_WINO_A), a2 = kept(SM_WINO_A * SM_WINO_A);
     const vf b1 = kept(SM_WINO_B), b2 = kept(SM_WINO_B * SM_WINO_B);
     vf acc[SUMS];
-    UNROLL for (int i = 0; i < SUMS; i++)
+    SM_UNROLL(32) for (int i = 0; i < SUMS; i++)
         acc[i] = first ? vset(0) : vload(sums + i * SM_VL);
     SM_ROLLED for (int k = 0; k < len; k++, rows += 3 * SM_VL, v++) {
         vf g0 = vload(rows), g1 = vload(rows + SM_VL), g2 = vload(rows + 2 * SM_VL);
@@ -57,7 +51,7 @@ static void multiply(const float *rows, const float *v, int len, float *sums, bo
         add_pair(vfma(b2, g2, g0), g1, b1, v + 3 * NEXT, acc + 3 * TILES);
         add_point(g2, v + 5 * NEXT, acc + 5 * TILES);
     }
-    UNROLL for (int i = 0; i < SUMS; i++)
+    SM_UNROLL(32) for (int i = 0; i < SUMS; i++)
         vstore(sums + i * SM_VL, acc[i]);
 }
 

@@ -7,14 +7,13 @@
  * part of the results' turn, which is done for far fewer numbers. */
 #include "cpu/winograd.h"
 
-#define FLAT static inline __attribute__((always_inline))
 #define A SM_WINO_A
 #define B SM_WINO_B
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 /* g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2. */
-FLAT void kernel2(vf a, vf b, vf c, vf *out)
+SM_FLAT void kernel2(vf a, vf b, vf c, vf *out)
 {
     vf half = vset(0.5f), ends = a + c;
     out[0] = a;
@@ -24,14 +23,14 @@ FLAT void kernel2(vf a, vf b, vf c, vf *out)
 }
 
 /* The polynomial a + b x + c x^2 at p and -p. */
-FLAT void at_pair(vf a, vf b, vf c, float p, vf *out)
+SM_FLAT void at_pair(vf a, vf b, vf c, float p, vf *out)
 {
     vf even = vfma(vset(p * p), c, a);
     out[0] = vfma(vset(p), b, even);
     out[1] = vfma(vset(-p), b, even);
 }
 
-FLAT void kernel4(vf a, vf b, vf c, vf *out)
+SM_FLAT void kernel4(vf a, vf b, vf c, vf *out)
 {
     out[0] = a;
     at_pair(a, b, c, A, out + 1);
@@ -41,7 +40,7 @@ FLAT void kernel4(vf a, vf b, vf c, vf *out)
 
 /* Nine vectors to all x all, `apart` floats apart. */
 typedef void kernel_turn(vf, vf, vf, vf *);
-FLAT void turn_vector(const int all, kernel_turn *turn, const vf g[9], float *out, int64_t apart)
+SM_FLAT void turn_vector(const int all, kernel_turn *turn, const vf g[9], float *out, int64_t apart)
 {
     vf rows[3][6], u[6];
     for (int y = 0; y < 3; y++)
@@ -65,7 +64,7 @@ enum { STEPS = SM_WINO_STEPS, VALUES = 9 * STEPS }; /* channels that are turned 
 #endif
 
 /* Sixteen halves of each of VL runs `from` one another to out [16][ld], VL of each row. */
-FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out, const int ld)
+SM_FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out, const int ld)
 {
     vu z[8], t[8], u[8];
     for (int r = 0; r < 8; r++, p += from) { /* of runs r (and r + 8) values 0..7 are a lane, 8..15 another one */
@@ -100,7 +99,7 @@ FLAT void transpose_halves(const uint16_t *p, int64_t from, uint16_t *out, const
 
 /* Kernels of STEPS channels: VALUES values of `width` runs, the first at p, to out. */
 typedef vf half_load(const uint16_t *);
-FLAT void turn_halves(const int all, kernel_turn *turn, half_load *load, const uint16_t *p, int64_t from, int width, float *out,
+SM_FLAT void turn_halves(const int all, kernel_turn *turn, half_load *load, const uint16_t *p, int64_t from, int width, float *out,
                       int64_t apart)
 {
     uint16_t x[VALUES * SM_NR] __attribute__((aligned(64)));
@@ -155,7 +154,7 @@ static int64_t from_halves(const sm_wino_weight *w, int64_t j, int64_t c0, int64
 /* ---- any type ---------------------------------------------------------------------------------------------------- */
 
 /* Taps [9][n] of kernels. */
-FLAT void turn_taps(const int all, kernel_turn *turn, const float *taps, int n, bool back, float *out, int64_t apart)
+SM_FLAT void turn_taps(const int all, kernel_turn *turn, const float *taps, int n, bool back, float *out, int64_t apart)
 {
     for (int i = 0; i < n; i += SM_VL) {
         vf g[9];
@@ -186,7 +185,7 @@ void SM_K(sm_wino_kernels)(const sm_wino_weight *w, int64_t j, int64_t c0, int64
 /* ---- halfway ----------------------------------------------------------------------------------------------------- */
 
 /* Nine vectors, turned along the kernels' rows only: those of step k of [6][STEPS][3]. */
-FLAT void turn_halfway(const vf g[9], int k, float *rows)
+SM_FLAT void turn_halfway(const vf g[9], int k, float *rows)
 {
     vf r[3][6];
     for (int y = 0; y < 3; y++)
@@ -198,7 +197,7 @@ FLAT void turn_halfway(const vf g[9], int k, float *rows)
 
 #if SM_VL > 4
 /* STEPS channels of SM_VL runs. */
-FLAT void halves_halfway(half_load *load, const uint16_t *p, int64_t from, float *rows)
+SM_FLAT void halves_halfway(half_load *load, const uint16_t *p, int64_t from, float *rows)
 {
     uint16_t x[VALUES * SM_VL] __attribute__((aligned(64)));
     for (int v = 0; v < VALUES; v += 16)

@@ -7,7 +7,6 @@
  * direct sum has 0.6e-6, and at 512, where sums of 128 channels are added, 1.0e-6 for 1.2e-6. */
 #include "cpu/winograd.h"
 
-#define FLAT static inline __attribute__((always_inline))
 #define A SM_WINO_A
 #define B SM_WINO_B
 enum { P2 = SM_WINO_POINTS, P4 = SM_WINO_POINTS4 };
@@ -22,7 +21,7 @@ enum { STRIP = 4, COLUMNS = 4 * STRIP + SM_WINO_MORE };
 typedef struct strip { const float *row[6]; int64_t mask[6], col[COLUMNS]; int tiles; } strip;
 
 /* Where position i of an axis is read; -1: outside. */
-FLAT int64_t place(int64_t i, int64_t size, int circular)
+SM_FLAT int64_t place(int64_t i, int64_t size, int circular)
 {
     if (circular)
         i = i < 0 ? i + size : i >= size ? i - size : i;
@@ -45,7 +44,7 @@ static void find_strip(const sm_wino_tiles *p, const sm_wino_at *at, int tiles, 
     }
 }
 
-FLAT void pixels2(const vf *d, vf *out)
+SM_FLAT void pixels2(const vf *d, vf *out)
 {
     out[0] = d[0] - d[2];
     out[1] = d[1] + d[2];
@@ -54,14 +53,14 @@ FLAT void pixels2(const vf *d, vf *out)
 }
 
 /* Point p and -p: d4 - q^2 d2 and d3 - q^2 d1 are what both have. */
-FLAT void pixel_pair(const vf *d, float p, float q, vf *out)
+SM_FLAT void pixel_pair(const vf *d, float p, float q, vf *out)
 {
     vf even = vfma(vset(-q * q), d[2], d[4]), odd = vfma(vset(-q * q), d[1], d[3]);
     out[0] = vfma(vset(p), odd, even);
     out[1] = vfma(vset(-p), odd, even);
 }
 
-FLAT void pixels4(const vf *d, vf *out)
+SM_FLAT void pixels4(const vf *d, vf *out)
 {
     vf all = vset(A * A * B * B), sum = vset(-(A * A + B * B));
     out[0] = vfma(all, d[0], vfma(sum, d[2], d[4]));
@@ -73,7 +72,7 @@ FLAT void pixels4(const vf *d, vf *out)
 typedef void pixel_turn(const vf *, vf *);
 /* One vector of channels, `live` of them from c on, of a strip: its columns, which neighbouring tiles share, then the tiles'
  * rows. */
-FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t c, int live, float *out,
+SM_FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t c, int live, float *out,
                        int64_t ld, int64_t apart)
 {
     const int all = side + SM_WINO_MORE;
@@ -98,14 +97,14 @@ FLAT void strip_vector(const int side, pixel_turn *turn, const strip *s, int64_t
 }
 
 /* The strip beside, from memory while this one is turned. */
-FLAT void fetch(const int side, const strip *s, int64_t c)
+SM_FLAT void fetch(const int side, const strip *s, int64_t c)
 {
     for (int x = SM_WINO_MORE; x < side * s->tiles + SM_WINO_MORE; x++)
         for (int y = 0; y < side + SM_WINO_MORE; y++)
             __builtin_prefetch(s->row[y] + (s->col[x] & s->mask[y]) + c, 0, 2);
 }
 
-FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len,
+SM_FLAT void pixels(const int side, pixel_turn *turn, const sm_wino_tiles *p, const int64_t tiles[2], int64_t c0, int64_t len,
                  float *v, int64_t ld, int64_t apart)
 {
     sm_wino_at at = sm_wino_find(p, tiles[0]);
@@ -139,7 +138,7 @@ void SM_K(sm_wino_pixels)(const sm_wino_tiles *p, int64_t t0, int64_t count, int
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-FLAT void results2(const vf *m, vf *out)
+SM_FLAT void results2(const vf *m, vf *out)
 {
     out[0] = m[0] + m[1] + m[2];
     out[1] = m[1] - m[2] - m[3];
@@ -149,7 +148,7 @@ FLAT void results2(const vf *m, vf *out)
 #define OF_A (1 / (2 * A * A * (A * A - B * B)))
 #define OF_B (1 / (2 * B * B * (B * B - A * A)))
 
-FLAT void results4(const vf *m, vf *out)
+SM_FLAT void results4(const vf *m, vf *out)
 {
     vf ea = m[1] + m[2], oa = m[1] - m[2], eb = m[3] + m[4], ob = m[3] - m[4];
     out[0] = vfma(vset(1 / (A * A * B * B)), m[0], vfma(vset(OF_A), ea, vset(OF_B) * eb));
@@ -162,14 +161,14 @@ typedef void result_turn(const vf *, vf *);
 /* What is added to a tile's results beside the bias: its first pixel's and the steps to the next ones; NULL: nothing. */
 typedef struct more { const float *at; int64_t step[2]; } more;
 
-FLAT vf with(vf v, const more *a, int y, int x, int live)
+SM_FLAT vf with(vf v, const more *a, int y, int x, int live)
 {
     const float *at = a->at + y * a->step[0] + x * a->step[1];
     return live == SM_VL ? v + vload(at) : v + vload_part(at, live, 0);
 }
 
 /* One vector of columns: m's points to side x side pixels, of which exist[0] x exist[1] are stored, `live` columns of each. */
-FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias,
+SM_FLAT void result_vector(const int side, result_turn *turn, const float *m, int64_t apart, vf bias,
                         const more *add, const int exist[2], float *to, const int64_t step[2], int live)
 {
     vf s[4][6], d[6], u[4];
@@ -201,7 +200,7 @@ FLAT void result_vector(const int side, result_turn *turn, const float *m, int64
 }
 
 /* Where the results of a tile are, and how many of them exist. */
-FLAT float *find_results(const int side, const sm_wino_out *o, const sm_wino_at *at, int exist[2])
+SM_FLAT float *find_results(const int side, const sm_wino_out *o, const sm_wino_at *at, int exist[2])
 {
     int64_t x = at->x * side, y = at->y * side;
     exist[0] = (int)SM_MIN(side, o->oh - y);
@@ -210,7 +209,7 @@ FLAT float *find_results(const int side, const sm_wino_out *o, const sm_wino_at 
 }
 
 /* The memory of a tile's results to the caches, before they are stored. */
-FLAT void fetch_results(const int side, const int exist[2], const float *to, const int64_t step[2])
+SM_FLAT void fetch_results(const int side, const int exist[2], const float *to, const int64_t step[2])
 {
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++)
@@ -219,7 +218,7 @@ FLAT void fetch_results(const int side, const int exist[2], const float *to, con
 }
 
 /* Of the tile at `at`, whose results are at to, from column 0 on. */
-FLAT more find_more(const sm_wino_out *o, int64_t picture, const float *to)
+SM_FLAT more find_more(const sm_wino_out *o, int64_t picture, const float *to)
 {
     if (!o->add)
         return (more){NULL, {0, 0}};
@@ -228,7 +227,7 @@ FLAT more find_more(const sm_wino_out *o, int64_t picture, const float *to)
     return (more){o->add + (to - o->dst), {o->ow * o->ld, o->ld}};
 }
 
-FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, const sm_wino_out *o, const int64_t tiles[2],
+SM_FLAT void results(const int side, result_turn *turn, const sm_wino_tiles *p, const sm_wino_out *o, const int64_t tiles[2],
                   const float *m, int64_t apart)
 {
     sm_wino_at at = sm_wino_find(p, tiles[0]);

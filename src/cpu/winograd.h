@@ -10,14 +10,6 @@
 enum { SM_WINO_MORE = 2, SM_WINO_POINTS = 16, SM_WINO_POINTS4 = 36, SM_WINO_MOST_POINTS = SM_WINO_POINTS4 };
 enum { SM_WINO_LONGEST = 128 }; /* channels that are turned at a time */
 
-/* Before a loop: its steps need all registers, which compilers that unroll it would spill (pictures' turn: 200 instead of 270
- * cycles). */
-#ifdef __clang__
-#define SM_ROLLED _Pragma("clang loop unroll(disable)")
-#else
-#define SM_ROLLED _Pragma("GCC unroll 1")
-#endif
-
 /* Points of F(4x4): 0, -A, A, -B, B and infinity. */
 #define SM_WINO_A 0.625f
 #define SM_WINO_B 1.5f
